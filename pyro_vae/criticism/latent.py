@@ -1,0 +1,72 @@
+"""Latents: how the guide uses them, and how far their aggregate is from the prior."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.vae import VAE
+
+ROWS = 2000
+"""Rows at most in an aggregate: the cost grows with their square."""
+
+
+@dataclass(frozen=True)
+class AggregateKL:
+    r"""The KL of the ELBO, taken apart.
+
+    $$ E_x KL(q(z|x) \| p(z)) = I_q(x; z) + KL(q(z) \| p(z)), \qquad q(z) = \frac1N \sum_n q(z \mid x_n) $$
+
+    References:
+        Hoffman and Johnson, ELBO surgery, 2016.
+
+    Args:
+        mean: the mean KL per row, in nats.
+        information: the mutual information of row number and latent, in nats; at most log N.
+        aggregate: the KL from the aggregate posterior to the prior, in nats.
+    """
+
+    mean: float
+    information: float
+    aggregate: float
+
+
+@torch.no_grad()
+def aggregate_kl(vae: VAE, x: Tensor) -> AggregateKL:
+    """Take the mean KL of some rows apart, by Monte Carlo with one draw per row.
+
+    Args:
+        vae: the model.
+        x: rows (N, *event_shape); the first 2,000 are used.
+
+    Returns:
+        The three terms; they add up exactly, for they share their draws.
+    """
+    posterior = vae.encode(x[:ROWS])
+    z = posterior.sample()
+    count = len(z)
+    log_prior = vae.prior().log_prob(z)
+    own = posterior.log_prob(z)
+    chunks = [posterior.expand((len(part), count)).log_prob(part.unsqueeze(1)) for part in z.split(250)]
+    log_aggregate = torch.cat([chunk.logsumexp(1) for chunk in chunks]) - math.log(count)
+    return AggregateKL(
+        mean=float((own - log_prior).mean()),
+        information=float((own - log_aggregate).mean()),
+        aggregate=float((log_aggregate - log_prior).mean()),
+    )
+
+
+@torch.no_grad()
+def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64) -> Tensor:
+    """Estimate the variance over rows of each latent's posterior mean, Var_x E[z|x].
+
+    Args:
+        vae: the model.
+        x: rows (N, *event_shape); the first 2,000 are used.
+        draws: draws per row behind each mean.
+
+    Returns:
+        Variances (D,).
+    """
+    return vae.encode(x[:ROWS]).sample((draws,)).mean(0).var(0, correction=0)

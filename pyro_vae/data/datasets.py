@@ -1,0 +1,173 @@
+"""Data by name or by path, split at random into rows to train on, to validate on and to test on."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data import files
+from pyro_vae.data.rows import Rows, require_probabilities
+from pyro_vae.errors import InputError, unknown
+
+BINARIZE = ("static", "dynamic")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Rows to train on, to validate on and to test on; no row is in two of them.
+
+    Args:
+        name: the data set's name, or the name of its file.
+        train: the rows to train on.
+        validation: the rows to watch while training, or None.
+        test: the rows to look at once, at the end, or None.
+
+    >>> from pyro_vae.data import load
+    >>> load("digits", test=0)
+    Dataset('digits', event_shape=(1, 8, 8), train=1617, validation=180, test=0, binarize=None)
+    """
+
+    name: str
+    train: Rows
+    validation: Rows | None = None
+    test: Rows | None = None
+
+    def __repr__(self) -> str:
+        """Describe it in one line."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        sizes = ", ".join(f"{split}={0 if rows is None else len(rows)}" for split, rows in splits.items())
+        binarize = self.train.source.get("binarize", "dynamic" if self.train.dynamic else None)
+        return f"Dataset({self.name!r}, event_shape={self.event_shape}, {sizes}, binarize={binarize!r})"
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum."""
+        return self.train.event_shape
+
+
+def load(
+    data: str | Path,
+    *,
+    root: str | Path | None = None,
+    binarize: Literal["static", "dynamic"] | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load a public data set by its name, or a file or a folder of images by its path.
+
+    Which rows go where is a permutation fixed by `seed`; within a split the rows keep the order of the file.
+    A data set with an official test set keeps it, and `test` is not used. torch's global random state is
+    neither read nor changed.
+
+    Args:
+        data: a name in `DATASETS`, or a path to an `.npy`, `.npz` or `.csv` file or to a folder of images. A
+            name goes before a path: `./digits` is the path.
+        root: the folder public data sets lie in, or are downloaded to. By default the environment variable
+            `PYRO_VAE_DATA`, or else `~/.cache/pyro_vae`.
+        binarize: for x in [0, 1]: "static" draws each binary x ~ Bernoulli(x) once, fixed by `seed` whatever
+            the split; "dynamic" draws anew for every batch; None leaves x as it is. Likelihoods under the
+            three are not comparable.
+        validation: the fraction of the rows to validate on, in [0, 1); 0 for none.
+        test: the fraction of the rows to test on, in [0, 1); 0 for none.
+        seed: of the split and of the static draw.
+
+    Returns:
+        The data set; every split records these arguments as its `source`.
+
+    Raises:
+        InputError: for an unknown name, a missing or unreadable file, fractions that leave no row to train
+            on, and values outside [0, 1] to binarise.
+
+    >>> load("digits", binarize="dynamic").train
+    Rows(N=1437, x=(1, 8, 8) float32, labels, dynamic)
+    """
+    _check(data, binarize, {"validation": validation, "test": test}, seed)
+    rows, official_test = _read(data, root)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(rows), generator=generator)
+    if binarize is not None:
+        with files.naming(Path(data)):
+            rows = _binarize(rows, binarize, generator)
+            official_test = official_test and _binarize(official_test, binarize, generator)
+    splits = _split(rows, order, validation, test=0.0 if official_test else test)
+    if official_test:
+        splits["test"] = official_test
+    source = {
+        "data": str(data),
+        "root": None if root is None else str(root),
+        "binarize": binarize,
+        "validation": float(validation),
+        "test": float(test),
+        "data_seed": seed,
+    }
+    recorded = {split: replace(part, source={**source, "split": split}) for split, part in splits.items()}
+    return Dataset(Path(data).name, recorded["train"], recorded.get("validation"), recorded.get("test"))
+
+
+def _check(data: object, binarize: object, fractions: Mapping[str, object], seed: object) -> None:
+    """Refuse wrong arguments before anything is read."""
+    if not isinstance(data, str | Path):
+        raise InputError(
+            f"data is a name or a path, not a {type(data).__name__}: data in memory needs no `load`, give it to "
+            "`fit` as it is."
+        )
+    if binarize is not None and binarize not in BINARIZE:
+        raise unknown("binarisation", binarize, BINARIZE)
+    for name, fraction in fractions.items():
+        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise InputError(f"{name}={fraction!r} is a fraction of the rows, in [0, 1): say {name}=0.1.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed!r} is a whole number, 0 or more: say seed=0.")
+
+
+def _read(data: str | Path, root: str | Path | None) -> tuple[Rows, Rows | None]:
+    """Read all rows and, where there is one, the official test set."""
+    from pyro_vae.data import DATASETS  # the table imports this module
+
+    if data in DATASETS:
+        where = root if root is not None else os.environ.get("PYRO_VAE_DATA", "~/.cache/pyro_vae")
+        return DATASETS[str(data)](Path(where).expanduser())
+    path = Path(data).expanduser()
+    meant_as_path = path.suffix or os.sep in str(data) or isinstance(data, Path)
+    if not data or not (meant_as_path or path.exists()):
+        formats = ", ".join(files.FORMATS)
+        raise InputError(
+            f"{unknown('data set', data, DATASETS)} Or give the path of a file ({formats}) or of a folder of images."
+        )
+    return files.read(path), None
+
+
+def _binarize(rows: Rows, binarize: str, generator: torch.Generator) -> Rows:
+    """Draw x ~ Bernoulli(x) once, or leave the draw to every batch."""
+    x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
+    require_probabilities(x)
+    x = torch.bernoulli(x, generator=generator) if binarize == "static" else x
+    return Rows({**rows.tensors, "x": x}, rows.labels, dynamic=binarize == "dynamic")
+
+
+def _split(rows: Rows, order: Tensor, validation: float, test: float) -> dict[str, Rows]:
+    """Share the rows out; a fraction above 0 is at least one row."""
+    counts = {
+        split: max(1, round(fraction * len(rows))) if fraction else 0
+        for split, fraction in {"test": test, "validation": validation}.items()
+    }
+    counts["train"] = len(rows) - sum(counts.values())
+    if validation + test >= 1 or counts["train"] < 1:
+        raise InputError(
+            f"validation={validation} and test={test} leave none of the {len(rows)} rows to train on: give smaller "
+            "fractions, validation=0 and test=0 for none."
+        )
+    parts = order.split(list(counts.values()))
+    return {
+        split: _take(rows, part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)
+    }
+
+
+def _take(rows: Rows, index: Tensor) -> Rows:
+    tensors = {name: tensor.index_select(0, index) for name, tensor in rows.tensors.items()}
+    return replace(rows, tensors=tensors, labels=None if rows.labels is None else rows.labels[index])

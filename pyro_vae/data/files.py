@@ -1,0 +1,229 @@
+"""A user's own file as rows: `.npy`, `.npz`, `.csv`, or a folder of images.
+
+Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of shape (N, H, W) or
+(N, C, H, W) is a stack of pictures and becomes x / 255, float32, shape (N, C, H, W), like every image here.
+"""
+
+import difflib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data import images
+from pyro_vae.data.rows import Rows
+from pyro_vae.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+LABELS_IN_NPZ = ("y", "label", "labels")
+LABELS_IN_CSV = ("label", "class", "target", "species")
+
+
+def read(path: Path) -> Rows:
+    """Read all rows of a file or of a folder of images.
+
+    Args:
+        path: the file, of a format in `FORMATS`, or the folder.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        InputError: where there is no such file or format, or what its reader refuses, naming the file.
+    """
+    if path.is_dir():
+        with naming(path):
+            return images.folder(path)
+    if not path.exists():
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        hint = (
+            f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
+        )
+        raise InputError(f"the file '{path}' does not exist{hint}")
+    with naming(path):
+        if path.suffix.lower() not in FORMATS:
+            raise unknown("file format", path.suffix, [*FORMATS, "a folder of images"])
+        return FORMATS[path.suffix.lower()](path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: in place of every fault of the file's content.
+
+    >>> with naming(Path("flowers.csv")):
+    ...     raise InputError("column 3 has no name.")
+    Traceback (most recent call last):
+        ...
+    pyro_vae.errors.InputError: 'flowers.csv': column 3 has no name.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"'{path}' cannot be read ({error}): is it complete, and of this format?") from error
+
+
+def arrays(path: Path) -> Rows:
+    """Read `.npy` (one array, x) or `.npz` (named arrays, `x` among them or the only one).
+
+    In an `.npz` a one-dimensional integer array `y`, `label` or `labels` beside the data is the labels; all
+    others become named tensors. Pickled objects are never read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The rows.
+
+    Raises:
+        InputError: for Python objects, for bytes with the channels last, and for what `Rows` refuses.
+    """
+    try:
+        content = np.load(path, allow_pickle=False)
+        named = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+    except ValueError as error:
+        raise InputError(
+            f"it is no array of numbers ({error}); pickled objects are not read, for they can run code: "
+            "save numbers, `numpy.save(file, x.astype('float32'))`."
+        ) from error
+    keys = (key for key in LABELS_IN_NPZ if len(named) > 1 and _is_classes(named.get(key)))
+    label = next(keys, None)
+    labels = None if label is None else torch.from_numpy(named.pop(label).astype(np.int64))
+    if len(named) == 1:
+        named = {"x": named.popitem()[1]}
+    tensors: Mapping[str, object] = {name: _pictures(a) if name == "x" else a for name, a in named.items()}
+    return Rows(Rows.of(tensors).tensors, labels)
+
+
+def table(path: Path) -> Rows:
+    """Read a `.csv` with a header row and a number in every cell.
+
+    A column named `label`, `class`, `target` or `species`, of text or integers, becomes the labels; text is
+    numbered in alphabetical order.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The rows: x of shape (N, P), float32, one column per number.
+
+    Raises:
+        InputError: without a header or rows, for a column without a name of its own, and naming column
+            and row (counted from 1 below the header) of the first cell that is missing or no number.
+    """
+    import pandas
+
+    header = pandas.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+    _check_header(header)
+    try:
+        frame = pandas.read_csv(path, header=None, skiprows=1, low_memory=False)
+    except pandas.errors.EmptyDataError:
+        raise InputError("there are no rows below the header.") from None
+    if frame.shape[1] != len(header):
+        raise InputError(f"the header names {len(header)} columns, and row 1 has {frame.shape[1]} values.")
+    frame.columns = header.to_list()
+    labelling = [column for column in frame if str(column).lower() in LABELS_IN_CSV]
+    if len(labelling) > 1:
+        raise InputError(
+            f"columns {' and '.join(map(repr, labelling))} are all labels: keep or rename but one."
+        )
+    for column in frame:
+        _check_column(frame[column], text=column in labelling)
+    labels = _classes(frame.pop(labelling[0])) if labelling else None
+    if not frame.shape[1]:
+        raise InputError(f"there is no column of data beside {labelling[0]!r}.")
+    return Rows({"x": torch.from_numpy(_numbers(frame)).to(torch.float32)}, labels)
+
+
+FORMATS: Mapping[str, Callable[[Path], Rows]] = {".npy": arrays, ".npz": arrays, ".csv": table}
+
+
+def _is_classes(array: np.ndarray | None) -> bool:
+    return array is not None and array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def _pictures(x: np.ndarray) -> np.ndarray | Tensor:
+    """Scale bytes of pictures to [0, 1]; leave everything else."""
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        return x
+    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        raise InputError(
+            f"its shape {x.shape} is that of pictures with the channels last; pictures here are (N, C, H, W): "
+            "`numpy.save(file, x.transpose(0, 3, 1, 2))`."
+        )
+    return images.intensities(x[:, None] if x.ndim == 3 else x)
+
+
+def _check_header(header: "Series") -> None:
+    import pandas
+
+    names = header.to_list()
+    for number, name in enumerate(names, start=1):
+        if pandas.isna(name):
+            raise InputError(
+                f"column {number} has no name in the header (pandas writes its row numbers so: save with "
+                "`frame.to_csv(file, index=False)`)."
+            )
+        if name in names[: number - 1]:
+            raise InputError(
+                f"columns {names.index(name) + 1} and {number} are both named {name!r}: rename one."
+            )
+    numbered = names == [str(number) for number in range(len(names))]  # as pandas names them by default
+    if pandas.to_numeric(header, errors="coerce").notna().all() and not numbered:
+        raise InputError(f"line 1 is {','.join(names[:5])!r}..., not a header: put the columns' names there.")
+
+
+def _check_column(column: "Series", *, text: bool) -> None:
+    """Refuse the first cell that is missing, or that is text where a number is due."""
+    import pandas
+
+    if column.isna().any():
+        row = int(column.isna().to_numpy().argmax())
+        raise InputError(
+            f"column {column.name!r}, row {row + 1} is missing: fill it in or drop the row; or save x and a mask "
+            "as tensors, `numpy.savez('data.npz', x=..., mask=...)`."
+        )
+    if text or pandas.api.types.is_numeric_dtype(column):
+        return
+    row = int(pandas.to_numeric(column, errors="coerce").isna().to_numpy().argmax())
+    raise InputError(
+        f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, not a number: correct it, drop the "
+        f"column, or name it 'label' if it is the class (labels are {', '.join(LABELS_IN_CSV)})."
+    )
+
+
+def _classes(column: "Series") -> Tensor:
+    """Number the classes: integers stay, text is numbered in alphabetical order."""
+    import pandas
+
+    if not pandas.api.types.is_numeric_dtype(column):
+        return torch.from_numpy(np.unique(column.to_numpy(dtype=str), return_inverse=True)[1])
+    values = _numbers(column)
+    fractional = values != np.round(values)
+    if fractional.any():
+        row = int(fractional.argmax())
+        raise InputError(
+            f"column {column.name!r}, row {row + 1} holds {values[row]:g}, and a class is text or an integer: "
+            "rename the column to keep it as data."
+        )
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _numbers(cells: "DataFrame | Series") -> np.ndarray:
+    array: np.ndarray = cells.to_numpy(dtype=np.float64)
+    return array if array.flags.writeable else array.copy()

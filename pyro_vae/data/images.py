@@ -1,0 +1,95 @@
+"""Pictures as one float tensor (N, C, H, W) in [0, 1]: from bytes, and from a folder of image files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data.rows import Rows
+from pyro_vae.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+# how Pillow stores a picture -> the channels it is read as
+MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+
+
+def intensities(pixels: np.ndarray) -> Tensor:
+    """Scale bytes to [0, 1], all at once: x = pixels / 255.
+
+    Args:
+        pixels: bytes 0 ... 255, dtype uint8, any shape, in writable memory.
+
+    Returns:
+        The intensities in [0, 1], float32, of the same shape.
+
+    >>> intensities(np.array([0, 51, 255], dtype=np.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    return torch.from_numpy(pixels).to(torch.float32).div_(255)
+
+
+def folder(path: Path) -> Rows:
+    """Read every image file below a folder, in the order of their names.
+
+    Files whose names begin with a dot, and files that are no images, are passed over. Where the images lie
+    in sub-folders these are the classes: labels number them in the order of their names.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The rows: x in [0, 1], float32, shape (N, C, H, W) with C = 1 (grey), 2 (grey and alpha), 3 (RGB) or
+        4 (RGBA).
+
+    Raises:
+        InputError: without an image, where images lie both in the folder and in sub-folders, and naming the
+            first image that is unreadable or differs from the first in size or in channels.
+    """
+    inside = sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
+    if not files:
+        raise InputError(f"there is no image ({', '.join(SUFFIXES)}) in it: name the folder that holds them.")
+    loose = [file for file in files if len(file.parts) == 1]
+    if loose and len(loose) < len(files):
+        nested = next(file for file in files if file not in loose)
+        raise InputError(
+            f"image '{loose[0]}' lies beside the sub-folder of '{nested}': sub-folders are classes, so put "
+            "every image into one, or all of them into the folder itself."
+        )
+    first = _read(path, files[0])
+    pixels = np.empty((len(files), *first.shape), dtype=np.uint8)
+    for row, file in enumerate(files):
+        image = _read(path, file)
+        if image.shape != first.shape:
+            raise InputError(
+                f"image '{file}' is {_describe(image)} and '{files[0]}' is {_describe(first)}: all need one size "
+                "and mode: `PIL.Image.open(file).convert('RGB').resize((width, height)).save(file)`."
+            )
+        pixels[row] = image
+    classes = sorted({file.parts[0] for file in files})
+    labels = None if loose else torch.tensor([classes.index(file.parts[0]) for file in files])
+    return Rows({"x": intensities(pixels)}, labels)
+
+
+def _read(path: Path, file: Path) -> np.ndarray:
+    """Decode one picture to bytes, shape (C, H, W)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path / file) as image:
+            if image.mode not in MODES:
+                raise InputError(
+                    f"image '{file}' has mode {image.mode}, which is not 8 bits of grey or RGB: "
+                    "`PIL.Image.open(file).convert('RGB').save(file)`."
+                )
+            pixels = np.asarray(image.convert(MODES[image.mode]))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"image '{file}' cannot be read ({error}): replace it or remove it.") from error
+    return np.atleast_3d(pixels).transpose(2, 0, 1)
+
+
+def _describe(image: np.ndarray) -> str:
+    channels, height, width = image.shape
+    return f"{width} x {height} pixels of {channels} channel{'s' * (channels > 1)}"

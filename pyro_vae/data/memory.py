@@ -1,0 +1,108 @@
+"""What holds numbers in memory, as one dense tensor of real numbers."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pyro_vae.errors import InputError
+
+
+def as_tensor(name: str, values: object) -> Tensor:
+    """Turn one named thing into a tensor, keeping its type and, where possible, sharing its memory.
+
+    Args:
+        name: what the thing is called, for the errors.
+        values: a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape.
+
+    Returns:
+        The values; as float64 from a DataFrame.
+
+    Raises:
+        InputError: for text, Python objects, complex numbers, sparse or masked arrays, ragged lists, and
+            what holds no numbers.
+
+    >>> as_tensor("x", [[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    pandas = sys.modules.get("pandas")  # a DataFrame exists only where pandas has been imported
+    if pandas is not None and isinstance(values, pandas.DataFrame):
+        values = _from_frame(name, values)
+    elif isinstance(values, list | tuple):
+        values = _from_list(name, values)
+    if isinstance(values, np.ndarray):
+        values = _from_array(name, values)
+    if not isinstance(values, Tensor):
+        raise InputError(
+            f"{name!r} is a {type(values).__name__}, which cannot be used as rows: {_fix(values)}."
+        )
+    if values.layout != torch.strided:
+        raise InputError(f"{name!r} is a sparse tensor, and rows are dense: give `{name}.to_dense()`.")
+    if values.is_complex():
+        raise InputError(f"{name!r} is complex; give real numbers, such as `torch.view_as_real({name})`.")
+    return values.detach()
+
+
+def _from_frame(name: str, frame: Any) -> np.ndarray:
+    from pandas.api.types import is_numeric_dtype
+
+    for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if not is_numeric_dtype(dtype):
+            raise InputError(
+                f"column {column!r} of {name!r} is of type {dtype}, not a number: leave it out, "
+                f"`{name}.drop(columns={column!r})`, or code it, `pandas.get_dummies({name}, columns=[{column!r}])`."
+            )
+    array: np.ndarray = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return array
+
+
+def _from_list(name: str, values: Sequence[object]) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        sizes = [len(row) if isinstance(row, Sequence) else 1 for row in values]
+        odd = next((row for row, size in enumerate(sizes) if size != sizes[0]), 0)
+        where = f": row 0 has {sizes[0]} entries, row {odd} has {sizes[odd]}" if odd else ""
+        raise InputError(
+            f"{name!r} is a list whose rows differ in shape{where}; give every row the same."
+        ) from None
+
+
+def _from_array(name: str, array: np.ndarray) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(
+            f"{name!r} is a masked array; give the mask as a tensor of its own: "
+            f"{{'x': {name}.filled(0), 'mask': ~numpy.ma.getmaskarray({name})}}."
+        )
+    if array.dtype.kind not in "biufc":
+        raise InputError(
+            f"{name!r} has dtype {array.dtype}, and rows are numbers: leave out what is text or missing, and give "
+            f"`{name}.astype('float32')`."
+        )
+    # torch reads native, writable memory only, and computes with no unsigned type but uint8
+    native: Any = array.dtype.newbyteorder("=")
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        native = np.int64
+    elif array.dtype.kind == "f" and array.itemsize > 8:
+        native = np.float64
+    return torch.from_numpy(np.require(array, native, ["C", "W"]))
+
+
+def _fix(values: object) -> str:
+    """Say what turns a thing of the wrong type into rows."""
+    if isinstance(values, DataLoader):
+        return "give the tensor or the dataset it loads, for rows live on the device as one tensor"
+    if isinstance(values, Dataset):
+        return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
+    if hasattr(values, "toarray"):
+        return "it is sparse, and rows are dense: give `x.toarray()`"
+    if isinstance(values, str):
+        return f"read it first, `pyro_vae.data.load({values!r}).train`"
+    if type(values).__name__ == "Dataset":
+        return "give one of its splits, `data.train`"
+    return "give a tensor, an array, a DataFrame, a nested list, or a mapping of names to those"

@@ -1,0 +1,210 @@
+"""N rows of named tensors, `x` among them, batched by index.
+
+Small data lives on the device as one tensor, so a batch is one gather and no `DataLoader` is needed.
+Everything that may be given as data comes through `Rows.of`, the one place that refuses what cannot be
+rows. Whether the values suit a model (NaN, the event shape, a likelihood's support) is the model's check.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from pyro_vae.data.memory import as_tensor
+from pyro_vae.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows:
+    """N rows of named tensors, batched by index.
+
+    Row n is `x[n]` with whatever belongs to it (a mask, a size factor, covariates). All tensors are passed
+    to the Pyro programs by their names.
+
+    Args:
+        tensors: the tensors by name, each of shape (N, ...); `"x"`, of shape (N, *event_shape), is required.
+        labels: integer classes, shape (N,). For pictures only: the model never sees them.
+        dynamic: whether `x` holds probabilities in [0, 1] of which every batch draws a new binary
+            x ~ Bernoulli(x) (dynamic binarisation).
+        source: the arguments of `load` that made the rows, as plain values; empty for data in memory.
+
+    Raises:
+        InputError: without `"x"`, without any rows, with tensors of different N, with labels that are not
+            N integers, or with `dynamic` where `x` leaves [0, 1].
+
+    >>> rows = Rows({"x": torch.arange(6.0).reshape(3, 2), "mask": torch.ones(3, 2)})
+    >>> rows
+    Rows(N=3, x=(2,) float32, mask=(2,) float32)
+    >>> rows.batch(torch.tensor([2, 0]))["x"]
+    tensor([[4., 5.],
+            [0., 1.]])
+    """
+
+    tensors: Mapping[str, Tensor]
+    labels: Tensor | None = None
+    dynamic: bool = False
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is not N >= 1 rows of tensors."""
+        if "x" not in self.tensors:
+            named = ", ".join(map(repr, self.tensors)) or "nothing"
+            raise InputError(
+                f"the data has no 'x', which is what is modelled; it has {named}: rename one to 'x'."
+            )
+        if self.x.ndim == 0 or self.x.numel() == 0:
+            shape = tuple(self.x.shape)
+            raise InputError(
+                f"'x' has no rows: its shape is {shape}, and data is (N, *event_shape) with N >= 1."
+            )
+        labelled = {} if self.labels is None else {"labels": self.labels}
+        for name, tensor in {**self.tensors, **labelled}.items():
+            if tensor.ndim == 0 or len(tensor) != len(self):
+                raise InputError(
+                    f"{name!r} has shape {tuple(tensor.shape)} but 'x' has {len(self)} rows: every tensor "
+                    f"needs one entry per row, shape ({len(self)}, ...)."
+                )
+        if self.labels is not None and not _is_classes(self.labels):
+            raise InputError(
+                f"labels are integer classes of shape ({len(self)},), not {_dtype(self.labels)} of shape "
+                f"{tuple(self.labels.shape)}: give `labels.long()`, or name the tensor beside 'x'."
+            )
+        if self.dynamic:
+            require_probabilities(self.x)
+
+    def __len__(self) -> int:
+        """Return the number of rows, N."""
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        """Describe shapes and types in one line, never the values."""
+        parts = [f"{name}={tuple(t.shape[1:])} {_dtype(t)}" for name, t in self.tensors.items()]
+        parts += ["labels"] * (self.labels is not None) + ["dynamic"] * self.dynamic
+        return f"Rows(N={len(self)}, {', '.join(parts)})"
+
+    @property
+    def x(self) -> Tensor:
+        """The data as stored, shape (N, *event_shape); probabilities where `dynamic`."""
+        return self.tensors["x"]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum."""
+        return tuple(self.x.shape[1:])
+
+    def batch(self, index: Tensor | slice | None = None) -> dict[str, Tensor]:
+        """Take some rows of every tensor, the keyword arguments of the Pyro programs.
+
+        Where the rows are dynamic, x ~ Bernoulli(x) is drawn with torch's global generator.
+
+        Args:
+            index: row numbers in 0 ... N - 1, shape (B,), on the device of the rows; or a slice; or None for
+                all rows, which copies nothing.
+
+        Returns:
+            The tensors by name, each of shape (B, ...).
+
+        >>> Rows.of([[0.0], [1.0]]).batch(slice(1))
+        {'x': tensor([[0.]], dtype=torch.float64)}
+        """
+        if index is None:
+            batch = dict(self.tensors)
+        elif isinstance(index, slice):
+            batch = {name: tensor[index] for name, tensor in self.tensors.items()}
+        else:  # index_select gathers rows twice as fast as tensor[index] on a CPU
+            batch = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
+        if self.dynamic:
+            batch["x"] = torch.bernoulli(batch["x"])
+        return batch
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":
+        """Move the rows to a device and the numbers to a precision; what is there already is not copied.
+
+        Args:
+            device: where every tensor goes, or None to leave them.
+            dtype: the type of `x` and of every other floating tensor, or None to leave them. Other integer
+                and boolean tensors (a mask, a class) keep their type.
+
+        Returns:
+            The rows there.
+
+        >>> Rows.of([[1, 2], [3, 4]]).to("cpu", torch.float32)
+        Rows(N=2, x=(2,) float32)
+        """
+        tensors = {
+            name: tensor.to(device, dtype if name == "x" or tensor.is_floating_point() else None)
+            for name, tensor in self.tensors.items()
+        }
+        return replace(self, tensors=tensors, labels=None if self.labels is None else self.labels.to(device))
+
+    @classmethod
+    def of(cls, x: object) -> "Rows":
+        """Make rows of whatever holds data in memory.
+
+        Memory is shared with a tensor or array where that is possible.
+
+        Args:
+            x: rows (returned as they are), a tensor, a numpy array, a pandas DataFrame of numbers, a nested
+                list, a mapping of names to those with `"x"` among them, or a `TensorDataset` of x and,
+                perhaps, integer labels. The first dimension counts the rows.
+
+        Returns:
+            The rows.
+
+        Raises:
+            InputError: where `x` is none of these, or what `Rows` refuses.
+
+        >>> Rows.of({"x": torch.zeros(3, 5), "size_factor": [1, 1, 2]})
+        Rows(N=3, x=(5,) float32, size_factor=() int64)
+        """
+        if isinstance(x, Rows):
+            return x
+        if isinstance(x, Mapping):
+            return cls({str(name): as_tensor(str(name), values) for name, values in x.items()})
+        if isinstance(x, TensorDataset):
+            return cls({"x": as_tensor("x", x.tensors[0])}, _labels(x))
+        return cls({"x": as_tensor("x", x)})
+
+
+def require_probabilities(x: Tensor) -> None:
+    """Refuse values that cannot be the probabilities of a binary draw.
+
+    Args:
+        x: the values, any shape.
+
+    Raises:
+        InputError: where one is outside [0, 1] or NaN.
+
+    >>> require_probabilities(torch.tensor([0.0, 0.5, 1.0]))
+    """
+    low, high = (float(value) for value in torch.aminmax(x))
+    if not (x.is_floating_point() and low >= 0 and high <= 1):
+        raise InputError(
+            f"binarisation draws x ~ Bernoulli(x), so x holds floating-point probabilities in [0, 1]; this x "
+            f"is {_dtype(x)} from {low:g} to {high:g}: scale it, (x - x.min()) / (x.max() - x.min()), or do not "
+            "binarise it."
+        )
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _is_classes(tensor: Tensor) -> bool:
+    return tensor.ndim == 1 and not (
+        tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+    )
+
+
+def _labels(dataset: TensorDataset) -> Tensor | None:
+    """Take the tensor beside x for the labels, if that is what it is."""
+    rest = dataset.tensors[1:]
+    if rest and not (len(rest) == 1 and _is_classes(rest[0])):
+        raise InputError(
+            "a TensorDataset is x and, perhaps, integer labels of shape (N,); this one has "
+            f"{len(dataset.tensors)} tensors: name them, {{'x': dataset.tensors[0], ...: dataset.tensors[1]}}."
+        )
+    return rest[0] if rest else None

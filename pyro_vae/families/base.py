@@ -1,0 +1,150 @@
+"""A family names a distribution and declares its parameters as data.
+
+The same family serves as a prior p(z), a likelihood p(x|z) and a guide q(z|x). What a parameter *is* in a
+given place follows from one rule (`Source`), and the map from what a network emits to a legal value follows
+from the parameter's constraint. `pyro_vae.conditional` turns both into a module; nothing here computes.
+"""
+
+import math
+from abc import ABC
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from pyro_vae.conditional import Conditional, Shape, Site
+from pyro_vae.declared import Declared
+from pyro_vae.errors import InputError, unknown
+
+Source: TypeAlias = float | tuple[Any, ...] | Literal["learned", "per_feature"] | None
+"""Where a parameter comes from.
+
+| written | the parameter is |
+|---|---|
+| a number, or a nested list of numbers | fixed |
+| `"learned"` | one trained constant |
+| `"per_feature"` | one trained constant per element of the event |
+| nothing | computed from the context by the network; without a context (a prior), `"per_feature"` |
+"""
+
+
+def per_element(event: Shape, family: "Family") -> Shape:
+    """Shape of a parameter with one number per element of the event."""
+    return event
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a family.
+
+    Args:
+        constraint: the values it may take.
+        shape: its shape, from the event shape and the family.
+        start: its value before training, of that shape, from data rows `x` of shape (N, *event); without
+            it, or without data, the value the constraint gives to a raw zero.
+        one_value: whether `"learned"`, one value for all elements, has a meaning.
+    """
+
+    constraint: Constraint
+    shape: Callable[[Shape, Any], Shape] = per_element
+    start: Callable[[Tensor, Any], Tensor] | None = None
+    one_value: bool = True
+
+
+class Family(Declared, ABC):
+    """Base of every family. A new one is a frozen dataclass of `Source` fields beside the class data below.
+
+    A family with no closed list of parameters (a flow, a VampPrior) overrides `build` and nothing else.
+    """
+
+    parameters: ClassVar[Mapping[str, Parameter]]
+    """Every parameter, by the name of its field and of the distribution's argument."""
+
+    distribution: ClassVar[Callable[..., Distribution]]
+    """The Pyro distribution, called with the parameters by name."""
+
+    event_ranks: ClassVar[tuple[int, ...] | None] = None
+    """Ranks of the events it describes (0 scalar, 1 vector, 3 image); None for any."""
+
+    remedy: ClassVar[str] = ""
+    """What to do about data outside of its support."""
+
+    @property
+    def caveat(self) -> str:
+        """What has to be said wherever its likelihood is reported; empty for a density."""
+        return ""
+
+    def build(self, site: Site) -> Conditional:
+        """Make the module that maps a context to this family's distribution.
+
+        Args:
+            site: the place it is used in: event shape, context, network.
+
+        Raises:
+            InputError: the family does not fit the place.
+        """
+        return Conditional(self, site)
+
+    def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
+        """Canonicalise a source: numbers become floats and arrays nested tuples, so that a family hashes."""
+        if name not in self.parameters:
+            return super().check_field(name, where, hint, value)
+        if isinstance(value, str):
+            if value not in ("learned", "per_feature"):
+                raise unknown(f"source of {where},", value, ["learned", "per_feature", "a number"])
+            if value == "learned" and not self.parameters[name].one_value:
+                raise InputError(
+                    f"{where} = 'learned' would be one number for the whole array, which has no meaning here: "
+                    f"write {name}='per_feature'."
+                )
+            return value
+        if value is None:
+            return None
+        numbers = _numbers(where, value)
+        constraint = self.parameters[name].constraint
+        tensor = torch.tensor(numbers, dtype=torch.float64)
+        if tensor.ndim < constraint.event_dim or not bool(constraint.check(tensor).all()):
+            raise InputError(f"{where} = {_short(numbers)} is outside of its range: {constraint!r}.")
+        return numbers
+
+
+def _numbers(where: str, value: Any) -> Any:
+    """Return an array of any kind as nested tuples of floats, a number as a float."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
+        rows = tuple(_numbers(where, item) for item in value)
+        shapes = {torch.tensor(row).shape for row in rows}
+        if len(shapes) == 1:
+            return rows
+        raise InputError(
+            f"{where} = {_short(value)} is ragged or empty: its rows have to have equal lengths."
+        )
+    raise InputError(
+        f"{where} = {_short(value)} is no source of a parameter: write a finite number or a list of them (fixed), "
+        "'learned', 'per_feature', or leave it out (computed by the network)."
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def mean_of(x: Tensor, family: Family) -> Tensor:
+    """Start a location at each element's mean."""
+    return x.mean(0)
+
+
+def spread_of(x: Tensor, family: Family) -> Tensor:
+    """Start a scale at each element's standard deviation; a constant element takes the mean of the others'."""
+    spread = x.std(0, correction=0)
+    typical = spread[spread > 0].mean() if bool((spread > 0).any()) else torch.ones_like(spread).mean()
+    return torch.where(spread > 0, spread, typical)

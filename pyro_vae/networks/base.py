@@ -1,0 +1,158 @@
+"""Networks: HOW the parameters of a distribution follow from a context.
+
+A network maps a tensor (*batch, *in_shape) to named tensors (*batch, *out_shape) of unbounded numbers, and
+knows no distribution. It is declared like a family, and its output sizes are asked for by the family it
+serves, so swapping a family never needs a network edit.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.declared import Declared
+from pyro_vae.errors import InputError
+
+Shape: TypeAlias = tuple[int, ...]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Network(Declared, ABC):
+    """Base of every declared network."""
+
+    @abstractmethod
+    def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
+        """Make the module.
+
+        Args:
+            in_shape: shape of the context, without leading dimensions.
+            out_shapes: for each output, by name, its shape without leading dimensions.
+
+        Returns:
+            A module from (*batch, *in_shape) to a dict of tensors (*batch, *out_shape), any leading dimensions.
+        """
+
+    @abstractmethod
+    def mirror(self) -> "Network":
+        """The network that runs the other way, for the decoder that belongs to this encoder."""
+
+
+def attach(
+    network: Network | nn.Module | None, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str
+) -> nn.Module:
+    """Make the module that serves a conditional, from a declaration or from the user's own module.
+
+    Args:
+        network: a declared network, or a module of the user's.
+        in_shape: shape of the context.
+        out_shapes: shapes of the outputs by name.
+        where: whose network it is, for the message.
+
+    Raises:
+        InputError: neither, or a module with other outputs than those.
+    """
+    if isinstance(network, Network):
+        return network.build(in_shape, out_shapes)
+    if isinstance(network, nn.Module):
+        own = OwnModule(network, in_shape, out_shapes, where)
+        own.rehearse()
+        return own
+    raise InputError(
+        f"{where}: {network!r} is no network: declare one, such as pv.MLP(hidden=(400,)), or give a torch.nn.Module."
+    )
+
+
+class OwnModule(nn.Module):
+    """A user's own module as a network: it sees one leading dimension, and may return a tensor, tuple or dict.
+
+    Args:
+        module: maps (N, *in_shape) to a tensor (one parameter), a tuple in the family's order, or a dict.
+        in_shape: shape of the context.
+        out_shapes: shapes of the outputs by name.
+        where: whose network it is, for messages.
+    """
+
+    def __init__(
+        self, module: nn.Module, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.in_shape, self.out_shapes, self.where = in_shape, dict(out_shapes), where
+
+    def forward(self, context: Tensor) -> dict[str, Tensor]:
+        """Map (*batch, *in_shape) to named tensors (*batch, *out_shape)."""
+        batch = context.shape[: context.ndim - len(self.in_shape)]
+        outputs = self._named(self.module(context.reshape(-1, *self.in_shape)))
+        return {name: outputs[name].reshape((*batch, *shape)) for name, shape in self.out_shapes.items()}
+
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Run two rows of zeros, and refuse outputs of another number, name or size than the family needs."""
+        reference = next(self.module.parameters(), torch.zeros(()))
+        rows = torch.zeros(2, *self.in_shape, dtype=reference.dtype, device=reference.device)
+        modes = [(module, module.training) for module in self.module.modules()]
+        self.module.eval()
+        try:
+            outputs = self._named(self.module(rows))
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.where}: your network fails on rows of shape {tuple(rows.shape)}: {error}"
+            ) from error
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        for name, shape in self.out_shapes.items():
+            if outputs[name].shape[:1] != (2,) or outputs[name].numel() != 2 * prod(shape):
+                raise InputError(
+                    f"{self.where}: your network returns {name} of shape {tuple(outputs[name].shape)} for 2 rows of "
+                    f"shape {self.in_shape}; it has to be {(2, *shape)}."
+                )
+
+    def _named(self, output: object) -> Mapping[str, Tensor]:
+        names = list(self.out_shapes)
+        if isinstance(output, Tensor):
+            output = (output,)
+        if isinstance(output, tuple | list) and len(output) == len(names):
+            output = dict(zip(names, output, strict=True))
+        if isinstance(output, Mapping) and set(names) <= set(output):
+            return output
+        given = sorted(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
+        if isinstance(output, tuple | list):
+            given = f"{len(output)} tensor{'s' * (len(output) != 1)}"
+        wanted = ", ".join(
+            f"{name}: (N, {', '.join(map(str, shape))})" for name, shape in self.out_shapes.items()
+        )
+        raise InputError(
+            f"{self.where}: your network returns {given}; it has to return the raw parameters {{{wanted}}} as a dict, or "
+            "as a tuple in that order. Constrain nothing: the family maps them to legal values."
+        )
+
+
+class Heads(nn.ModuleDict):
+    """One linear map per named output, from shared features (*batch, width)."""
+
+    def __init__(self, width: int, out_shapes: Mapping[str, Shape]) -> None:
+        super().__init__({name: nn.Linear(width, prod(shape)) for name, shape in out_shapes.items()})
+        self.out_shapes = dict(out_shapes)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Map (*batch, width) to named tensors (*batch, *out_shape)."""
+        batch = features.shape[:-1]
+        return {
+            name: self[name](features).reshape((*batch, *shape)) for name, shape in self.out_shapes.items()
+        }

@@ -1,0 +1,238 @@
+"""The one record that every objective is a function of.
+
+K draws of the latents for N rows and every log-probability they carry, made once from the traces of a guide
+and of the model replayed against it. Nothing here waits for the device (`.item()`), so a training step of any
+objective is free of synchronisation, and can be lowered by torch.export.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from pyro_vae.errors import InputError
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One latent site: its draws from the guide, and both log-densities.
+
+    Args:
+        value: the draws, (K, N, *event) in the programs' own batch layout.
+        prior: the model's distribution there; None for an auxiliary site of the guide.
+        posterior: the guide's distribution there.
+        log_prior: log p(z), (K, N).
+        log_posterior: log q(z), (K, N).
+        to_rows: sums a log-density in the programs' batch layout to (K, N), scaled and masked like them.
+    """
+
+    value: Tensor
+    prior: Distribution | None
+    posterior: Distribution
+    log_prior: Tensor
+    log_posterior: Tensor
+    to_rows: Callable[[Tensor], Tensor]
+
+    def kl(self, site: str) -> Tensor:
+        """KL(q || p) in closed form, (K, N).
+
+        Raises:
+            InputError: torch and Pyro have no closed form for this pair.
+        """
+        try:
+            if self.prior is None:
+                raise NotImplementedError
+            return self.to_rows(kl_divergence(self.posterior, self.prior))
+        except NotImplementedError:
+            raise InputError(
+                f"there is no closed form of the KL from {_name(self.posterior)} to {_name(self.prior)} at site "
+                f"{site!r}: take kl='sampled', as in pv.objectives.ELBO()."
+            ) from None
+
+    def kl_per_dimension(self, *, analytic: bool) -> Tensor | None:
+        """The KL split over the latent's elements, mean over particles and rows: (*event); None if it does not split."""
+        p, q = self.prior, self.posterior
+        if not (isinstance(p, Independent) and isinstance(q, Independent)):
+            return None
+        if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims or p.base_dist.event_shape:
+            return None
+        if analytic:
+            terms = kl_divergence(q.base_dist, p.base_dist)
+        else:
+            terms = q.base_dist.log_prob(self.value) - p.base_dist.log_prob(self.value)
+        return terms.reshape(-1, *q.event_shape).mean(0)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """K draws of the latents for N rows, with every log-probability by site.
+
+    A program whose latents or data lie outside of a common plate at dimension -1 has no rows that could be
+    weighed one by one: it is one row, N = 1.
+
+    Args:
+        latents: the latent sites by name.
+        log_likelihoods: log p(x|z) of each observed site, (K, N).
+    """
+
+    latents: dict[str, Latent]
+    log_likelihoods: dict[str, Tensor]
+
+    @cached_property
+    def log_likelihood(self) -> Tensor:
+        """Log p(x|z) over all observed sites, (K, N)."""
+        return (
+            torch.stack(list(self.log_likelihoods.values())).sum(0)
+            if len(self.log_likelihoods) > 1
+            else next(iter(self.log_likelihoods.values()))
+        )
+
+    @cached_property
+    def log_weights(self) -> Tensor:
+        """Log w = log p(x, z) - log q(z|x), (K, N): each is one draw's estimate of the log evidence."""
+        weights = self.log_likelihood
+        for latent in self.latents.values():
+            weights = weights + (latent.log_prior - latent.log_posterior)
+        return weights
+
+
+def draw(
+    model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any
+) -> Particles:
+    """Run the guide K times at once, replay the model against it, and collect the record.
+
+    Args:
+        model: a Pyro program.
+        guide: a Pyro program for its latent sites.
+        k: the number of particles K.
+        args: arguments of both programs, with `kwargs`.
+
+    Raises:
+        InputError: the sites of model and guide do not match, nothing is observed, or a guide site cannot be
+            reparameterised.
+    """
+    nesting = 0
+    if k > 1:
+        nesting = _nesting(model, guide, args, kwargs)
+        plate = pyro.plate("particles", k, dim=-nesting - 1)
+        model, guide = plate(model), plate(guide)
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
+    _check_sites(model_sites, guide_sites)
+    everything = [*guide_sites.values(), *model_sites.values()]
+    layout = _Layout(k, nesting, all(_in_rows(site) for site in everything))
+
+    latents = {}
+    for name, at_guide in guide_sites.items():
+        at_model = model_sites.get(name)
+        log_posterior = layout.log_prob(at_guide)
+        latents[name] = Latent(
+            value=at_guide["value"],
+            prior=at_model["fn"] if at_model else None,
+            posterior=at_guide["fn"],
+            log_prior=layout.log_prob(at_model) if at_model else torch.zeros_like(log_posterior),
+            log_posterior=log_posterior,
+            to_rows=layout.rows_of(at_guide),
+        )
+    observed = {name: layout.log_prob(site) for name, site in model_sites.items() if site["is_observed"]}
+    return Particles(latents, observed)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the programs' batch dimensions become (K, N): the particle plate lies left of `nesting` others."""
+
+    k: int
+    nesting: int
+    rows: bool
+
+    def log_prob(self, site: dict[str, Any]) -> Tensor:
+        return self.rows_of(site)(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+
+    def rows_of(self, site: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+        def to_rows(log_prob: Tensor) -> Tensor:
+            log_prob = scale_and_mask(log_prob, scale=site["scale"], mask=site["mask"])
+            if self.k == 1:
+                log_prob = log_prob.unsqueeze(0)
+            elif (
+                log_prob.ndim <= self.nesting
+            ):  # a site outside of the particle plate is shared by all particles
+                log_prob = log_prob.expand(self.k, *log_prob.shape)
+            if not self.rows:
+                return log_prob.reshape(self.k, -1).sum(1, keepdim=True)
+            return log_prob if log_prob.ndim == 2 else log_prob.reshape(self.k, -1, log_prob.shape[-1]).sum(1)
+
+        return to_rows
+
+
+def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
+            yield name, site
+
+
+def _in_rows(site: dict[str, Any]) -> bool:
+    return any(frame.dim == -1 and frame.name != "particles" for frame in site["cond_indep_stack"])
+
+
+def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
+    hidden = [name for name, site in model_sites.items() if not site["is_observed"]]
+    if missing := sorted(set(hidden) - set(guide_sites)):
+        raise InputError(
+            f"the model has a latent site {missing[0]!r} that the guide does not draw: sample it in the guide, or give "
+            "the model its data."
+        )
+    if len(hidden) == len(model_sites):
+        raise InputError("the model observes nothing: pass its data to pyro.sample(..., obs=x).")
+    for name, site in guide_sites.items():
+        if name not in model_sites and not site["infer"].get("is_auxiliary"):
+            raise InputError(
+                f"the guide draws a site {name!r} that the model does not have: name it as in the model, or mark it "
+                "with infer={'is_auxiliary': True}."
+            )
+        if name in model_sites and model_sites[name]["is_observed"]:
+            raise InputError(
+                f"the guide draws {name!r}, which the model observes: leave it out of the guide."
+            )
+        if not site["fn"].has_rsample:
+            raise InputError(
+                f"the guide's distribution at {name!r}, {_name(site['fn'])}, cannot be reparameterised, and this objective "
+                "differentiates through the draw: take a continuous guide, or Pyro's own Trace_ELBO with SVI."
+            )
+
+
+_NESTING: "WeakKeyDictionary[Any, int]" = WeakKeyDictionary()
+
+
+def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
+    """The number of plate dimensions of a pair, from one dry run per model."""
+    key = getattr(model, "__self__", model)
+    if key not in _NESTING:
+        with torch.random.fork_rng(), torch.no_grad(), poutine.block():
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        frames = [
+            frame
+            for trace in (guide_trace, model_trace)
+            for _, site in _sites(trace)
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        ]
+        _NESTING[key] = max((-frame.dim for frame in frames), default=0)
+    return _NESTING[key]
+
+
+def _name(distribution: Any) -> str:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__

@@ -1,0 +1,38 @@
+"""The pictures of a run."""
+
+from pathlib import Path
+
+import torch
+
+from pyro_vae.data.rows import Rows
+from pyro_vae.plots.latent import latent
+from pyro_vae.plots.samples import draws, reconstructions
+from pyro_vae.plots.training import training
+from pyro_vae.training.history import History
+from pyro_vae.vae import VAE
+
+ROWS = 2000
+"""Rows at most that the pictures look at."""
+
+
+def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
+    """Draw every picture of a run with random numbers of their own, and save them as PNG.
+
+    Args:
+        folder: where to; it has to exist.
+        vae: the fitted model.
+        rows: data to look at: the validation data where there are any.
+        history: the training history.
+    """
+    with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
+        torch.manual_seed(0)
+        x = rows.batch(slice(ROWS))["x"]
+        labels = None if rows.labels is None else rows.labels[:ROWS]
+        pictures = {
+            "training": training(history),
+            "draws": draws(vae, x),
+            "reconstructions": reconstructions(vae, x),
+            "latent": latent(vae, x, labels),
+        }
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png")

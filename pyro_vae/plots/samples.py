@@ -1,0 +1,133 @@
+"""Pictures of draws and reconstructions: grids for images, intervals and scatter for vectors."""
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.plots.style import COLOURS, INK, array, figure, tidy
+from pyro_vae.vae import VAE
+
+FEATURES = 30
+"""Features shown of a long vector."""
+
+
+def is_image(event_shape: tuple[int, ...]) -> bool:
+    """Whether events can be looked at: (H, W), or (1 or 3, H, W)."""
+    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
+
+
+def draws(vae: VAE, x: Tensor, *, side: int = 8) -> Figure:
+    """Draw new data beside real data.
+
+    Images: real rows, draws x ~ p(x|z) with z ~ p(z), and the decoder's means for the same number of other
+    z. Vectors: per feature, the 50 % and 90 % intervals of data and of draws.
+
+    Args:
+        vae: the model.
+        x: real rows (N, *event_shape), for comparison.
+        side: images per side of a grid.
+
+    Returns:
+        The figure.
+    """
+    if not is_image(tuple(x.shape[1:])):
+        return _intervals(x, vae.sample(2000))
+    panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2))]
+    try:
+        panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True)))
+    except InputError:
+        pass  # the likelihood has no mean: draws are all there is to see
+    picture = figure(7.4 / len(panels), 7.0)
+    for axes, (title, images) in zip(picture.subplots(1, len(panels)), panels, strict=True):
+        _grid(axes, images, side, x)
+        axes.set_title(title, fontsize=9, loc="left", color=INK)
+    return picture
+
+
+def reconstructions(vae: VAE, x: Tensor, *, count: int = 12) -> Figure:
+    """Show rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
+
+    Images: originals, draws and means in three rows. Vectors: replicate against original, one colour per
+    feature, in units of each feature's standard deviation.
+
+    Args:
+        vae: the model.
+        x: rows (N, *event_shape).
+        count: how many images.
+
+    Returns:
+        The figure.
+    """
+    if not is_image(tuple(x.shape[1:])):
+        return _scatter(x[:500], vae.reconstruct(x[:500]))
+    x_shown = x[:count]
+    panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown))]
+    try:
+        panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True)))
+    except InputError:
+        pass
+    picture = figure(0.85 * len(panels))
+    for axes, (title, images) in zip(picture.subplots(len(panels), 1), panels, strict=True):
+        _grid(axes, images, count, x)
+        axes.set_title(title, fontsize=9, loc="left", color=INK)
+    return picture
+
+
+def _grid(axes: Axes, images: Tensor, columns: int, scale: Tensor) -> None:
+    """Show images (M, *event_shape) as a grid, on the brightness scale of `scale`."""
+    low, high = float(scale.min()), float(scale.max())
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    images = ((images.float() - low) / (high - low or 1.0)).clamp(0, 1)
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    padded = torch.ones(rows * columns, channels, height + 1, width + 1)
+    padded[:count, :, :height, :width] = images.cpu()
+    sheet = padded.reshape(rows, columns, channels, height + 1, width + 1).permute(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    axes.imshow(array(sheet.squeeze(-1)), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _intervals(x: Tensor, replicates: Tensor) -> Figure:
+    x, replicates = x.reshape(len(x), -1), replicates.reshape(len(replicates), -1)
+    shown = min(x.shape[1], FEATURES)
+    picture = figure(3.2)
+    axes = picture.subplots()
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+    for offset, colour, label, rows in (
+        (-0.15, COLOURS[0], "data", x),
+        (0.15, COLOURS[1], "draws", replicates),
+    ):
+        low, q1, median, q3, high = array(torch.quantile(rows[:, :shown].double().cpu(), levels, dim=0))
+        at = torch.arange(shown).numpy() + offset
+        axes.vlines(at, low, high, color=colour, lw=1)
+        axes.vlines(at, q1, q3, color=colour, lw=4)
+        axes.plot(at, median, "o", color="white", mec=colour, ms=4, label=label)
+    note = "" if shown == x.shape[1] else f", the first {shown} of {x.shape[1]} features"
+    tidy(axes, title=f"median, 50 % and 90 % intervals{note}", xlabel="feature", ylabel="value")
+    axes.legend(frameon=False, fontsize=8)
+    return picture
+
+
+def _scatter(x: Tensor, replicates: Tensor) -> Figure:
+    x, replicates = x.reshape(len(x), -1).cpu(), replicates.reshape(len(x), -1).cpu()
+    centre, spread = x.mean(0), x.std(0).clamp(min=1e-9)
+    shown = min(x.shape[1], 6)
+    picture = figure(3.6, 4.2)
+    axes = picture.subplots()
+    for feature in range(shown):
+        at = [array((rows[:, feature] - centre[feature]) / spread[feature]) for rows in (x, replicates)]
+        axes.plot(*at, ".", ms=3, alpha=0.5, color=COLOURS[feature], label=f"feature {feature}")
+    axes.axline((0, 0), slope=1, color=INK, lw=0.8)
+    note = "" if shown == x.shape[1] else f" (the first {shown} of {x.shape[1]} features)"
+    tidy(
+        axes,
+        title=f"rows and their replicates{note}",
+        xlabel="original, standard deviations",
+        ylabel="replicate, standard deviations",
+    )
+    axes.legend(frameon=False, fontsize=7, markerscale=3)
+    return picture

@@ -1,0 +1,38 @@
+"""One look for every picture: sizes that fit a report, colours that colour-blind readers tell apart."""
+
+from collections.abc import Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+WIDTH = 7.0
+"""Inches, the width of a page."""
+
+COLOURS: Sequence[str] = matplotlib.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]
+"""Ten colours made to be told apart (Petroff, Accessible color sequences for data visualization, 2021)."""
+
+INK = "#333333"
+
+
+def figure(height: float, width: float = WIDTH) -> Figure:
+    """Make an empty figure of a page's width; it belongs to no window and needs no closing."""
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def tidy(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
+    """Label axes and take away the frame's upper and right side."""
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    return axes
+
+
+def array(x: Tensor) -> NDArray[np.float64]:
+    """A tensor's numbers for matplotlib."""
+    return x.detach().cpu().double().numpy()

@@ -1,0 +1,155 @@
+"""Declared things <-> plain values <-> YAML, through the tables.
+
+One word means one thing everywhere: the YAML `prior: Laplace`, the option `--prior Laplace` and the Python
+`pv.Laplace()` are equal. A name is looked up in a table and never imported, so no file can run code.
+
+    prior: Laplace                                    pv.Laplace()
+    prior: {Normal: {loc: 0, scale: 1}}               pv.Normal(0, 1)
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from torch import nn
+
+from pyro_vae.declared import Declared
+from pyro_vae.errors import InputError, unknown
+from pyro_vae.families import FAMILIES
+from pyro_vae.networks import NETWORKS
+from pyro_vae.objectives import OBJECTIVES
+from pyro_vae.training import OPTIMIZERS
+
+TABLES: dict[str, Mapping[str, type[Declared]]] = {
+    "family": FAMILIES,
+    "network": NETWORKS,
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+}
+"""Every kind of declared thing, and its table."""
+
+KINDS = {
+    "prior": "family",
+    "likelihood": "family",
+    "guide": "family",
+    "encoder": "network",
+    "decoder": "network",
+    "objective": "objective",
+    "optimizer": "optimizer",
+}
+"""The kind of each role that takes a declared thing."""
+
+
+def to_plain(declared: Any) -> Any:
+    """Write a declared thing as plain values: its name, and the fields that differ from their defaults.
+
+    >>> from pyro_vae.families import Laplace, Normal
+    >>> to_plain(Laplace()), to_plain(Normal(0, 1))
+    ('Laplace', {'Normal': {'loc': 0.0, 'scale': 1.0}})
+    """
+    if isinstance(declared, Declared):
+        name = type(declared).__name__
+        changed = {
+            field.name: to_plain(getattr(declared, field.name))
+            for field in dataclasses.fields(declared)  # type: ignore[arg-type]
+            if getattr(declared, field.name) != field.default
+        }
+        return {name: changed} if changed else name
+    if isinstance(declared, nn.Module):
+        return {"own": type(declared).__name__}
+    if isinstance(declared, tuple | list):
+        return [to_plain(item) for item in declared]
+    if isinstance(declared, Mapping):
+        return {name: to_plain(value) for name, value in declared.items()}
+    if declared is None or isinstance(declared, str | int | float | bool):
+        return declared
+    return {"own": getattr(declared, "__name__", type(declared).__name__)}
+
+
+def from_plain(role: str, plain: Any) -> Any:
+    """Make the declared thing that plain values name.
+
+    Args:
+        role: what it is for, as in `KINDS`; says which table the name is in.
+        plain: a name, or a mapping of one name to its fields.
+
+    Raises:
+        InputError: an unknown name or field, a field of the wrong type, or a part of the user's own.
+
+    >>> from_plain("prior", {"Normal": {"loc": 0, "scale": 1}})
+    Normal(loc=0.0, scale=1.0)
+    """
+    if isinstance(plain, Declared):
+        return plain
+    name, fields = _split(role, plain)
+    kind = KINDS[role]
+    if name == "own":
+        raise InputError(
+            f"{role} is a part of your own ({fields}), which a file cannot hold: build the model as before and load its "
+            "weights with pv.load(run, vae=model)."
+        )
+    table = TABLES[kind]
+    if name not in table:
+        raise unknown(f"{kind} for {role},", name, table)
+    known = [field.name for field in dataclasses.fields(table[name])]  # type: ignore[arg-type]
+    for field in fields:
+        if field not in known:
+            raise unknown(f"field of {name}", field, known)
+    return table[name](**fields)
+
+
+def merge(role: str, plain: Any, path: list[str], value: Any) -> Any:
+    """Set one field of a plain declaration, as `--prior.scale 2` does.
+
+    Args:
+        role: what it is for.
+        plain: the declaration so far.
+        path: the names after the role, as in ["scale"]; nested declarations take several.
+        value: the new value.
+
+    Returns:
+        A new plain declaration.
+
+    >>> merge("prior", "Normal", ["scale"], 2)
+    {'Normal': {'scale': 2}}
+    """
+    name, fields = _split(role, plain)
+    head, *rest = path
+    if rest:
+        value = merge(role, fields.get(head), rest, value)
+    return {name: {**fields, head: value}}
+
+
+def dump(plain: Mapping[str, Any]) -> str:
+    """Write plain values as YAML, in their order."""
+    return yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True, width=100)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Read YAML that holds names and plain values, and nothing else.
+
+    Raises:
+        InputError: no YAML, a tag that would make an object, or no mapping.
+    """
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is no plain YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
+        raise InputError(f"{where} has to hold names and values, such as 'prior: Laplace'.")
+    return plain
+
+
+def _split(role: str, plain: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(plain, str):
+        return plain, {}
+    if isinstance(plain, Mapping) and len(plain) == 1:
+        ((name, fields),) = plain.items()
+        if name == "own":
+            return name, fields
+        if fields is None or isinstance(fields, Mapping):
+            return str(name), dict(fields or {})
+    raise InputError(
+        f"{role} = {plain!r} has to be a name, or one name with its fields: {role}: {{Normal: {{loc: 0}}}}."
+    )

@@ -1,0 +1,9 @@
+"""Training: `pyro_vae.training.fit` and what it is declared by.
+
+`fit` is not imported here: it writes runs, which are read through the tables of this folder.
+"""
+
+from pyro_vae.training.history import History
+from pyro_vae.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
+
+__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "History", "Optimizer"]

@@ -1,0 +1,105 @@
+"""What is trained: any pair of Pyro programs, and the tensors that carry its weights."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.errors import InputError
+from pyro_vae.objectives import Objective
+
+
+@runtime_checkable
+class Programs(Protocol):
+    """A model and a guide: two Pyro programs that take one batch of named tensors by keyword."""
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The generative program."""
+
+    @property
+    def guide(self) -> Callable[..., Any]:
+        """The program of the approximate posterior."""
+
+
+class Loss(nn.Module):
+    """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
+
+    Args:
+        programs: the pair.
+        objective: what is maximised.
+    """
+
+    def __init__(self, programs: Programs, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+        self.model, self.guide = programs.model, programs.guide
+        if isinstance(programs, nn.Module):
+            self.attached = {"": programs}
+        else:
+            own = {"model": programs.model, "guide": programs.guide, **getattr(programs, "__dict__", {})}
+            self.attached = {f"{name}.": part for name, part in own.items() if isinstance(part, nn.Module)}
+        self.held = nn.ModuleList(self.attached.values())
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the loss per row, and (loss, log-likelihood) per row without gradient, shape (2,)."""
+        particles = self.objective.draw(self.model, self.guide, **batch)
+        loss = -self.objective.bound(particles).mean()
+        return loss, torch.stack((loss.detach(), particles.log_likelihood.detach().mean()))
+
+    def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss and every part of it, per row, without gradient."""
+        with torch.no_grad():
+            particles = self.objective.draw(self.model, self.guide, **batch)
+            return {"loss": -self.objective.bound(particles).mean(), **self.objective.parts(particles)}
+
+    def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Find every trainable tensor by name, in a dry run that leaves all random states as they were.
+
+        Weights of modules come first; then what the programs register in Pyro's parameter store
+        (`pyro.param`, `PyroModule`, autoguides).
+
+        Args:
+            batch: some rows of data.
+
+        Raises:
+            InputError: the programs have no weights, or the objective does not fit them.
+        """
+        with torch.random.fork_rng(), poutine.trace(param_only=True) as stored:
+            self.parts(batch)
+        named = {
+            prefix + name: w
+            for prefix, module in self.attached.items()
+            for name, w in module.named_parameters()
+        }
+        for name, site in stored.trace.nodes.items():
+            if site["type"] == "param":  # a constrained parameter is a function of the leaf that is trained
+                named[name] = (
+                    site["value"].unconstrained()
+                    if hasattr(site["value"], "unconstrained")
+                    else site["value"]
+                )
+        unique = {id(weight): (name, weight) for name, weight in reversed(named.items())}
+        named = dict(reversed(unique.values()))
+        if not named:
+            raise InputError(
+                "these programs have no weights to train: keep them in torch modules or in pyro.param."
+            )
+        return named
+
+
+@contextlib.contextmanager
+def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the block, weights that the optimizer does not hold get no gradient."""
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    resting = [weight for weight in weights.values() if id(weight) not in held and weight.requires_grad]
+    for weight in resting:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in resting:
+            weight.requires_grad_(True)
