@@ -7,6 +7,7 @@ vae.sample(10)
 """
 
 from pyro_vae import criticism, data, objectives, plots
+from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
 from pyro_vae.families import Bernoulli, Categorical, Laplace, MultivariateNormal, Normal, StudentT
 from pyro_vae.networks import MLP, Conv
@@ -35,6 +36,7 @@ __all__ = [
     "StudentT",
     "criticism",
     "data",
+    "describe",
     "fit",
     "load",
     "objectives",

@@ -115,16 +115,20 @@ class Conditional(nn.Module):
         """The set of events that can happen, as a torch constraint."""
         return self.example().support
 
+    @property
+    def reference(self) -> Tensor:
+        """A tensor of this module: on its device, of its floating type."""
+        return next(t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+
     def example(self) -> TorchDistribution:
         """The distribution at one arbitrary context (zeros), as a dry run."""
         with torch.no_grad():
             if self.site.context_shape is None:
                 return self()
-            reference = next(iter(self.buffers()))
-            shape = (2, *self.site.context_shape)
+            context = self.reference.new_zeros(2, *self.site.context_shape)
             training = self.training
             try:
-                return self.eval()(torch.zeros(shape, device=reference.device))
+                return self.eval()(context)
             finally:
                 self.train(training)
 
@@ -147,6 +151,12 @@ class Conditional(nn.Module):
             target = self.constants[name] if name in self.constants else self.get_buffer(f"offset_{name}")
             target.copy_(raw)
         self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def constant(self, name: str) -> Tensor:
+        """The present value of a trained constant: a scalar if it is "learned", else of the parameter's shape."""
+        value: Tensor = self._transforms[name](self.constants[name])
+        return value
 
     def extra_repr(self) -> str:
         """Show the family."""

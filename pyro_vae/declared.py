@@ -15,9 +15,7 @@ from typing import Any, Literal, Union
 from pyro_vae.errors import InputError, unknown
 
 
-def option(
-    default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None
-) -> Any:
+def option(default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None) -> Any:
     """Declare a field whose numbers have to lie in `[low, high]`, or whose name has to be `known`."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "known": known})
 
@@ -94,9 +92,7 @@ def conform(where: str, hint: Any, value: Any) -> Any:
                 return tuple(conform(where, arguments[0], item) for item in value)
     elif origin is FrozenMapping:
         if isinstance(value, typing.Mapping):
-            return FrozenMapping(
-                (str(k), conform(f"{where}[{k!r}]", arguments[0], v)) for k, v in value.items()
-            )
+            return FrozenMapping((str(k), conform(f"{where}[{k!r}]", arguments[0], v)) for k, v in value.items())
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
@@ -132,8 +128,10 @@ class FrozenMapping(dict[str, T]):
         """Hash by content, so that what holds it can be hashed."""
         return hash(frozenset(self.items()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by making it anew, for it cannot be filled in afterwards."""
+        return type(self), (dict(self),)
+
     def __setitem__(self, key: str, value: T) -> None:
         """Refuse: a declared thing does not change."""
-        raise TypeError(
-            "this mapping belongs to a frozen declaration: make a new one with dataclasses.replace"
-        )
+        raise TypeError("this mapping belongs to a frozen declaration: make a new one with dataclasses.replace")

@@ -56,9 +56,7 @@ class Run:
         path = Path(path)
         if path.exists():
             if not path.is_dir() or (any(path.iterdir()) and not (path / "spec.yaml").exists()):
-                raise InputError(
-                    f"{path} exists and is no run, so it is left alone: choose another run folder."
-                )
+                raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
             if any(path.iterdir()) and not overwrite:
                 raise InputError(
                     f"{path} holds a run already: choose another folder, or replace it with overwrite=True (on the "
@@ -69,9 +67,7 @@ class Run:
             raise InputError(f"{path} cannot be written: {parent} is no folder that you may write to.")
         return cls(path)
 
-    def write(
-        self, vae: Any, rows: Rows, held: Rows | None, history: History, settings: Mapping[str, Any]
-    ) -> None:
+    def write(self, vae: Any, rows: Rows, held: Rows | None, history: History, settings: Mapping[str, Any]) -> None:
         """Write the whole run, then put it in place.
 
         Args:
@@ -83,9 +79,7 @@ class Run:
         """
         path = self.path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh, old = (
-            path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced")
-        )
+        fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             (fresh / "figures").mkdir(parents=True)
@@ -99,6 +93,8 @@ class Run:
                 path.rename(old)
             fresh.rename(path)
         finally:
+            if old.exists() and not path.exists():  # the move failed: the run that was there stays
+                old.rename(path)
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
 
@@ -143,9 +139,7 @@ class Run:
                 f"{self.path}/spec.yaml declares no VAE (it has no {missing[0]}): it was fitted to programs of your own; "
                 "load its weights with pv.load(run, vae=programs)."
             )
-        parts = {
-            name: spec.from_plain(name, plain[name]) if name in spec.KINDS else plain[name] for name in names
-        }
+        parts = {name: spec.from_plain(name, plain[name]) if name in spec.KINDS else plain[name] for name in names}
         return VAE(**parts)
 
     def load(self, vae: nn.Module | None = None) -> Any:
@@ -189,9 +183,7 @@ def _record(vae: Any, rows: Rows, history: History, settings: Mapping[str, Any])
         "versions": {name: importlib.metadata.version(name) for name in ("pyro-vae", "pyro-ppl", "torch")},
     }
     if isinstance(vae, VAE):
-        record |= {
-            field.name: spec.to_plain(getattr(vae.declaration, field.name)) for field in fields(Declaration)
-        }
+        record |= {field.name: spec.to_plain(getattr(vae.declaration, field.name)) for field in fields(Declaration)}
     record |= {"data": None, **{name: value for name, value in rows.source.items() if name != "split"}}
     record |= {"rows": len(rows), "fingerprint": fingerprint(rows.x)}
     record |= {name: spec.to_plain(value) for name, value in settings.items()}

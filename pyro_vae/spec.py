@@ -8,6 +8,7 @@ One word means one thing everywhere: the YAML `prior: Laplace`, the option `--pr
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,7 @@ def from_plain(role: str, plain: Any) -> Any:
     """Make the declared thing that plain values name.
 
     Args:
-        role: what it is for, as in `KINDS`; says which table the name is in.
+        role: what it is for, as in `KINDS`, which says the table its name is in.
         plain: a name, or a mapping of one name to its fields.
 
     Raises:
@@ -133,12 +134,35 @@ def parse(text: str, where: str) -> dict[str, Any]:
         InputError: no YAML, a tag that would make an object, or no mapping.
     """
     try:
-        plain = yaml.safe_load(text)
+        plain = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is no plain YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise InputError(f"{where} has to hold names and values, such as 'prior: Laplace'.")
     return plain
+
+
+def value(text: str) -> Any:
+    """Read one value of an option as it would be read in a file: a number, a list, true, null, or a word.
+
+    >>> value("1e-3"), value("[400, 200]"), value("learned")
+    (0.001, [400, 200], 'learned')
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which 1e-3 is a number, as in YAML 1.2 and JSON."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
 
 
 def _split(role: str, plain: Any) -> tuple[str, dict[str, Any]]:

@@ -202,8 +202,7 @@ class VAE(nn.Module):
             The model itself.
         """
         self.check({"x": x})
-        reference = self.decoder.initialized
-        self.decoder.initialize(torch.as_tensor(x).to(reference.device, torch.get_default_dtype()))
+        self.decoder.initialize(x.to(self.decoder.reference))
         return self
 
     def check(self, batch: dict[str, Any]) -> None:
@@ -229,19 +228,15 @@ class VAE(nn.Module):
         >>> vae.replace(likelihood=Normal(scale=0.1)).declaration.likelihood
         Normal(loc=None, scale=0.1)
         """
-        fields = {
-            field.name: getattr(self.declaration, field.name) for field in dataclasses.fields(Declaration)
-        }
+        fields = {field.name: getattr(self.declaration, field.name) for field in dataclasses.fields(Declaration)}
         if unknown := sorted(set(changes) - set(fields)):
             raise InputError(f"replace: VAE has no argument {unknown[0]!r}; it has {', '.join(fields)}.")
         if "encoder" in changes and "decoder" not in changes:
             fields["decoder"] = None
-        other = VAE(**copy.deepcopy(fields | changes)).to(self.decoder.initialized.device)
+        other = VAE(**copy.deepcopy(fields | changes)).to(self.decoder.reference)
         mine, theirs = self.state_dict(), other.state_dict()
-        other.load_state_dict(
-            {k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()}
-        )
-        if "likelihood" in changes:
+        other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
+        if not {"event_shape", "likelihood"}.isdisjoint(changes):
             other.decoder.initialized.fill_(False)
         return other
 
@@ -261,9 +256,7 @@ class VAE(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the declaration."""
-        return ", ".join(
-            f"{f.name}={getattr(self.declaration, f.name)}" for f in dataclasses.fields(Declaration)[:5]
-        )
+        return ", ".join(f"{f.name}={getattr(self.declaration, f.name)}" for f in dataclasses.fields(Declaration)[:5])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Give a copy its own name in Pyro's store: under a shared name Pyro would train nothing on it."""
@@ -318,7 +311,8 @@ def _store_name() -> str:
 
 
 def _check_shapes(event_shape: Any, latent_dim: Any) -> tuple[Shape, int]:
-    if isinstance(event_shape, int) or not all(isinstance(size, int) and size > 0 for size in event_shape):
+    sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
         raise InputError(
             f"event_shape = {event_shape!r} has to be a tuple of positive whole numbers, such as (1, 28, 28) for an "
             "image, (4,) for a vector, () for a number."

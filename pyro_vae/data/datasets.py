@@ -109,18 +109,21 @@ def load(
     return Dataset(Path(data).name, recorded["train"], recorded.get("validation"), recorded.get("test"))
 
 
-def _check(data: object, binarize: object, fractions: Mapping[str, object], seed: object) -> None:
+def _check(data: object, binarize: object, fractions: Mapping[str, float], seed: object) -> None:
     """Refuse wrong arguments before anything is read."""
     if not isinstance(data, str | Path):
         raise InputError(
-            f"data is a name or a path, not a {type(data).__name__}: data in memory needs no `load`, give it to "
-            "`fit` as it is."
+            f"data is a name or a path, not a {type(data).__name__}: data in memory needs no `load`, "
+            "give it to `fit` as it is."
         )
     if binarize is not None and binarize not in BINARIZE:
         raise unknown("binarisation", binarize, BINARIZE)
     for name, fraction in fractions.items():
         if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
             raise InputError(f"{name}={fraction!r} is a fraction of the rows, in [0, 1): say {name}=0.1.")
+    if sum(fractions.values()) >= 1:
+        named = " and ".join(f"{name}={fraction}" for name, fraction in fractions.items())
+        raise InputError(f"{named} leave no row to train on: give fractions that add up to less than 1.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f"seed={seed!r} is a whole number, 0 or more: say seed=0.")
 
@@ -133,8 +136,8 @@ def _read(data: str | Path, root: str | Path | None) -> tuple[Rows, Rows | None]
         where = root if root is not None else os.environ.get("PYRO_VAE_DATA", "~/.cache/pyro_vae")
         return DATASETS[str(data)](Path(where).expanduser())
     path = Path(data).expanduser()
-    meant_as_path = path.suffix or os.sep in str(data) or isinstance(data, Path)
-    if not data or not (meant_as_path or path.exists()):
+    written_as_path = isinstance(data, Path) or path.suffix or {"/", os.sep} & set(data)
+    if not data or not (written_as_path or path.exists()):
         formats = ", ".join(files.FORMATS)
         raise InputError(
             f"{unknown('data set', data, DATASETS)} Or give the path of a file ({formats}) or of a folder of images."
@@ -157,15 +160,13 @@ def _split(rows: Rows, order: Tensor, validation: float, test: float) -> dict[st
         for split, fraction in {"test": test, "validation": validation}.items()
     }
     counts["train"] = len(rows) - sum(counts.values())
-    if validation + test >= 1 or counts["train"] < 1:
+    if counts["train"] < 1:
         raise InputError(
-            f"validation={validation} and test={test} leave none of the {len(rows)} rows to train on: give smaller "
-            "fractions, validation=0 and test=0 for none."
+            f"validation={validation} and test={test} leave none of the {len(rows)} rows to train on: "
+            "give smaller fractions, or validation=0, test=0."
         )
     parts = order.split(list(counts.values()))
-    return {
-        split: _take(rows, part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)
-    }
+    return {split: _take(rows, part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)}
 
 
 def _take(rows: Rows, index: Tensor) -> Rows:

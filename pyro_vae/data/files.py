@@ -44,9 +44,7 @@ def read(path: Path) -> Rows:
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, beside, n=1)
-        hint = (
-            f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
-        )
+        hint = f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
         raise InputError(f"the file '{path}' does not exist{hint}")
     with naming(path):
         if path.suffix.lower() not in FORMATS:
@@ -94,12 +92,13 @@ def arrays(path: Path) -> Rows:
         InputError: for Python objects, for bytes with the channels last, and for what `Rows` refuses.
     """
     try:
-        content = np.load(path, allow_pickle=False)
-        named = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+        with path.open("rb") as stream:  # numpy leaves a damaged .npz open
+            content = np.load(stream, allow_pickle=False)
+            named = {"x": content} if isinstance(content, np.ndarray) else dict(content)
     except ValueError as error:
         raise InputError(
-            f"it is no array of numbers ({error}); pickled objects are not read, for they can run code: "
-            "save numbers, `numpy.save(file, x.astype('float32'))`."
+            "it is damaged or holds Python objects, which are not read because they can run code: save numbers, "
+            "`numpy.save(file, x.astype('float32'))`."
         ) from error
     keys = (key for key in LABELS_IN_NPZ if len(named) > 1 and _is_classes(named.get(key)))
     label = next(keys, None)
@@ -128,7 +127,7 @@ def table(path: Path) -> Rows:
     """
     import pandas
 
-    header = pandas.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+    header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
     _check_header(header)
     try:
         frame = pandas.read_csv(path, header=None, skiprows=1, low_memory=False)
@@ -136,12 +135,10 @@ def table(path: Path) -> Rows:
         raise InputError("there are no rows below the header.") from None
     if frame.shape[1] != len(header):
         raise InputError(f"the header names {len(header)} columns, and row 1 has {frame.shape[1]} values.")
-    frame.columns = header.to_list()
-    labelling = [column for column in frame if str(column).lower() in LABELS_IN_CSV]
+    frame.columns = pandas.Index(header)
+    labelling = [column for column in header if column.lower() in LABELS_IN_CSV]
     if len(labelling) > 1:
-        raise InputError(
-            f"columns {' and '.join(map(repr, labelling))} are all labels: keep or rename but one."
-        )
+        raise InputError(f"columns {' and '.join(map(repr, labelling))} are all labels: keep or rename but one.")
     for column in frame:
         _check_column(frame[column], text=column in labelling)
     labels = _classes(frame.pop(labelling[0])) if labelling else None
@@ -163,28 +160,25 @@ def _pictures(x: np.ndarray) -> np.ndarray | Tensor:
         return x
     if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         raise InputError(
-            f"its shape {x.shape} is that of pictures with the channels last; pictures here are (N, C, H, W): "
-            "`numpy.save(file, x.transpose(0, 3, 1, 2))`."
+            f"its shape {x.shape} is that of pictures with the channels last, and pictures are (N, C, H, W): "
+            "give `numpy.save(file, x.transpose(0, 3, 1, 2))`."
         )
     return images.intensities(x[:, None] if x.ndim == 3 else x)
 
 
-def _check_header(header: "Series") -> None:
+def _check_header(names: list[str]) -> None:
     import pandas
 
-    names = header.to_list()
     for number, name in enumerate(names, start=1):
-        if pandas.isna(name):
+        if not name.strip():
             raise InputError(
                 f"column {number} has no name in the header (pandas writes its row numbers so: save with "
                 "`frame.to_csv(file, index=False)`)."
             )
         if name in names[: number - 1]:
-            raise InputError(
-                f"columns {names.index(name) + 1} and {number} are both named {name!r}: rename one."
-            )
+            raise InputError(f"columns {names.index(name) + 1} and {number} are both named {name!r}: rename one.")
     numbered = names == [str(number) for number in range(len(names))]  # as pandas names them by default
-    if pandas.to_numeric(header, errors="coerce").notna().all() and not numbered:
+    if pandas.to_numeric(pandas.Series(names), errors="coerce").notna().all() and not numbered:
         raise InputError(f"line 1 is {','.join(names[:5])!r}..., not a header: put the columns' names there.")
 
 
@@ -195,15 +189,15 @@ def _check_column(column: "Series", *, text: bool) -> None:
     if column.isna().any():
         row = int(column.isna().to_numpy().argmax())
         raise InputError(
-            f"column {column.name!r}, row {row + 1} is missing: fill it in or drop the row; or save x and a mask "
-            "as tensors, `numpy.savez('data.npz', x=..., mask=...)`."
+            f"column {column.name!r}, row {row + 1} is missing: fill it in, or leave the rows out that miss "
+            "something, `pandas.read_csv(file).dropna().to_csv(file, index=False)`."
         )
     if text or pandas.api.types.is_numeric_dtype(column):
         return
     row = int(pandas.to_numeric(column, errors="coerce").isna().to_numpy().argmax())
     raise InputError(
-        f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, not a number: correct it, drop the "
-        f"column, or name it 'label' if it is the class (labels are {', '.join(LABELS_IN_CSV)})."
+        f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, not a number: correct it, leave "
+        f"the column out, or, if it is the class, name it {' or '.join(map(repr, LABELS_IN_CSV))}."
     )
 
 
@@ -218,8 +212,8 @@ def _classes(column: "Series") -> Tensor:
     if fractional.any():
         row = int(fractional.argmax())
         raise InputError(
-            f"column {column.name!r}, row {row + 1} holds {values[row]:g}, and a class is text or an integer: "
-            "rename the column to keep it as data."
+            f"column {column.name!r}, row {row + 1} holds {values[row]:g}, and a class is text or a whole "
+            "number: rename the column to keep it as data."
         )
     return torch.from_numpy(values.astype(np.int64))
 

@@ -64,8 +64,8 @@ def folder(path: Path) -> Rows:
         image = _read(path, file)
         if image.shape != first.shape:
             raise InputError(
-                f"image '{file}' is {_describe(image)} and '{files[0]}' is {_describe(first)}: all need one size "
-                "and mode: `PIL.Image.open(file).convert('RGB').resize((width, height)).save(file)`."
+                f"image '{file}' is {_describe(image)} and '{files[0]}' is {_describe(first)}: give all one "
+                "size and mode, `PIL.Image.open(file).convert('RGB').resize((width, height)).save(file)`."
             )
         pixels[row] = image
     classes = sorted({file.parts[0] for file in files})

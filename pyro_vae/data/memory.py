@@ -38,9 +38,7 @@ def as_tensor(name: str, values: object) -> Tensor:
     if isinstance(values, np.ndarray):
         values = _from_array(name, values)
     if not isinstance(values, Tensor):
-        raise InputError(
-            f"{name!r} is a {type(values).__name__}, which cannot be used as rows: {_fix(values)}."
-        )
+        raise InputError(f"{name!r} is a {type(values).__name__}, which cannot be used as rows: {_fix(values)}.")
     if values.layout != torch.strided:
         raise InputError(f"{name!r} is a sparse tensor, and rows are dense: give `{name}.to_dense()`.")
     if values.is_complex():
@@ -55,7 +53,8 @@ def _from_frame(name: str, frame: Any) -> np.ndarray:
         if not is_numeric_dtype(dtype):
             raise InputError(
                 f"column {column!r} of {name!r} is of type {dtype}, not a number: leave it out, "
-                f"`{name}.drop(columns={column!r})`, or code it, `pandas.get_dummies({name}, columns=[{column!r}])`."
+                f"`{name}.drop(columns={column!r})`, or code it, "
+                f"`pandas.get_dummies({name}, columns=[{column!r}])`."
             )
     array: np.ndarray = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     return array
@@ -68,9 +67,7 @@ def _from_list(name: str, values: Sequence[object]) -> np.ndarray:
         sizes = [len(row) if isinstance(row, Sequence) else 1 for row in values]
         odd = next((row for row, size in enumerate(sizes) if size != sizes[0]), 0)
         where = f": row 0 has {sizes[0]} entries, row {odd} has {sizes[odd]}" if odd else ""
-        raise InputError(
-            f"{name!r} is a list whose rows differ in shape{where}; give every row the same."
-        ) from None
+        raise InputError(f"{name!r} is a list whose rows differ in shape{where}; give every row the same.") from None
 
 
 def _from_array(name: str, array: np.ndarray) -> Tensor:
@@ -81,8 +78,8 @@ def _from_array(name: str, array: np.ndarray) -> Tensor:
         )
     if array.dtype.kind not in "biufc":
         raise InputError(
-            f"{name!r} has dtype {array.dtype}, and rows are numbers: leave out what is text or missing, and give "
-            f"`{name}.astype('float32')`."
+            f"{name!r} has dtype {array.dtype}, and rows are numbers: leave out what is text or missing, "
+            f"and give `{name}.astype('float32')`."
         )
     # torch reads native, writable memory only, and computes with no unsigned type but uint8
     native: Any = array.dtype.newbyteorder("=")

@@ -81,9 +81,7 @@ def fashion_mnist(root: Path) -> tuple[Rows, Rows | None]:
         InputError: where files are missing and cannot be downloaded, or are damaged.
     """
     folders = [root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST]
-    return _read_idx_set(
-        "FashionMNIST", root, folders, hint=" (Debian: `apt-get install dataset-fashion-mnist`)"
-    )
+    return _read_idx_set("FashionMNIST", root, folders, hint=" (Debian: `apt-get install dataset-fashion-mnist`)")
 
 
 def cifar10(root: Path) -> tuple[Rows, Rows | None]:
@@ -155,15 +153,15 @@ def _download(name: str, root: Path, folder: Path, files: Sequence[str], hint: s
     """Let torchvision download a data set, saying so; where it cannot, say which files belong where."""
     import torchvision
 
-    _log.warning("downloading %s to %s: %s is not there", name, folder, files[0])
+    _log.warning("%s is not complete in %s: downloading it", name, folder)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             dataset: Any = getattr(torchvision.datasets, name)
             dataset(root, download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).splitlines() or [type(error).__name__])[-1]
         raise InputError(
-            f"{name} is not in '{folder}' and could not be downloaded ({reason}). Put these files there: "
-            f"{', '.join(files)}{hint}. Or name the folder that has '{folder.relative_to(root)}' in it: "
+            f"{name} is not complete in '{folder}' and cannot be downloaded ({reason}). Put these files "
+            f"there: {', '.join(files)}{hint}. Or name the folder that has '{folder.relative_to(root)}' in it: "
             f"load(..., root='FOLDER') or `export PYRO_VAE_DATA=FOLDER`."
         ) from error

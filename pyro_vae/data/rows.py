@@ -52,14 +52,13 @@ class Rows:
         """Refuse what is not N >= 1 rows of tensors."""
         if "x" not in self.tensors:
             named = ", ".join(map(repr, self.tensors)) or "nothing"
-            raise InputError(
-                f"the data has no 'x', which is what is modelled; it has {named}: rename one to 'x'."
-            )
+            raise InputError(f"the data has no 'x', which is what is modelled; it has {named}: rename one to 'x'.")
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"{name!r} is a {type(tensor).__name__}, not a tensor: `Rows.of` makes it one.")
         if self.x.ndim == 0 or self.x.numel() == 0:
             shape = tuple(self.x.shape)
-            raise InputError(
-                f"'x' has no rows: its shape is {shape}, and data is (N, *event_shape) with N >= 1."
-            )
+            raise InputError(f"'x' has no rows: its shape is {shape}, and data is (N, *event_shape) with N >= 1.")
         labelled = {} if self.labels is None else {"labels": self.labels}
         for name, tensor in {**self.tensors, **labelled}.items():
             if tensor.ndim == 0 or len(tensor) != len(self):
@@ -183,9 +182,9 @@ def require_probabilities(x: Tensor) -> None:
     low, high = (float(value) for value in torch.aminmax(x))
     if not (x.is_floating_point() and low >= 0 and high <= 1):
         raise InputError(
-            f"binarisation draws x ~ Bernoulli(x), so x holds floating-point probabilities in [0, 1]; this x "
-            f"is {_dtype(x)} from {low:g} to {high:g}: scale it, (x - x.min()) / (x.max() - x.min()), or do not "
-            "binarise it."
+            "binarisation draws x ~ Bernoulli(x), so x holds floating-point probabilities in [0, 1]; this "
+            f"one is {_dtype(x)} from {low:g} to {high:g}: scale it, (x - x.min()) / (x.max() - x.min()), "
+            "or do not binarise it."
         )
 
 
@@ -194,9 +193,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _is_classes(tensor: Tensor) -> bool:
-    return tensor.ndim == 1 and not (
-        tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
-    )
+    return tensor.ndim == 1 and not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _labels(dataset: TensorDataset) -> Tensor | None:
@@ -205,6 +202,6 @@ def _labels(dataset: TensorDataset) -> Tensor | None:
     if rest and not (len(rest) == 1 and _is_classes(rest[0])):
         raise InputError(
             "a TensorDataset is x and, perhaps, integer labels of shape (N,); this one has "
-            f"{len(dataset.tensors)} tensors: name them, {{'x': dataset.tensors[0], ...: dataset.tensors[1]}}."
+            f"{len(dataset.tensors)} tensors: name them in a mapping, {{'x': dataset.tensors[0], ...}}."
         )
     return rest[0] if rest else None

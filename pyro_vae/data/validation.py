@@ -35,18 +35,14 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
 def check_shape(x: Tensor, event_shape: tuple[int, ...]) -> None:
     """Refuse rows of another shape than declared, and no rows at all."""
     if x.is_complex():
-        raise InputError(
-            "x is complex; a family here describes real numbers: split it with torch.view_as_real(x)."
-        )
+        raise InputError("x is complex; a family here describes real numbers: split it with torch.view_as_real(x).")
     if tuple(x.shape[1:]) != event_shape or x.ndim == 0:
         fix = f"declare VAE(event_shape={tuple(x.shape[1:])}, ...)"
         if x.ndim and x.shape[0] and x[0].numel() == math.prod(event_shape):
             fix = f"give x.reshape{(-1, *event_shape)}"
         elif x.ndim == len(event_shape) and tuple(x.shape) == event_shape:
             fix = "give x[None], one row of that shape"
-        raise InputError(
-            f"x has shape {tuple(x.shape)}, and this VAE wants (N, {_join(event_shape)}): {fix}."
-        )
+        raise InputError(f"x has shape {tuple(x.shape)}, and this VAE wants (N, {_join(event_shape)}): {fix}.")
     if x.shape[0] == 0:
         raise InputError(f"x has no rows: its shape is {tuple(x.shape)}.")
 

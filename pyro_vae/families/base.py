@@ -124,9 +124,7 @@ def _numbers(where: str, value: Any) -> Any:
         shapes = {torch.tensor(row).shape for row in rows}
         if len(shapes) == 1:
             return rows
-        raise InputError(
-            f"{where} = {_short(value)} is ragged or empty: its rows have to have equal lengths."
-        )
+        raise InputError(f"{where} = {_short(value)} is ragged or empty: its rows have to have equal lengths.")
     raise InputError(
         f"{where} = {_short(value)} is no source of a parameter: write a finite number or a list of them (fixed), "
         "'learned', 'per_feature', or leave it out (computed by the network)."

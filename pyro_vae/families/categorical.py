@@ -42,9 +42,7 @@ class Categorical(Family):
 
     classes: int = option(2, low=2)
     logits: Source = None
-    parameters = {
-        "logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, one_value=False)
-    }
+    parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, one_value=False)}
     remedy: ClassVar = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
 
     @staticmethod

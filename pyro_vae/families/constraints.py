@@ -98,11 +98,7 @@ class _BoundedTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         shifted = x + self.shift
-        return (
-            math.log(self.range)
-            - torch.nn.functional.softplus(-shifted)
-            - torch.nn.functional.softplus(shifted)
-        )
+        return math.log(self.range) - torch.nn.functional.softplus(-shifted) - torch.nn.functional.softplus(shifted)
 
 
 class _ScaleTrilTransform(Transform):

@@ -85,9 +85,7 @@ class OwnModule(nn.Module):
         where: whose network it is, for messages.
     """
 
-    def __init__(
-        self, module: nn.Module, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str
-    ) -> None:
+    def __init__(self, module: nn.Module, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str) -> None:
         super().__init__()
         self.module = module
         self.in_shape, self.out_shapes, self.where = in_shape, dict(out_shapes), where
@@ -134,9 +132,7 @@ class OwnModule(nn.Module):
         given = sorted(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
         if isinstance(output, tuple | list):
             given = f"{len(output)} tensor{'s' * (len(output) != 1)}"
-        wanted = ", ".join(
-            f"{name}: (N, {', '.join(map(str, shape))})" for name, shape in self.out_shapes.items()
-        )
+        wanted = ", ".join(f"{name}: (N, {', '.join(map(str, shape))})" for name, shape in self.out_shapes.items())
         raise InputError(
             f"{self.where}: your network returns {given}; it has to return the raw parameters {{{wanted}}} as a dict, or "
             "as a tuple in that order. Constrain nothing: the family maps them to legal values."
@@ -153,6 +149,4 @@ class Heads(nn.ModuleDict):
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Map (*batch, width) to named tensors (*batch, *out_shape)."""
         batch = features.shape[:-1]
-        return {
-            name: self[name](features).reshape((*batch, *shape)) for name, shape in self.out_shapes.items()
-        }
+        return {name: self[name](features).reshape((*batch, *shape)) for name, shape in self.out_shapes.items()}

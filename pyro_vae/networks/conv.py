@@ -40,9 +40,7 @@ class Conv(Network):
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
         """Make the module; see `Network.build`."""
         if not self.channels:
-            raise InputError(
-                "Conv.channels is empty: give at least one, as in Conv(channels=(32,)), or take pv.MLP()."
-            )
+            raise InputError("Conv.channels is empty: give at least one, as in Conv(channels=(32,)), or take pv.MLP().")
         image = next((shape[:3] for shape in out_shapes.values() if len(shape) >= 3), None)
         if len(in_shape) == 3 and image is None:
             return _Encoder(self, in_shape, out_shapes)
@@ -91,20 +89,14 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(
-        self, declared: Conv, in_shape: Shape, image: Shape, out_shapes: Mapping[str, Shape]
-    ) -> None:
+    def __init__(self, declared: Conv, in_shape: Shape, image: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_rank = len(in_shape)
         sizes = declared.sizes(image[1], image[2])[::-1]
         inner = (declared.channels[-1], *sizes[0])
         self.images = {name: shape for name, shape in out_shapes.items() if shape[:3] == image}
-        self.hidden = nn.Sequential(
-            nn.Linear(prod(in_shape), declared.hidden), ACTIVATIONS[declared.activation]()
-        )
-        self.heads = Heads(
-            declared.hidden, {name: s for name, s in out_shapes.items() if name not in self.images}
-        )
+        self.hidden = nn.Sequential(nn.Linear(prod(in_shape), declared.hidden), ACTIVATIONS[declared.activation]())
+        self.heads = Heads(declared.hidden, {name: s for name, s in out_shapes.items() if name not in self.images})
         layers: list[nn.Module] = [nn.Linear(declared.hidden, prod(inner)), nn.Unflatten(1, inner)]
         for (before, after), size in zip(pairwise(declared.channels[::-1]), sizes[1:], strict=False):
             layers += [ACTIVATIONS[declared.activation](), _upsample(before, after, size)]

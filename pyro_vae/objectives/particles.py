@@ -69,7 +69,8 @@ class Latent:
             terms = kl_divergence(q.base_dist, p.base_dist)
         else:
             terms = q.base_dist.log_prob(self.value) - p.base_dist.log_prob(self.value)
-        return terms.reshape(-1, *q.event_shape).mean(0)
+        by_element = torch.vmap(self.to_rows, in_dims=-1)(terms.flatten(-q.reinterpreted_batch_ndims))
+        return by_element.mean((1, 2)).reshape(q.event_shape)
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,7 @@ class Particles:
         return weights
 
 
-def draw(
-    model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any
-) -> Particles:
+def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
     """Run the guide K times at once, replay the model against it, and collect the record.
 
     Args:
@@ -130,7 +129,8 @@ def draw(
     guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
     _check_sites(model_sites, guide_sites)
     everything = [*guide_sites.values(), *model_sites.values()]
-    layout = _Layout(k, nesting, all(_in_rows(site) for site in everything))
+    plates = {_row_plate(site) for site in everything}
+    layout = _Layout(k, nesting, len(plates) == 1 and None not in plates)
 
     latents = {}
     for name, at_guide in guide_sites.items():
@@ -164,9 +164,7 @@ class _Layout:
             log_prob = scale_and_mask(log_prob, scale=site["scale"], mask=site["mask"])
             if self.k == 1:
                 log_prob = log_prob.unsqueeze(0)
-            elif (
-                log_prob.ndim <= self.nesting
-            ):  # a site outside of the particle plate is shared by all particles
+            elif log_prob.ndim <= self.nesting:  # a site outside of the particle plate is shared by all particles
                 log_prob = log_prob.expand(self.k, *log_prob.shape)
             if not self.rows:
                 return log_prob.reshape(self.k, -1).sum(1, keepdim=True)
@@ -181,8 +179,9 @@ def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, site
 
 
-def _in_rows(site: dict[str, Any]) -> bool:
-    return any(frame.dim == -1 and frame.name != "particles" for frame in site["cond_indep_stack"])
+def _row_plate(site: dict[str, Any]) -> str | None:
+    frames = site["cond_indep_stack"]
+    return next((frame.name for frame in frames if frame.dim == -1 and frame.name != "particles"), None)
 
 
 def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
@@ -201,9 +200,7 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
                 "with infer={'is_auxiliary': True}."
             )
         if name in model_sites and model_sites[name]["is_observed"]:
-            raise InputError(
-                f"the guide draws {name!r}, which the model observes: leave it out of the guide."
-            )
+            raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
         if not site["fn"].has_rsample:
             raise InputError(
                 f"the guide's distribution at {name!r}, {_name(site['fn'])}, cannot be reparameterised, and this objective "
@@ -211,13 +208,16 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             )
 
 
-_NESTING: "WeakKeyDictionary[Any, int]" = WeakKeyDictionary()
+# by the owner of the model, by that of the guide, by their names
+_NESTING: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, dict[Any, int]]]" = WeakKeyDictionary()
 
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
-    """The number of plate dimensions of a pair, from one dry run per model."""
-    key = getattr(model, "__self__", model)
-    if key not in _NESTING:
+    """The number of plate dimensions of a pair, from one dry run per pair."""
+    owners = [getattr(program, "__self__", program) for program in (model, guide)]
+    names = tuple(getattr(program, "__name__", None) for program in (model, guide))
+    known = _NESTING.setdefault(owners[0], WeakKeyDictionary()).setdefault(owners[1], {})
+    if names not in known:
         with torch.random.fork_rng(), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
@@ -228,8 +228,8 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
             for frame in site["cond_indep_stack"]
             if frame.vectorized
         ]
-        _NESTING[key] = max((-frame.dim for frame in frames), default=0)
-    return _NESTING[key]
+        known[names] = max((-frame.dim for frame in frames), default=0)
+    return known[names]
 
 
 def _name(distribution: Any) -> str:

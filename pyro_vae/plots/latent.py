@@ -36,14 +36,8 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
     chosen = sorted([first, *others[:1]])
     z = vae.encode(x[:rows]).sample((DRAWS,))[..., chosen]
     if dimension == 1:
-        z = torch.cat(
-            [z, torch.linspace(-1, 1, z.shape[1], device=z.device).expand(DRAWS, -1).unsqueeze(-1)], -1
-        )
-    colours = (
-        [COLOURS[int(label) % len(COLOURS)] for label in labels[:rows]]
-        if labels is not None
-        else [COLOURS[0]]
-    )
+        z = torch.cat([z, torch.linspace(-1, 1, z.shape[1], device=z.device).expand(DRAWS, -1).unsqueeze(-1)], -1)
+    colours = [COLOURS[int(label) % len(COLOURS)] for label in labels[:rows]] if labels is not None else [COLOURS[0]]
     picture = figure(5.2, 5.6)
     axes = picture.subplots()
     _ellipses(axes, z, colours)
@@ -59,14 +53,10 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
         ylabel=f"latent {chosen[1]}" if dimension > 1 else "rows, spread out",
     )
     axes.set_aspect("equal" if dimension > 1 else "auto", adjustable="box")
-    handles = (
-        [Line2D([], [], color=INK, lw=0.8, ls="--", label="prior, 50, 90, 99 %")] if dimension > 1 else []
-    )
+    handles = [Line2D([], [], color=INK, lw=0.8, ls="--", label="prior, 50, 90, 99 %")] if dimension > 1 else []
     if labels is not None:
         classes = sorted({int(label) for label in labels[:rows]})
-        handles += [
-            Line2D([], [], marker="o", ls="", color=COLOURS[c % len(COLOURS)], label=str(c)) for c in classes
-        ]
+        handles += [Line2D([], [], marker="o", ls="", color=COLOURS[c % len(COLOURS)], label=str(c)) for c in classes]
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return picture
 

@@ -75,6 +75,27 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12) -> Figure:
     return picture
 
 
+def image_grid(x: Tensor, beside: Tensor | None = None, *, columns: int = 8) -> Figure:
+    """Show images in a grid; with others beside them, each above its own.
+
+    Args:
+        x: images (N, H, W) or (N, C, H, W).
+        beside: as many images that belong to them.
+        columns: images per line.
+
+    Returns:
+        The figure.
+    """
+    if beside is not None:
+        # lines of originals and of replicates in turn
+        pairs = zip(beside.split(columns), x.split(columns), strict=True)
+        x = torch.cat([part for pair in pairs for part in pair if len(part) == columns or len(x) < columns])
+    lines = -(-len(x) // columns)
+    picture = figure(max(0.8 * lines, 0.8), 0.8 * columns)
+    _grid(picture.subplots(), x, columns, x if beside is None else beside)
+    return picture
+
+
 def _grid(axes: Axes, images: Tensor, columns: int, scale: Tensor) -> None:
     """Show images (M, *event_shape) as a grid, on the brightness scale of `scale`."""
     low, high = float(scale.min()), float(scale.max())

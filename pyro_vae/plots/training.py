@@ -23,14 +23,10 @@ def training(history: History) -> Figure:
         ("kl", "KL from guide to prior"),
     )
     for axes, (column, title) in zip(picture.subplots(1, 3), panels, strict=True):
-        axes.plot(
-            history["epoch"], history[column], color=COLOURS[0], label="training", marker=_marker(history)
-        )
+        axes.plot(history["epoch"], history[column], color=COLOURS[0], label="training", marker=_marker(history))
         if f"validation_{column}" in history.columns:
             held = history[f"validation_{column}"]
-            axes.plot(
-                history["epoch"], held, color=COLOURS[1], ls="--", label="validation", marker=_marker(history)
-            )
+            axes.plot(history["epoch"], held, color=COLOURS[1], ls="--", label="validation", marker=_marker(history))
         tidy(axes, title=title, xlabel="epoch", ylabel="nats per row" if column == "loss" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         if column == "loss":

@@ -78,9 +78,7 @@ class History:
         """
         try:
             with path.open(newline="") as file:
-                records = [
-                    {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-                ]
+                records = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         except (ValueError, TypeError, AttributeError, OSError) as error:
             raise InputError(f"{path} is no history of a run: {error}") from error
         return cls([record | {"epoch": int(record["epoch"])} for record in records], caveat, stopped)

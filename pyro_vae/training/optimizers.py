@@ -37,9 +37,7 @@ class Optimizer(Declared):
             if (rate := self.rate(name)) > 0:
                 groups.setdefault(rate, []).append(weight)
         if not groups:
-            raise InputError(
-                "every part of the model is frozen, so there is nothing to train: raise lr or drop parts."
-            )
+            raise InputError("every part of the model is frozen, so there is nothing to train: raise lr or drop parts.")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arguments = {name: value for name, value in fields.items() if name != "parts"}
         listed = [{"params": group, "lr": rate} for rate, group in groups.items()]

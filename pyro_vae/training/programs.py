@@ -70,24 +70,16 @@ class Loss(nn.Module):
         """
         with torch.random.fork_rng(), poutine.trace(param_only=True) as stored:
             self.parts(batch)
-        named = {
-            prefix + name: w
-            for prefix, module in self.attached.items()
-            for name, w in module.named_parameters()
-        }
+        named = {prefix + name: w for prefix, module in self.attached.items() for name, w in module.named_parameters()}
         for name, site in stored.trace.nodes.items():
             if site["type"] == "param":  # a constrained parameter is a function of the leaf that is trained
                 named[name] = (
-                    site["value"].unconstrained()
-                    if hasattr(site["value"], "unconstrained")
-                    else site["value"]
+                    site["value"].unconstrained() if hasattr(site["value"], "unconstrained") else site["value"]
                 )
         unique = {id(weight): (name, weight) for name, weight in reversed(named.items())}
         named = dict(reversed(unique.values()))
         if not named:
-            raise InputError(
-                "these programs have no weights to train: keep them in torch modules or in pyro.param."
-            )
+            raise InputError("these programs have no weights to train: keep them in torch modules or in pyro.param.")
         return named
 
 

@@ -1,0 +1,178 @@
+"""The command line: one verb per stage, each a typed function."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pyro_vae import data as datasets
+from pyro_vae import options, output
+from pyro_vae.describe import describe as describe_model
+from pyro_vae.errors import InputError
+from pyro_vae.families import Family, Normal
+from pyro_vae.networks import Network
+from pyro_vae.objectives import ELBO, Objective
+from pyro_vae.run import Run, load
+from pyro_vae.training import Adam, Optimizer
+from pyro_vae.training.fit import Runtime
+from pyro_vae.training.fit import fit as fit_programs
+from pyro_vae.vae import VAE
+
+
+def fit(
+    data: str = "digits",
+    root: str | None = None,
+    binarize: Literal["static", "dynamic"] | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    data_seed: int = 0,
+    latent_dim: int = 8,
+    prior: Family = Normal(0, 1),
+    likelihood: Family = Normal(scale="learned"),
+    guide: Family = Normal(),
+    encoder: Network | None = None,
+    decoder: Network | None = None,
+    objective: Objective = ELBO(),
+    optimizer: Optimizer = Adam(),
+    epochs: int = 20,
+    batch_size: int = 128,
+    seed: int = 0,
+    run: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> None:
+    """Fit a VAE and write a run folder.
+
+    Declared things are given by name, with fields behind a dot: --prior Laplace --prior.scale 2,
+    --encoder MLP --encoder.hidden "[400]", --optimizer.lr 3e-4. Families: Normal, Laplace, StudentT,
+    MultivariateNormal, Bernoulli, Categorical. A field is a number (fixed), learned, per_feature, or left out
+    (computed by the network).
+
+    Args:
+        data: a data set (digits, mnist, fashion_mnist, cifar10), a .npy, .npz or .csv file, or a folder of images.
+        root: folder that holds a named data set's files.
+        binarize: draw binary pixels once (static) or anew for every batch (dynamic).
+        validation: share of rows held out to watch training.
+        test: share of rows held out from everything, where there is no official test set.
+        data_seed: seed of the split and of static binarisation.
+        latent_dim: number of latents.
+        prior: p(z).
+        likelihood: p(x|z).
+        guide: q(z|x).
+        encoder: network of the guide; by default Conv for images, MLP otherwise.
+        decoder: network of the likelihood; by default the encoder's mirror.
+        objective: the bound to maximise.
+        optimizer: Adam, AdamW or SGD; parts sets learning rates by part, as in --optimizer.parts "{encoder: 1e-4}".
+        epochs: passes over the data.
+        batch_size: rows per step.
+        seed: seed of weights, shuffling and draws.
+        run: folder to write; by default runs/ and the data's name.
+        overwrite: replace an existing run, once the new one is complete.
+        progress: show progress.
+        accelerator: where to compute; auto takes a GPU where there is one.
+    """
+    folder = run or str(Path("runs") / Path(data).stem)
+    Run.reserve(folder, overwrite)
+    rows = datasets.load(data, root=root, binarize=binarize, validation=validation, test=test, seed=data_seed)
+    torch.manual_seed(seed)
+    vae = VAE(
+        rows.event_shape,
+        latent_dim,
+        prior=prior,
+        likelihood=likelihood,
+        guide=guide,
+        encoder=encoder,
+        decoder=decoder,
+    )
+    history = fit_programs(
+        vae,
+        rows.train,
+        validation=rows.validation,
+        objective=objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        run=folder,
+        overwrite=overwrite,
+        progress=progress,
+        runtime=Runtime(accelerator=accelerator),
+    )
+    print(output.summary(rows, history, folder))
+
+
+def sample(
+    run: str, n: int = 64, mean: bool = False, to: str | None = None, seed: int = 0, overwrite: bool = False
+) -> None:
+    """Draw new data, x ~ p(x|z) with z ~ p(z), from a fitted model.
+
+    Args:
+        run: run folder.
+        n: number of rows.
+        mean: give means of p(x|z) instead of draws from it.
+        to: file to write, .npy, .csv (vectors) or .png (images); by default samples.npy in the run.
+        seed: seed of the draws.
+        overwrite: replace that file where it exists.
+    """
+    target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
+    vae = load(run)
+    torch.manual_seed(seed)
+    output.write(target, vae.sample(n, mean=mean))
+
+
+def reconstruct(
+    run: str,
+    data: str | None = None,
+    split: Literal["train", "validation", "test"] = "validation",
+    n: int = 64,
+    mean: bool = False,
+    to: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Replicate data, x' ~ p(x|z) with z ~ q(z|x), by a fitted model.
+
+    Args:
+        run: run folder.
+        data: data set, file or folder; by default the data of the run.
+        split: which of its splits.
+        n: number of rows, from the first.
+        mean: give means of p(x|z) instead of draws from it.
+        to: file to write, .npy, .csv (vectors) or .png (images); by default reconstructions.npy in the run.
+        seed: seed of the draws.
+        overwrite: replace that file where it exists.
+    """
+    target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
+    vae, rows = load(run), output.split_of(Run(Path(run)), data, split)
+    torch.manual_seed(seed)
+    x = rows.batch(slice(n))["x"]
+    output.write(target, vae.reconstruct(x, mean=mean), beside=x)
+
+
+def describe(run: str) -> None:
+    """Print a fitted model as mathematics, with its families and the number of its weights.
+
+    Args:
+        run: run folder.
+    """
+    print(describe_model(load(run)))
+
+
+VERBS = {"fit": fit, "sample": sample, "reconstruct": reconstruct, "describe": describe}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a wrong input is one sentence and exit status 2."""
+    try:
+        options.run(VERBS, sys.argv[1:] if arguments is None else arguments)
+    except (InputError, FloatingPointError) as error:
+        options.fail(error)
+    except KeyboardInterrupt:
+        print("pyro-vae: interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The command line's options, read by the same tables as a file.
+
+jsonargparse makes the parser from typed functions. What it does not do is done here, before it sees the
+arguments: `--prior Laplace` is `pv.Laplace()` and nothing of what `--prior` was before; `--prior.scale 2` sets
+one field of the prior so far, whether from a file, the option before it or the default; a `--config` file is
+read as plain names and values, so none can make Python import what it names.
+"""
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+from jsonargparse.typing import register_type
+
+from pyro_vae import spec
+from pyro_vae.declared import Declared, conform, describe_type
+from pyro_vae.errors import InputError, unknown
+from pyro_vae.families import Family
+from pyro_vae.networks import Network
+from pyro_vae.objectives import Objective
+from pyro_vae.run import RECORDED
+from pyro_vae.training import Optimizer
+
+Verb = Callable[..., Any]
+
+TYPES: Mapping[type, str] = {Family: "prior", Network: "encoder", Objective: "objective", Optimizer: "optimizer"}
+"""The types of options that are declared things, and one role of each."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser whose errors are one sentence, raised as `InputError`."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, without the usage."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        words = " ".join(message.split()).removeprefix("Parser key ").removeprefix("argument ")
+        raise InputError(f"{words.rstrip('.')}. See {self.prog.replace(' [options]', '')} --help.")
+
+
+def run(verbs: Mapping[str, Verb], arguments: Sequence[str]) -> None:
+    """Call the verb that the arguments name.
+
+    Args:
+        verbs: typed functions by name.
+        arguments: what was typed after the program's name.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
+    for declared, role in TYPES.items():
+        register_type(
+            declared,
+            serializer=spec.to_plain,
+            deserializer=_reader(role),
+            deserializer_exceptions=(InputError,),
+            fail_already_registered=False,
+        )
+    arguments = list(arguments) or ["--help"]
+    if not arguments[0].startswith("-"):
+        if arguments[0] not in verbs:
+            raise unknown("command", arguments[0], verbs)
+        arguments = [arguments[0], *prepare(verbs[arguments[0]], arguments[1:])]
+    plain = {name: _plain_defaults(verb) for name, verb in verbs.items()}
+    jsonargparse.auto_cli(plain, args=arguments, parser_class=Parser, prog="pyro-vae", as_positional=True)
+
+
+def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
+    """Resolve files and declared things, so that each is given once, whole.
+
+    Args:
+        verb: the function the arguments are for.
+        arguments: what was typed after the verb.
+
+    Returns:
+        Arguments for jsonargparse.
+
+    Raises:
+        InputError: an option the verb does not have, a file that cannot be read, a wrong declaration.
+    """
+    parameters = inspect.signature(verb).parameters
+    roles = [name for name in parameters if name in spec.KINDS]
+    plain: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    rest: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            rest.append(word)
+            continue
+        option, _, given = word[2:].partition("=")
+        role, *path = option.split(".")
+        if role == "config" or role in roles:
+            if "=" not in word and not words:
+                raise InputError(f"--{option} needs a value.")
+            text = given if "=" in word else words.pop(0)
+            if role == "config":
+                config |= read_config(Path(text), parameters)
+                plain |= {name: config[name] for name in roles if name in config}
+            elif path:
+                plain[role] = spec.merge(role, plain.get(role, _default(parameters[role])), path, spec.value(text))
+            else:
+                plain[role] = spec.value(text)
+        else:
+            if role in parameters and parameters[role].annotation is bool and "=" not in word:
+                flag = words.pop(0) if words and words[0] in ("true", "false") else "true"
+                word = f"{word}={flag}"
+            elif role in parameters:
+                given = given if "=" in word else (words[0] if words else "")
+                _check(option, parameters[role].annotation, given)
+                if "=" not in word:
+                    word, given = f"{word}={words.pop(0)}" if words else word, ""
+            if option not in ("help", "print_config") and role not in parameters:
+                raise unknown("option", f"--{option}", [f"--{name}" for name in parameters])
+            rest.append(word)
+    for role, value in plain.items():
+        if value is not None:
+            spec.from_plain(role, value)
+    config |= plain
+    return (["--config", json.dumps(config)] if config else []) + rest
+
+
+def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a file of options; facts that a run folder records beside them are left out.
+
+    Args:
+        path: a YAML file, or a run folder.
+        known: the options of the verb.
+
+    Raises:
+        InputError: no such file, no plain YAML, or an option that does not exist.
+    """
+    file = path / "spec.yaml" if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} cannot be read: {error}") from error
+    config = {name: value for name, value in spec.parse(text, str(file)).items() if name not in RECORDED}
+    for name in config:
+        if name not in known:
+            raise unknown(f"option in {file},", name, known)
+    return config
+
+
+def fail(error: Exception) -> NoReturn:
+    """End the program as a wrong input ends it: one sentence, status 2."""
+    print(f"pyro-vae: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def _reader(role: str) -> Callable[[Any], Any]:
+    return lambda value: spec.from_plain(role, value)
+
+
+def _plain_defaults(verb: Verb) -> Verb:
+    """The same verb with declared defaults as a file would write them, for help texts and --print_config."""
+
+    @functools.wraps(verb)
+    def called(**given: Any) -> Any:
+        return verb(**given)
+
+    signature = inspect.signature(verb)
+    parameters = [p.replace(default=spec.to_plain(p.default)) for p in signature.parameters.values() if _is_declared(p)]
+    plain = {parameter.name: parameter for parameter in parameters}
+    listed = [plain.get(name, parameter) for name, parameter in signature.parameters.items()]
+    called.__signature__ = signature.replace(parameters=listed)  # type: ignore[attr-defined]
+    return called
+
+
+def _check(option: str, hint: Any, text: str) -> None:
+    """Refuse a value of the wrong type with the words that declared things use."""
+    if not text:
+        raise InputError(f"--{option} needs a value: {describe_type(hint)}.")
+    value = spec.value(text)
+    conform(f"--{option}", hint, text if isinstance(value, int | float) and hint in (str, str | None) else value)
+
+
+def _is_declared(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.default, Declared)
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.default is None:
+        raise InputError(
+            f"--{parameter.name} has no default whose fields could be set: name one first, as in "
+            f"--{parameter.name} MLP --{parameter.name}.hidden '[400]'."
+        )
+    return spec.to_plain(parameter.default)

@@ -1,0 +1,98 @@
+"""What the command line writes and says."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae import data as datasets
+from pyro_vae.data import Dataset, Rows
+from pyro_vae.errors import InputError
+from pyro_vae.plots.samples import image_grid, is_image
+from pyro_vae.run import Run
+from pyro_vae.training import History
+
+SUFFIXES = (".npy", ".csv", ".png")
+
+
+def summary(data: Dataset, history: History, run: str) -> str:
+    """Say in some lines what a fit came to and where to look."""
+    lines = [repr(data)]
+    if history.stopped:
+        lines.append(f"Training was {history.stopped}; the run holds what was learned.")
+    if len(history):
+        last = history.last
+        name = "cross-entropy" if history.caveat else "log-likelihood"
+        for split, prefix in (("training", ""), ("validation", "validation_")):
+            if f"{prefix}loss" in last:
+                loss, likelihood, kl = (last[prefix + column] for column in ("loss", "log_likelihood", "kl"))
+                lines.append(f"{split:<11} loss {loss:.3f} nats per row = -({name} {likelihood:.3f} - KL {kl:.3f})")
+    if history.caveat:
+        lines.append(f"Note: {history.caveat}.")
+    lines.append(f"Look at {Path(run) / 'figures'}: training.png, draws.png, reconstructions.png, latent.png")
+    lines.append(f"Go on with: pyro-vae describe {run}   pyro-vae sample {run} --to draws.png")
+    return "\n".join(lines)
+
+
+def reserve(path: str, overwrite: bool) -> Path:
+    """Make sure, before any work, that a file can be written.
+
+    Raises:
+        InputError: an unknown suffix, a file in the way, or no such folder.
+    """
+    target = Path(path)
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"--to {path}: name a file that ends in {', '.join(SUFFIXES)}.")
+    if target.exists() and not overwrite:
+        raise InputError(f"{path} exists: name another file with --to, or replace it with --overwrite.")
+    return target
+
+
+def write(target: Path, x: Tensor, beside: Tensor | None = None) -> None:
+    """Write rows (N, *event_shape) in the form that the file's name asks for.
+
+    Args:
+        target: the file.
+        x: the rows.
+        beside: rows to show above them in a picture.
+
+    Raises:
+        InputError: rows that are no vectors in a .csv, or no images in a .png; a folder that does not exist.
+    """
+    if target.suffix == ".csv" and x.ndim > 2:
+        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are no vectors; write a .npy file.")
+    if target.suffix == ".png" and not is_image(tuple(x.shape[1:])):
+        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are no images; write a .npy file.")
+    try:
+        if target.suffix == ".npy":
+            np.save(target, x.numpy())
+        elif target.suffix == ".csv":
+            np.savetxt(target, x.reshape(len(x), -1).numpy(), delimiter=",", fmt="%.9g")
+        else:
+            image_grid(x, beside).savefig(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}") from error
+    print(f"{len(x)} rows of shape {tuple(x.shape[1:])} in {target}")
+
+
+def split_of(run: Run, data: str | None, split: str) -> Rows:
+    """Load the rows that a run is to be looked at with.
+
+    Args:
+        run: the run, whose own data are the default.
+        data: other data.
+        split: "train", "validation" or "test".
+
+    Raises:
+        InputError: a run on data in memory needs `data`; a split with no rows.
+    """
+    plain = run.spec()
+    if data is None and plain.get("data") is None:
+        raise InputError(f"{run.path} was fitted to data in memory: name data of that shape with --data.")
+    names = {"root": "root", "binarize": "binarize", "validation": "validation", "test": "test", "data_seed": "seed"}
+    arguments = {argument: plain[name] for name, argument in names.items() if name in plain}
+    rows: Rows | None = getattr(datasets.load(data or plain["data"], **arguments), split)
+    if rows is None:
+        raise InputError(f"--split {split}: this data has no such rows; take --split train.")
+    return rows.to(dtype=torch.get_default_dtype())
