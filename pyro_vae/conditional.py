@@ -70,7 +70,7 @@ class Conditional(nn.Module):
         self._shapes = {name: p.shape(site.event_shape, family) for name, p in family.parameters.items()}
         self.constants = nn.ParameterDict()
         from_network: dict[str, Shape] = {}
-        for name, parameter in family.parameters.items():
+        for name in family.parameters:
             source = getattr(family, name)
             if source is None and site.context_shape is not None:
                 from_network[name] = self._raw_shape(name)
@@ -99,8 +99,8 @@ class Conditional(nn.Module):
         batch: Shape = ()
         raw: Mapping[str, Tensor] = {}
         if self.network is not None:
-            assert context is not None and self.site.context_shape is not None
-            batch = tuple(context.shape[: context.ndim - len(self.site.context_shape)])
+            assert context is not None
+            batch = tuple(context.shape[: context.ndim - len(self.site.context_shape or ())])
             raw = self.network(context)
         values = {name: self._value(name, raw) for name in self.family.parameters}
         distribution: Any = self.family.distribution(**values, validate_args=False)
@@ -164,7 +164,7 @@ class Conditional(nn.Module):
 
     def _value(self, name: str, raw: Mapping[str, Tensor]) -> Tensor:
         if name in raw:
-            return self._transforms[name](raw[name] + self._buffers[f"offset_{name}"])
+            return self._transforms[name](raw[name] + self.get_buffer(f"offset_{name}"))
         if name in self.constants:
             return self._transforms[name](self.constants[name]).expand(self._shapes[name])
         return self.get_buffer(f"fixed_{name}")

@@ -31,9 +31,12 @@ def describe(vae: VAE) -> str:
     ]
     width = max(len(left) for left, right in lines if right) + 3
     text = [f"{left:<{width}}{right}".rstrip() for left, right in lines]
-    for role, part, network in (("prior", vae.prior, None), ("likelihood", vae.decoder, declared.decoder)) + (
+    networks = (
+        ("prior", vae.prior, None),
+        ("likelihood", vae.decoder, declared.decoder),
         ("guide", vae.encoder, declared.encoder),
-    ):
+    )
+    for role, part, network in networks:
         text += ["", *_parameters(role, part, network)]
     counts = {part: sum(weight.numel() for weight in getattr(vae, part).parameters()) for part in PARTS}
     text += ["", f"weights     {sum(counts.values()):,} ({', '.join(f'{p} {n:,}' for p, n in counts.items())})"]

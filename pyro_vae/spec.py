@@ -87,8 +87,8 @@ def from_plain(role: str, plain: Any) -> Any:
     kind = KINDS[role]
     if name == "own":
         raise InputError(
-            f"{role} is a part of your own ({fields}), which a file cannot hold: build the model as before and load its "
-            "weights with pv.load(run, vae=model)."
+            f"{role} is a part of your own ({fields}), which a file cannot hold: build the model as before and load "
+            "its weights with pv.load(run, vae=model)."
         )
     table = TABLES[kind]
     if name not in table:

@@ -296,8 +296,8 @@ class VAE(nn.Module):
         if not same_support(prior.support, posterior.support):
             raise InputError(
                 f"guide={declared.guide!r} has support {in_words(posterior.support)} and prior={declared.prior!r} has "
-                f"{in_words(prior.support)}: under the guide the prior's density would be undefined or part of the prior "
-                "never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
+                f"{in_words(prior.support)}: under the guide the prior's density would be undefined or part of the "
+                "prior never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
             )
         if not posterior.has_rsample:
             raise InputError(

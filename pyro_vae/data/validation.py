@@ -72,7 +72,8 @@ def check_support(x: Tensor, likelihood: "Conditional") -> None:
         where, value, count = _first(x, ~inside)
         remedy = family.remedy or "take a family whose support holds it, such as Normal(scale='learned')"
         raise InputError(
-            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {x.numel()} values do): {remedy}."
+            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {x.numel()} values do): "
+            f"{remedy}."
         )
 
 

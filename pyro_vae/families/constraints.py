@@ -125,15 +125,9 @@ class _ScaleTrilTransform(Transform):
         return below + torch.diag_embed(raw)
 
 
-@biject_to.register(Bounded)
-@transform_to.register(Bounded)
-def _bounded(constraint: Bounded) -> Transform:
-    return _BoundedTransform(constraint)
-
-
-@transform_to.register(ScaleTril)
-def _scale_tril(constraint: ScaleTril) -> Transform:
-    return _ScaleTrilTransform(constraint)
+for registry in (biject_to, transform_to):
+    registry.register(Bounded, _BoundedTransform)
+transform_to.register(ScaleTril, _ScaleTrilTransform)
 
 
 positive = Bounded(1e-4, 1e6)

@@ -134,8 +134,8 @@ class OwnModule(nn.Module):
             given = f"{len(output)} tensor{'s' * (len(output) != 1)}"
         wanted = ", ".join(f"{name}: (N, {', '.join(map(str, shape))})" for name, shape in self.out_shapes.items())
         raise InputError(
-            f"{self.where}: your network returns {given}; it has to return the raw parameters {{{wanted}}} as a dict, or "
-            "as a tuple in that order. Constrain nothing: the family maps them to legal values."
+            f"{self.where}: your network returns {given}; it has to return the raw parameters {{{wanted}}} as a dict, "
+            "or as a tuple in that order. Constrain nothing: the family maps them to legal values."
         )
 
 

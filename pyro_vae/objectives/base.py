@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
@@ -22,9 +22,9 @@ class Objective(Declared, PyroELBO):
     """
 
     # What Pyro's ELBO sets in its constructor; a declared objective is frozen and keeps them on the class.
-    max_plate_nesting: ClassVar[float] = float("inf")
-    vectorize_particles: ClassVar[bool] = True
-    retain_graph: ClassVar[bool | None] = None
+    max_plate_nesting = float("inf")
+    vectorize_particles = True
+    retain_graph = None
 
     particles: int
 

@@ -59,7 +59,7 @@ class Latent:
             ) from None
 
     def kl_per_dimension(self, *, analytic: bool) -> Tensor | None:
-        """The KL split over the latent's elements, mean over particles and rows: (*event); None if it does not split."""
+        """The KL split over the latent's elements, mean over particles and rows, (*event); None if it is no sum."""
         p, q = self.prior, self.posterior
         if not (isinstance(p, Independent) and isinstance(q, Independent)):
             return None
@@ -69,7 +69,7 @@ class Latent:
             terms = kl_divergence(q.base_dist, p.base_dist)
         else:
             terms = q.base_dist.log_prob(self.value) - p.base_dist.log_prob(self.value)
-        by_element = torch.vmap(self.to_rows, in_dims=-1)(terms.flatten(-q.reinterpreted_batch_ndims))
+        by_element = torch.vmap(self.to_rows, in_dims=-1)(terms.reshape(*q.batch_shape, -1))
         return by_element.mean((1, 2)).reshape(q.event_shape)
 
 
@@ -113,7 +113,8 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
         model: a Pyro program.
         guide: a Pyro program for its latent sites.
         k: the number of particles K.
-        args: arguments of both programs, with `kwargs`.
+        *args: arguments of both programs.
+        **kwargs: the same by keyword.
 
     Raises:
         InputError: the sites of model and guide do not match, nothing is observed, or a guide site cannot be
@@ -203,8 +204,8 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
         if not site["fn"].has_rsample:
             raise InputError(
-                f"the guide's distribution at {name!r}, {_name(site['fn'])}, cannot be reparameterised, and this objective "
-                "differentiates through the draw: take a continuous guide, or Pyro's own Trace_ELBO with SVI."
+                f"the guide's distribution at {name!r}, {_name(site['fn'])}, cannot be reparameterised, and this "
+                "objective differentiates through the draw: take a continuous guide, or Pyro's own Trace_ELBO with SVI."
             )
 
 

@@ -1,5 +1,7 @@
 """Pictures of draws and reconstructions: grids for images, intervals and scatter for vectors."""
 
+import contextlib
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,10 +37,8 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8) -> Figure:
     if not is_image(tuple(x.shape[1:])):
         return _intervals(x, vae.sample(2000))
     panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2))]
-    try:
+    with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
         panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True)))
-    except InputError:
-        pass  # the likelihood has no mean: draws are all there is to see
     picture = figure(7.4 / len(panels), 7.0)
     for axes, (title, images) in zip(picture.subplots(1, len(panels)), panels, strict=True):
         _grid(axes, images, side, x)
@@ -64,10 +64,8 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12) -> Figure:
         return _scatter(x[:500], vae.reconstruct(x[:500]))
     x_shown = x[:count]
     panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown))]
-    try:
+    with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
         panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True)))
-    except InputError:
-        pass
     picture = figure(0.85 * len(panels))
     for axes, (title, images) in zip(picture.subplots(len(panels), 1), panels, strict=True):
         _grid(axes, images, count, x)

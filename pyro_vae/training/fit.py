@@ -157,13 +157,13 @@ class _Session:
         reporter: Reporter,
         history: History,
     ) -> None:
-        optimizer = self.fabric.setup_optimizers(optimizer)
+        wrapped: Any = self.fabric.setup_optimizers(optimizer)
         order = torch.Generator().manual_seed(seed)
         try:
             for epoch in range(1, epochs + 1):
                 start = time.perf_counter()
                 self.wrapped.train()
-                totals = self._epoch(rows, optimizer, batch_size, order, reporter)
+                totals = self._epoch(rows, wrapped, batch_size, order, reporter)
                 record = {"epoch": epoch, "seconds": 0.0, **self._summary(totals, len(rows))}
                 if not math.isfinite(record["loss"]):
                     raise FloatingPointError(
@@ -229,8 +229,8 @@ def _made_by(
     made = optimizer(list(weights.values())) if callable(optimizer) else None
     if not isinstance(made, torch.optim.Optimizer):
         raise InputError(
-            f"optimizer = {optimizer!r} makes no torch optimizer: write optimizer=pv.Adam(lr=1e-3), or a callable such as "
-            "functools.partial(torch.optim.RMSprop, lr=1e-3)."
+            f"optimizer = {optimizer!r} makes no torch optimizer: write optimizer=pv.Adam(lr=1e-3), or a callable such "
+            "as functools.partial(torch.optim.RMSprop, lr=1e-3)."
         )
     return made
 
@@ -242,8 +242,8 @@ def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, see
         )
     if not isinstance(objective, Objective):
         raise InputError(
-            f"objective = {objective!r} is no objective of this package: write objective=pv.objectives.ELBO(); Pyro's own "
-            "run with pyro.infer.SVI on vae.model and vae.guide."
+            f"objective = {objective!r} is no objective of this package: write objective=pv.objectives.ELBO(); Pyro's "
+            "own run with pyro.infer.SVI on vae.model and vae.guide."
         )
     for name, value, low in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < low:

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.objectives import Objective
+from pyro_vae.objectives import Objective, Particles
 
 
 @runtime_checkable
@@ -47,14 +47,22 @@ class Loss(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the loss per row, and (loss, log-likelihood) per row without gradient, shape (2,)."""
         particles = self.objective.draw(self.model, self.guide, **batch)
-        loss = -self.objective.bound(particles).mean()
-        return loss, torch.stack((loss.detach(), particles.log_likelihood.detach().mean()))
+        share = self._share(particles, batch)
+        loss = -self.objective.bound(particles).mean() * share
+        return loss, torch.stack((loss.detach(), particles.log_likelihood.detach().mean() * share))
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and every part of it, per row, without gradient."""
         with torch.no_grad():
             particles = self.objective.draw(self.model, self.guide, **batch)
-            return {"loss": -self.objective.bound(particles).mean(), **self.objective.parts(particles)}
+            parts = {"loss": -self.objective.bound(particles).mean(), **self.objective.parts(particles)}
+            share = self._share(particles, batch)
+            return {name: part * share for name, part in parts.items()}
+
+    @staticmethod
+    def _share(particles: Particles, batch: Mapping[str, Tensor]) -> float:
+        """What one row of the particles is of a row of data: less than 1 where one stands for a whole batch."""
+        return particles.log_likelihood.shape[1] / batch["x"].shape[0]
 
     def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Find every trainable tensor by name, in a dry run that leaves all random states as they were.
