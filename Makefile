@@ -2,7 +2,7 @@
 # the first one makes .venv and installs the package there, and a stamp file in .venv tells the next one so.
 
 DEMO_RUN = runs/digits
-DEMO     = pyro-vae fit --data digits --run $(DEMO_RUN) --overwrite
+DEMO     = pyro-vae fit --data digits --latent_dim 2 --epochs 60 --run $(DEMO_RUN) --overwrite
 
 # The first of these that runs, is new enough and can make a virtual environment makes .venv.
 # `make demo PYTHON=/path/to/python3.12` tries that one alone.

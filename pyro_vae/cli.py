@@ -160,7 +160,7 @@ def describe(run: str) -> None:
     print(describe_model(load(run)))
 
 
-VERBS = {"fit": fit, "sample": sample, "reconstruct": reconstruct, "describe": describe}
+VERBS: dict[str, options.Verb] = {"fit": fit, "sample": sample, "reconstruct": reconstruct, "describe": describe}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -69,7 +69,7 @@ def run(verbs: Mapping[str, Verb], arguments: Sequence[str]) -> None:
         if arguments[0] not in verbs:
             raise unknown("command", arguments[0], verbs)
         arguments = [arguments[0], *prepare(verbs[arguments[0]], arguments[1:])]
-    plain = {name: _plain_defaults(verb) for name, verb in verbs.items()}
+    plain: dict[str, Any] = {name: _plain_defaults(verb) for name, verb in verbs.items()}
     jsonargparse.auto_cli(plain, args=arguments, parser_class=Parser, prog="pyro-vae", as_positional=True)
 
 

@@ -194,6 +194,7 @@ def _record(vae: Any, rows: Rows, history: History, settings: Mapping[str, Any])
 def fingerprint(x: Tensor) -> str:
     """A short hash of data: shape, type and values.
 
+    >>> import torch
     >>> fingerprint(torch.zeros(2)) == fingerprint(torch.ones(2))
     False
     """

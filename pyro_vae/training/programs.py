@@ -37,11 +37,11 @@ class Loss(nn.Module):
         super().__init__()
         self.objective = objective
         self.model, self.guide = programs.model, programs.guide
-        if isinstance(programs, nn.Module):
-            self.attached = {"": programs}
-        else:
-            own = {"model": programs.model, "guide": programs.guide, **getattr(programs, "__dict__", {})}
-            self.attached = {f"{name}.": part for name, part in own.items() if isinstance(part, nn.Module)}
+        own: dict[str, Any] = {"": programs}
+        if not isinstance(programs, nn.Module):
+            own = {"model.": programs.model, "guide.": programs.guide}
+            own |= {f"{name}.": part for name, part in getattr(programs, "__dict__", {}).items()}
+        self.attached: dict[str, nn.Module] = {name: part for name, part in own.items() if isinstance(part, nn.Module)}
         self.held = nn.ModuleList(self.attached.values())
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -81,9 +81,8 @@ class Loss(nn.Module):
         named = {prefix + name: w for prefix, module in self.attached.items() for name, w in module.named_parameters()}
         for name, site in stored.trace.nodes.items():
             if site["type"] == "param":  # a constrained parameter is a function of the leaf that is trained
-                named[name] = (
-                    site["value"].unconstrained() if hasattr(site["value"], "unconstrained") else site["value"]
-                )
+                value: Any = site["value"]
+                named[name] = value.unconstrained() if hasattr(value, "unconstrained") else value
         unique = {id(weight): (name, weight) for name, weight in reversed(named.items())}
         named = dict(reversed(unique.values()))
         if not named:
