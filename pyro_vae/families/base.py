@@ -142,7 +142,11 @@ def mean_of(x: Tensor, family: Family) -> Tensor:
 
 
 def spread_of(x: Tensor, family: Family) -> Tensor:
-    """Start a scale at each element's standard deviation; a constant element takes the mean of the others'."""
+    """Start a scale at each element's standard deviation, and at no less than a tenth of the mean over elements.
+
+    An untrained network misses the mean by more than the spread of a nearly constant element (a corner pixel); a
+    scale started at that spread would make the first gradients enormous.
+    """
     spread = x.std(0, correction=0)
-    typical = spread[spread > 0].mean() if bool((spread > 0).any()) else torch.ones_like(spread).mean()
-    return torch.where(spread > 0, spread, typical)
+    typical = spread.mean()
+    return spread.clamp(min=0.1 * typical) if bool(typical > 0) else torch.ones_like(spread)

@@ -85,7 +85,8 @@ class _BoundedTransform(Transform):
         self.codomain = constraint
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BoundedTransform) and vars(self) == vars(other)
+        mine = (self.floor, self.range, self.shift)
+        return isinstance(other, _BoundedTransform) and mine == (other.floor, other.range, other.shift)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.floor + self.range * torch.sigmoid(x + self.shift)
@@ -168,11 +169,9 @@ def in_words(constraint: Any) -> str:
 def _as_set(constraint: Any) -> tuple[Any, ...]:
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
-    if constraint.is_discrete:
-        return ("discrete", *_bounds(constraint))
     bounded = hasattr(constraint, "lower_bound") or hasattr(constraint, "upper_bound")
-    if bounded or constraint is constraints.real:
-        return ("interval", *_bounds(constraint))
+    if bounded or constraint in (constraints.real, constraints.boolean):
+        return ("discrete" if constraint.is_discrete else "interval", *_bounds(constraint))
     return (type(constraint),)
 
 
