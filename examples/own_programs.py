@@ -57,7 +57,6 @@ exact = torch.linalg.lstsq(design, batch["x"]).solution.flatten()
 spread = (batch["x"] - design @ exact[:, None]).square().mean().sqrt()
 log_likelihood = dist.Normal(design @ exact[:, None], spread).log_prob(batch["x"]).mean()
 print(history)
-print(
-    f"intercept and slope: {regression.line.bias.item():.3f}, {regression.line.weight.item():.3f}; exact {exact.tolist()}"
-)
+fitted = [regression.line.bias.item(), regression.line.weight.item()]
+print("intercept and slope:", *(f"{value:.3f}" for value in fitted), "exact:", *(f"{v:.3f}" for v in exact.tolist()))
 print(f"bound {-history.last['loss']:.4f} nats per flower; exact log-likelihood {log_likelihood:.4f}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from pyro_vae.errors import InputError
-from pyro_vae.networks.base import Network, attach
+from pyro_vae.networks.base import Network, attach, evaluating
 
 if TYPE_CHECKING:
     from pyro_vae.families.base import Family
@@ -125,12 +125,8 @@ class Conditional(nn.Module):
         with torch.no_grad():
             if self.site.context_shape is None:
                 return self()
-            context = self.reference.new_zeros(2, *self.site.context_shape)
-            training = self.training
-            try:
-                return self.eval()(context)
-            finally:
-                self.train(training)
+            with evaluating(self):
+                return self(self.reference.new_zeros(2, *self.site.context_shape))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:

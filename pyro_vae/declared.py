@@ -74,7 +74,7 @@ def conform(where: str, hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     if origin is Literal:
-        if value not in arguments:
+        if (type(value), value) not in [(type(known), known) for known in arguments]:  # True == 1, and is no 1
             raise unknown(f"value of {where},", value, map(str, arguments))
         return value
     if origin in (Union, types.UnionType):
@@ -132,6 +132,9 @@ class FrozenMapping(dict[str, T]):
         """Copy and pickle by making it anew, for it cannot be filled in afterwards."""
         return type(self), (dict(self),)
 
-    def __setitem__(self, key: str, value: T) -> None:
+    def _refuse(self, *given: Any, **named: Any) -> typing.NoReturn:
         """Refuse: a declared thing does not change."""
         raise TypeError("this mapping belongs to a frozen declaration: make a new one with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse

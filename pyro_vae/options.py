@@ -107,7 +107,9 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
                 config |= read_config(Path(text), parameters)
                 plain |= {name: config[name] for name in roles if name in config}
             elif path:
-                plain[role] = spec.merge(role, plain.get(role, _default(parameters[role])), path, spec.value(text))
+                before = plain[role] if role in plain else _default(parameters[role])
+                before = plain[role] if role in plain else _default(parameters[role])
+                plain[role] = spec.merge(role, before, path, spec.value(text))
             else:
                 plain[role] = spec.value(text)
         else:

@@ -23,7 +23,7 @@ def summary(data: Dataset, history: History, run: str) -> str:
         lines.append(f"Training was {history.stopped}; the run holds what was learned.")
     if len(history):
         last = history.last
-        name = "cross-entropy" if history.caveat else "log-likelihood"
+        name = "minus cross-entropy" if history.caveat else "log-likelihood"
         for split, prefix in (("training", ""), ("validation", "validation_")):
             if f"{prefix}loss" in last:
                 loss, likelihood, kl = (last[prefix + column] for column in ("loss", "log_likelihood", "kl"))

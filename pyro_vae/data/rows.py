@@ -116,7 +116,7 @@ class Rows:
         else:  # index_select gathers rows twice as fast as tensor[index] on a CPU
             batch = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
         if self.dynamic:
-            batch["x"] = torch.bernoulli(batch["x"])
+            batch["x"] = torch.rand_like(batch["x"]).lt_(batch["x"])  # torch.bernoulli takes twice as long
         return batch
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":

@@ -18,7 +18,7 @@ def _one_per_class(event: tuple[int, ...], family: "Categorical") -> tuple[int, 
 
 def _log_shares(x: Tensor, family: "Categorical") -> Tensor:
     counts = torch.stack([(x == label).sum(0) for label in range(family.classes)], dim=-1)
-    return torch.log((counts + 0.5) / (x.shape[0] + 0.5 * family.classes)).to(torch.get_default_dtype())
+    return torch.log((counts.to(x) + 0.5) / (x.shape[0] + 0.5 * family.classes))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
+from torch.nn.functional import logsigmoid
 
 real = constraints.real
 
@@ -99,7 +100,7 @@ class _BoundedTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         shifted = x + self.shift
-        return math.log(self.range) - torch.nn.functional.softplus(-shifted) - torch.nn.functional.softplus(shifted)
+        return math.log(self.range) + logsigmoid(shifted) + logsigmoid(-shifted)
 
 
 class _ScaleTrilTransform(Transform):

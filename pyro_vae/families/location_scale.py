@@ -1,8 +1,12 @@
 """Location-scale families with heavier tails than the Gaussian's."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions.utils import broadcast_all
 
 from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
@@ -36,6 +40,22 @@ class Laplace(Family):
     distribution = dist.Laplace
 
 
+class UncheckedStudentT(dist.StudentT):
+    """Student's t whose degrees of freedom are not checked: torch's waits for the device whenever one is made."""
+
+    def __init__(
+        self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
+        self._chi2 = dist.Chi2(self.df, validate_args=validate_args)
+        torch.distributions.Distribution.__init__(self, self.df.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> "UncheckedStudentT":
+        """Expand as torch does, which refuses subclasses with a constructor of their own."""
+        expanded: UncheckedStudentT = super().expand(batch_shape, _instance or self.__new__(type(self)))
+        return expanded
+
+
 @dataclass(frozen=True)
 class StudentT(Family):
     r"""Student's t with independent elements: tails that fall like a power.
@@ -65,4 +85,4 @@ class StudentT(Family):
         "loc": Parameter(constraints.real, start=mean_of),
         "scale": Parameter(constraints.positive, start=spread_of),
     }
-    distribution = dist.StudentT
+    distribution = UncheckedStudentT

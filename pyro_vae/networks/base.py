@@ -6,7 +6,8 @@ serves, so swapping a family never needs a network edit.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import TypeAlias
 
@@ -75,11 +76,24 @@ def attach(
     )
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and then each of its parts back as it was: one may be frozen on its own."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 class OwnModule(nn.Module):
     """A user's own module as a network: it sees one leading dimension, and may return a tensor, tuple or dict.
 
     Args:
-        module: maps (N, *in_shape) to a tensor (one parameter), a tuple in the family's order, or a dict.
+        module: maps (N, *in_shape) to a tensor (one parameter), a tuple in the family's order, or a dict; each
+            tensor is (N, *out_shape), or that flattened to (N, size).
         in_shape: shape of the context.
         out_shapes: shapes of the outputs by name.
         where: whose network it is, for messages.
@@ -101,24 +115,22 @@ class OwnModule(nn.Module):
         """Run two rows of zeros, and refuse outputs of another number, name or size than the family needs."""
         reference = next(self.module.parameters(), torch.zeros(()))
         rows = torch.zeros(2, *self.in_shape, dtype=reference.dtype, device=reference.device)
-        modes = [(module, module.training) for module in self.module.modules()]
-        self.module.eval()
         try:
-            outputs = self._named(self.module(rows))
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
+            with evaluating(self.module):
+                output = self.module(rows)
+        except Exception as error:  # whatever a user's own code may raise
             raise InputError(
                 f"{self.where}: your network fails on rows of shape {tuple(rows.shape)}: {error}"
             ) from error
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        outputs = self._named(output)
         for name, shape in self.out_shapes.items():
-            if outputs[name].shape[:1] != (2,) or outputs[name].numel() != 2 * prod(shape):
+            value: object = outputs[name]
+            size = tuple(value.shape) if isinstance(value, Tensor) else None
+            if size not in ((2, *shape), (2, prod(shape))):
+                given = f"of shape {size}" if size is not None else f"as a {type(value).__name__}"
                 raise InputError(
-                    f"{self.where}: your network returns {name} of shape {tuple(outputs[name].shape)} for 2 rows of "
-                    f"shape {self.in_shape}; it has to be {(2, *shape)}."
+                    f"{self.where}: your network returns {name} {given} for 2 rows of shape {self.in_shape}; it has "
+                    f"to be {(2, *shape)}."
                 )
 
     def _named(self, output: object) -> Mapping[str, Tensor]:
@@ -129,10 +141,10 @@ class OwnModule(nn.Module):
             output = dict(zip(names, output, strict=True))
         if isinstance(output, Mapping) and set(names) <= set(output):
             return output
-        given = sorted(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
+        given = list(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
         if isinstance(output, tuple | list):
             given = f"{len(output)} tensor{'s' * (len(output) != 1)}"
-        wanted = ", ".join(f"{name}: (N, {', '.join(map(str, shape))})" for name, shape in self.out_shapes.items())
+        wanted = ", ".join(f"{name}: ({', '.join(['N', *map(str, shape)])})" for name, shape in self.out_shapes.items())
         raise InputError(
             f"{self.where}: your network returns {given}; it has to return the raw parameters {{{wanted}}} as a dict, "
             "or as a tuple in that order. Constrain nothing: the family maps them to legal values."

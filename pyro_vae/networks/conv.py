@@ -91,11 +91,11 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     def __init__(self, declared: Conv, in_shape: Shape, image: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
-        self.in_rank = len(in_shape)
+        self.in_rank, self.in_size = len(in_shape), prod(in_shape)
         sizes = declared.sizes(image[1], image[2])[::-1]
         inner = (declared.channels[-1], *sizes[0])
         self.images = {name: shape for name, shape in out_shapes.items() if shape[:3] == image}
-        self.hidden = nn.Sequential(nn.Linear(prod(in_shape), declared.hidden), ACTIVATIONS[declared.activation]())
+        self.hidden = nn.Sequential(nn.Linear(self.in_size, declared.hidden), ACTIVATIONS[declared.activation]())
         self.heads = Heads(declared.hidden, {name: s for name, s in out_shapes.items() if name not in self.images})
         layers: list[nn.Module] = [nn.Linear(declared.hidden, prod(inner)), nn.Unflatten(1, inner)]
         for (before, after), size in zip(pairwise(declared.channels[::-1]), sizes[1:], strict=False):
@@ -110,9 +110,9 @@ class _Decoder(nn.Module):
 
     def forward(self, context: Tensor) -> dict[str, Tensor]:
         batch = context.shape[: context.ndim - self.in_rank]
-        hidden = self.hidden(context.reshape(-1, *context.shape[len(batch) :]).flatten(1))
+        hidden = self.hidden(context.reshape(-1, self.in_size))
         maps = self.body(hidden)
-        outputs: dict[str, Tensor] = self.heads(hidden.reshape(*batch, -1))
+        outputs: dict[str, Tensor] = self.heads(hidden.reshape(*batch, hidden.shape[-1]))
         for name, shape in self.images.items():
             pixels = self.pixels[name](maps)
             channels, height, width, *rest = shape

@@ -46,11 +46,14 @@ class Latent:
         """KL(q || p) in closed form, (K, N).
 
         Raises:
-            InputError: torch and Pyro have no closed form for this pair.
+            InputError: torch and Pyro have no closed form for this pair, or the site is auxiliary.
         """
+        if self.prior is None:
+            raise InputError(
+                f"site {site!r} of the guide is auxiliary, so there is no prior to take a KL to in closed form: take "
+                "kl='sampled', as in pv.objectives.ELBO()."
+            )
         try:
-            if self.prior is None:
-                raise NotImplementedError
             return self.to_rows(kl_divergence(self.posterior, self.prior))
         except NotImplementedError:
             raise InputError(
@@ -209,16 +212,16 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             )
 
 
-# by the owner of the model, by that of the guide, by their names
+# by the owner of the model, by that of the guide, by their methods
 _NESTING: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, dict[Any, int]]]" = WeakKeyDictionary()
 
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
     """The number of plate dimensions of a pair, from one dry run per pair."""
     owners = [getattr(program, "__self__", program) for program in (model, guide)]
-    names = tuple(getattr(program, "__name__", None) for program in (model, guide))
+    methods = tuple(getattr(program, "__func__", None) for program in (model, guide))
     known = _NESTING.setdefault(owners[0], WeakKeyDictionary()).setdefault(owners[1], {})
-    if names not in known:
+    if methods not in known:
         with torch.random.fork_rng(), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
@@ -229,8 +232,8 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
             for frame in site["cond_indep_stack"]
             if frame.vectorized
         ]
-        known[names] = max((-frame.dim for frame in frames), default=0)
-    return known[names]
+        known[methods] = max((-frame.dim for frame in frames), default=0)
+    return known[methods]
 
 
 def _name(distribution: Any) -> str:

@@ -84,13 +84,14 @@ def image_grid(x: Tensor, beside: Tensor | None = None, *, columns: int = 8) -> 
     Returns:
         The figure.
     """
-    if beside is not None:
-        # lines of originals and of replicates in turn
-        pairs = zip(beside.split(columns), x.split(columns), strict=True)
-        x = torch.cat([part for pair in pairs for part in pair if len(part) == columns or len(x) < columns])
+    scale = x if beside is None else beside
+    if beside is not None:  # lines of originals and of replicates in turn, the last ones filled up with white
+        white = scale.max().expand(-len(x) % columns, *x.shape[1:])
+        both = [torch.cat([images, white]).unflatten(0, (-1, columns)) for images in (beside, x)]
+        x = torch.stack(both, dim=1).flatten(0, 2)
     lines = -(-len(x) // columns)
     picture = figure(max(0.8 * lines, 0.8), 0.8 * columns)
-    _grid(picture.subplots(), x, columns, x if beside is None else beside)
+    _grid(picture.subplots(), x, columns, scale)
     return picture
 
 

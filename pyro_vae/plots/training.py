@@ -19,7 +19,7 @@ def training(history: History) -> Figure:
     picture = figure(2.6)
     panels = (
         ("loss", "minus the bound"),
-        ("log_likelihood", "cross-entropy bound" if history.caveat else "log-likelihood"),
+        ("log_likelihood", "minus cross-entropy" if history.caveat else "log-likelihood"),
         ("kl", "KL from guide to prior"),
     )
     for axes, (column, title) in zip(picture.subplots(1, 3), panels, strict=True):

@@ -1,0 +1,319 @@
+"""Networks map tensors with any leading dimensions to named tensors, and know no distribution."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pyro_vae as pv
+from pyro_vae.errors import InputError
+from pyro_vae.networks import NETWORKS, Network
+from pyro_vae.networks.base import attach
+
+Shape = tuple[int, ...]
+Outputs = Mapping[str, Shape]
+
+SIZES = [(1, 1), (5, 7), (8, 8), (28, 28), (29, 31)]
+over_sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+over_networks = pytest.mark.parametrize("name", NETWORKS)
+
+CONTEXT: Shape = (3,)
+WANTED: Outputs = {"loc": (2, 4), "scale": ()}
+
+
+def build(network: Network, in_shape: Shape, out_shapes: Outputs, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return network.build(in_shape, out_shapes).double()
+
+
+def context(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=cases.seeded(), dtype=torch.float64)
+
+
+# ---- laws over the table -------------------------------------------------------------------------------------
+
+
+def test_the_table_and_the_cases_agree() -> None:
+    assert set(cases.NETWORKS) == set(NETWORKS)
+    for name, declared in NETWORKS.items():
+        assert declared.__name__ == name
+        assert getattr(pv, name) is declared
+        assert isinstance(cases.NETWORKS[name].network, declared)
+
+
+def test_a_table_entry_without_a_case_fails() -> None:
+    with pytest.raises(LookupError, match="tests/cases.py"):
+        cases.NETWORKS["Unheard"]
+
+
+@cases.over_maps()
+def test_any_leading_dimensions_equal_the_flattened_application(
+    network: Network, in_shape: Shape, out_shapes: Outputs
+) -> None:
+    module = build(network, in_shape, out_shapes)
+    for leading in (*cases.LEADING, (0,), (2, 0, 3)):
+        x = context(*leading, *in_shape)
+        outputs, flat = module(x), module(x.reshape(int(np.prod(leading)), *in_shape))
+        assert outputs.keys() == out_shapes.keys()
+        for name, shape in out_shapes.items():
+            assert outputs[name].shape == (*leading, *shape)
+            torch.testing.assert_close(outputs[name], flat[name].reshape(outputs[name].shape), rtol=1e-12, atol=1e-12)
+
+
+@cases.over_maps()
+def test_rows_do_not_mix(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
+    module, x = build(network, in_shape, out_shapes), context(4, *in_shape)
+    alone = module(x[2])
+    for name, together in module(x).items():
+        torch.testing.assert_close(together[2], alone[name], rtol=1e-12, atol=1e-12)
+        assert not torch.equal(together[2], together[3])
+
+
+@cases.over_maps()
+def test_gradient_reaches_every_weight(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
+    module = build(network, in_shape, out_shapes)
+    sum(output.square().sum() for output in module(context(32, *in_shape)).values()).backward()
+    for name, weight in module.named_parameters():
+        assert weight.grad is not None, name
+        assert bool(torch.isfinite(weight.grad).all()), name
+        assert bool((weight.grad != 0).any()), name
+
+
+@over_networks
+def test_every_output_depends_on_every_input(name: str) -> None:
+    case = cases.NETWORKS[name]
+    for in_shape, out_shapes in case.maps:
+        module, x = build(case.network, in_shape, out_shapes), context(1, *in_shape).requires_grad_()
+        for output in module(x).values():
+            (slope,) = torch.autograd.grad(output.square().sum(), x, retain_graph=True)
+            assert bool((slope != 0).all()), "some input is not looked at"
+        shifted = module(x + 1)
+        for key, output in module(x).items():
+            assert bool((shifted[key] != output).all()), f"some of {key} is a constant"
+
+
+@cases.over_maps()
+def test_weights_follow_the_seed_and_the_state_dict(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
+    first, again, other = (build(network, in_shape, out_shapes, seed) for seed in (0, 0, 1))
+    x = context(2, *in_shape)
+    assert cases.same(first(x), again(x))
+    assert not cases.same(first(x), other(x))
+    other.load_state_dict(first.state_dict())
+    assert cases.same(first(x), other(x))
+
+
+@cases.over_maps()
+def test_the_mirror_runs_the_other_way(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
+    mirror = network.mirror()
+    assert type(mirror) is type(network)
+    assert mirror.mirror() == network
+    output = next(iter(out_shapes.values()))
+    back = build(mirror, output, {"x": in_shape})(context(2, *output))["x"]
+    assert back.shape == (2, *in_shape)
+
+
+# ---- MLP -------------------------------------------------------------------------------------------------------
+
+
+def test_an_mlp_is_its_formula() -> None:
+    module = build(pv.MLP(hidden=(5, 4), activation="tanh"), (3,), WANTED)
+    weights = [weight.detach().numpy() for weight in module.parameters()]
+    (w1, b1), (w2, b2), *heads = zip(weights[::2], weights[1::2], strict=True)
+    x = context(6, 3)
+    hidden = np.tanh(np.tanh(x.numpy() @ w1.T + b1) @ w2.T + b2)
+    outputs = module(x)
+    for (name, shape), (v, d) in zip(WANTED.items(), heads, strict=True):
+        by_hand = (hidden @ v.T + d).reshape(6, *shape)
+        np.testing.assert_allclose(outputs[name].detach().numpy(), by_hand, rtol=1e-12, atol=1e-12)
+
+
+def nonlinearity(network: Network) -> float:
+    """How far f(a x + b y) - f(0) is from a (f(x) - f(0)) + b (f(y) - f(0))."""
+    module = build(network, (3,), {"loc": (1, 5, 7)})
+    f: Callable[[Tensor], Tensor] = lambda rows: module(rows)["loc"]  # noqa: E731
+    x, y = context(2, 10, 3)
+    zero = f(torch.zeros_like(x))
+    gap = f(2 * x - 3 * y) - zero - 2 * (f(x) - zero) + 3 * (f(y) - zero)
+    return gap.abs().max().item()
+
+
+def test_an_mlp_without_hidden_layers_is_linear() -> None:
+    assert nonlinearity(pv.MLP(hidden=())) < 1e-12
+    assert nonlinearity(pv.MLP(hidden=(4,))) > 1e-3
+
+
+# ---- Conv ------------------------------------------------------------------------------------------------------
+
+
+@over_sizes
+def test_conv_halves_rounding_up(size: tuple[int, int]) -> None:
+    sizes = pv.Conv(channels=(2, 3, 4)).sizes(*size)
+    assert sizes == [tuple(-(-side // 2**level) for side in size) for level in range(4)]
+
+
+@over_sizes
+@pytest.mark.parametrize("channels", [(2,), (2, 3), (2, 3, 4, 5)], ids=str)
+def test_conv_encodes_and_decodes_images_of_any_size(channels: Shape, size: tuple[int, int]) -> None:
+    network, image = pv.Conv(channels=channels, hidden=4), (3, *size)
+    assert build(network, image, {"loc": (2,)})(context(2, *image))["loc"].shape == (2, 2)
+    assert build(network.mirror(), (2,), {"loc": image})(context(2, 2))["loc"].shape == (2, *image)
+
+
+def pixels_of(outputs: Outputs, x: Tensor) -> Tensor:
+    """The one output of a decoder with given weights; `outputs` names it."""
+    return build(pv.Conv(channels=(2, 3), hidden=4, activation="tanh"), (2,), outputs)(x)[next(iter(outputs))]
+
+
+@over_sizes
+@pytest.mark.parametrize("trailing", [(), (4,), (2, 3)], ids=str)
+def test_numbers_of_a_pixel_land_on_that_pixel(size: tuple[int, int], trailing: Shape) -> None:
+    # The last layer has C * prod(trailing) channels: with equal weights, an image of that many plain channels
+    # has to hold the same numbers, channel c * prod(trailing) + k for number k of channel c.
+    channels, each, x = 3, int(np.prod(trailing)), context(5, 2)
+    plain = pixels_of({"p": (channels * each, *size)}, x)
+    numbers = pixels_of({"p": (channels, *size, *trailing)}, x).reshape(5, channels, *size, each)
+    for c in range(channels):
+        for k in range(each):
+            assert torch.equal(numbers[:, c, :, :, k], plain[:, c * each + k])
+
+
+@over_sizes
+def test_a_decoder_is_its_formula(size: tuple[int, int]) -> None:
+    # One halving: linear, tanh, linear, tanh, and a transposed convolution, written out here pixel by pixel.
+    module = build(pv.Conv(channels=(2,), hidden=3, activation="tanh"), (2,), {"loc": (1, *size)})
+    w1, b1, w2, b2, kernel, bias = (weight.detach().numpy() for weight in module.parameters())
+    x = context(2)
+    inner = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    maps = np.tanh(w2 @ np.tanh(w1 @ x.numpy() + b1) + b2).reshape(2, *inner)
+    image = np.full((2 * inner[0] + 1, 2 * inner[1] + 1), bias[0])
+    for channel, row, column in np.ndindex(maps.shape):
+        image[2 * row : 2 * row + 3, 2 * column : 2 * column + 3] += maps[channel, row, column] * kernel[channel, 0]
+    by_hand = image[1 : 1 + size[0], 1 : 1 + size[1]]
+    np.testing.assert_allclose(module(x)["loc"][0].detach().numpy(), by_hand, rtol=1e-12, atol=1e-12)
+
+
+def test_outputs_beside_the_image_do_not_change_it() -> None:
+    network, x = pv.Conv(channels=(2, 3), hidden=4), context(3, 2)
+    outputs: Outputs = {"loc": (1, 5, 7), "weights": (4,), "scale": ()}
+    module, alone = build(network, (2,), outputs), build(network, (2,), {"loc": (1, 5, 7)})
+    alone.load_state_dict({name: module.state_dict()[name] for name in alone.state_dict()})
+    both = module(x)
+    assert torch.equal(both["loc"], alone(x)["loc"])
+    assert {name: tuple(value.shape[1:]) for name, value in both.items()} == outputs
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "out_shapes"),
+    [((3,), {"loc": (2,)}), ((1, 5, 7), {"loc": (1, 5, 7)}), ((5, 7), {"loc": (2,)})],
+    ids=str,
+)
+def test_conv_refuses_what_has_no_image_side(in_shape: Shape, out_shapes: Outputs) -> None:
+    with pytest.raises(InputError, match=r"Conv maps images .* take pv.MLP\(\)"):
+        pv.Conv().build(in_shape, out_shapes)
+    with pytest.raises(InputError, match=r"Conv.channels is empty"):
+        pv.Conv(channels=()).build((1, 5, 7), {"loc": (2,)})
+
+
+# ---- a user's own module ---------------------------------------------------------------------------------------
+
+
+class Own(nn.Module):
+    """Two linear maps, whose results `pack` hands over in some way."""
+
+    def __init__(self, pack: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.loc, self.scale = nn.Linear(3, 8), nn.Linear(3, 1)
+        self.norm, self.frozen = nn.BatchNorm1d(3), nn.Dropout().eval()
+        self.pack = pack
+
+    def forward(self, rows: Tensor) -> Any:
+        rows = self.norm(rows)
+        return self.pack(self.loc(rows).reshape(-1, 2, 4), self.scale(rows).squeeze(-1))
+
+
+def own(pack: Callable[[Tensor, Tensor], Any], wanted: Outputs = WANTED) -> nn.Module:
+    torch.manual_seed(0)
+    return attach(Own(pack), CONTEXT, wanted, where="likelihood Normal").eval()
+
+
+PACKS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "dict": lambda loc, scale: {"loc": loc, "scale": scale},
+    "any order": lambda loc, scale: {"scale": scale, "loc": loc},
+    "more": lambda loc, scale: {"loc": loc, "scale": scale, "attention": rest(loc)},
+    "tuple": lambda loc, scale: (loc, scale),
+    "list": lambda loc, scale: [loc, scale],
+    "flat": lambda loc, scale: (loc.flatten(1), scale.unsqueeze(-1)),
+}
+
+
+def rest(loc: Tensor) -> Tensor:
+    return loc.mean()
+
+
+@pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
+def test_own_module_returns_its_outputs_by_name(pack: Callable[[Tensor, Tensor], Any]) -> None:
+    module, x = own(pack), torch.randn(2, 5, 3)
+    outputs = module(x)
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {"loc": (2, 5, 2, 4), "scale": (2, 5)}
+    rows = module.module.norm(x.reshape(-1, 3))
+    torch.testing.assert_close(outputs["loc"], module.module.loc(rows).reshape(2, 5, 2, 4))
+    torch.testing.assert_close(outputs["scale"], module.module.scale(rows).reshape(2, 5))
+
+
+def test_own_module_may_return_one_tensor_for_one_parameter() -> None:
+    module = own(lambda loc, scale: loc, {"loc": (2, 4)})
+    assert module(torch.randn(3)).keys() == {"loc"}
+    assert module(torch.randn(6, 3))["loc"].shape == (6, 2, 4)
+
+
+WRONG: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "one tensor for two": (lambda loc, scale: loc, r"returns 1 tensor; .*loc: \(N, 2, 4\), scale: \(N\)"),
+    "three for two": (lambda loc, scale: (loc, scale, scale), r"returns 3 tensors; .*loc: \(N, 2, 4\)"),
+    "a name missing": (lambda loc, scale: {"loc": loc}, r"returns \['loc'\]; .*scale: \(N\)"),
+    "another name": (lambda loc, scale: {"mean": loc, 0: scale}, r"returns \['mean', 0\]; .*loc: \(N, 2, 4\)"),
+    "nothing": (lambda loc, scale: None, r"returns NoneType; .*loc: \(N, 2, 4\), scale: \(N\)"),
+    "no tensor": (lambda loc, scale: (loc, 1.0), r"scale as a float .*\(2,\)"),
+    "too few numbers": (lambda loc, scale: (loc[:, :1], scale), r"loc of shape \(2, 1, 4\) .* has to be \(2, 2, 4\)"),
+    "too many numbers": (lambda loc, scale: (loc, loc), r"scale of shape \(2, 2, 4\) .* has to be \(2,\)"),
+    "transposed": (lambda loc, scale: (loc.mT, scale), r"loc of shape \(2, 4, 2\) .* has to be \(2, 2, 4\)"),
+    "no rows": (lambda loc, scale: (loc.mean(0), scale), r"loc of shape \(2, 4\) .* has to be \(2, 2, 4\)"),
+    "one row": (lambda loc, scale: (loc, scale.mean()), r"scale of shape \(\) .* has to be \(2,\)"),
+    "fails to multiply": (lambda loc, scale: loc @ loc, r"your network fails on rows of shape \(2, 3\): .*\[2, 4\]"),
+    "fails to find": (lambda loc, scale: {}["loc"], r"your network fails on rows of shape \(2, 3\): .*loc"),
+    "fails to call": (lambda loc, scale: loc.no_such(), r"your network fails on rows of shape \(2, 3\): .*no_such"),
+}
+
+
+@pytest.mark.parametrize(("pack", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^likelihood Normal: (?s:.*){message}"):
+        own(pack)
+
+
+@pytest.mark.parametrize("network", [None, pv.MLP, "MLP", 3, lambda x: x], ids=repr)
+def test_what_is_no_network_is_refused(network: Any) -> None:
+    with pytest.raises(InputError, match=r"is no network: declare one, such as pv.MLP\(hidden=\(400,\)\)"):
+        attach(network, CONTEXT, WANTED, where="likelihood Normal")
+
+
+@pytest.mark.parametrize("pack", [PACKS["dict"], WRONG["one row"][0], WRONG["fails to find"][0]])
+def test_rehearsing_leaves_modes_and_statistics_as_they_were(pack: Callable[[Tensor, Tensor], Any]) -> None:
+    module = Own(pack)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    modes = {name: part.training for name, part in module.named_modules()}
+    try:
+        attach(module, CONTEXT, WANTED, where="likelihood Normal")
+    except InputError:
+        assert pack is not PACKS["dict"]
+    assert {name: part.training for name, part in module.named_modules()} == modes
+    assert set(modes.values()) == {True, False}
+    assert cases.same(before, module.state_dict())
+
+
+def test_own_module_may_be_in_float64() -> None:
+    module = attach(Own(PACKS["dict"]).double(), CONTEXT, WANTED, where="likelihood Normal")
+    assert module(torch.randn(4, 3, dtype=torch.float64))["loc"].dtype == torch.float64

@@ -1,0 +1,119 @@
+"""One word means one thing in Python, in YAML and on the command line."""
+
+import dataclasses
+import inspect
+import json
+from typing import Any
+
+import cases
+import pytest
+
+import pyro_vae as pv
+from pyro_vae import options, spec
+from pyro_vae.cli import fit
+from pyro_vae.declared import Declared
+from pyro_vae.families import FAMILIES
+from pyro_vae.networks import NETWORKS
+from pyro_vae.objectives import OBJECTIVES
+from pyro_vae.training import OPTIMIZERS
+
+# For each kind a role of it, and declarations beside the defaults that exercise every type of field.
+WRITTEN: dict[str, tuple[str, list[Declared]]] = {
+    "family": ("prior", [v for case in cases.FAMILIES.values() for v in (case.family, *case.variants)]),
+    "network": ("encoder", [pv.MLP(hidden=()), pv.MLP((3, 4), "tanh"), pv.Conv((8,), 16, "silu")]),
+    "objective": ("objective", [pv.objectives.ELBO(5), pv.objectives.ELBO(kl="analytic")]),
+    "optimizer": (
+        "optimizer",
+        [pv.Adam(1e-4, {"encoder": 0.0}), pv.SGD(0.1, momentum=0.5), pv.AdamW(betas=(0.5, 0.9))],
+    ),
+}
+DECLARED = [
+    pytest.param(role, thing, id=f"{role} {thing}"[:80])
+    for kind, (role, things) in WRITTEN.items()
+    for thing in [*things, *(entry() for entry in spec.TABLES[kind].values())]
+]
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    """What the command line hands to `fit`."""
+    got: dict[str, Any] = {}
+
+    def capture(
+        prior: pv.families.Family = pv.Normal(0, 1),
+        likelihood: pv.families.Family = pv.Normal(scale="learned"),
+        guide: pv.families.Family = pv.Normal(),
+        encoder: pv.networks.Network | None = None,
+        decoder: pv.networks.Network | None = None,
+        objective: pv.objectives.Objective = pv.objectives.ELBO(),
+        optimizer: pv.training.Optimizer = pv.Adam(),
+        epochs: int = 20,
+    ) -> None:
+        got.update(locals())
+
+    options.run({"fit": capture}, ["fit", *arguments])
+    return got
+
+
+def written(plain: Any) -> str:
+    """A plain value as it is typed."""
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+@pytest.mark.parametrize(("role", "thing"), DECLARED)
+def test_python_yaml_and_command_line_are_equal(role: str, thing: Declared, tmp_path: Any) -> None:
+    text = spec.dump({role: spec.to_plain(thing)})
+    assert spec.from_plain(role, spec.parse(text, "test")[role]) == thing
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert parsed("--config", str(file))[role] == thing
+    assert parsed(f"--{role}", written(spec.to_plain(thing)))[role] == thing
+
+
+@pytest.mark.parametrize(("role", "thing"), DECLARED)
+def test_field_by_field_on_the_command_line(role: str, thing: Declared) -> None:
+    changed = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if getattr(thing, f.name) != f.default}
+    words = [f"--{role}", type(thing).__name__]
+    for name, value in changed.items():
+        words += [f"--{role}.{name}", written(spec.to_plain(value))]
+    assert parsed(*words)[role] == thing
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("role", ["prior", "likelihood", "guide"])
+def test_a_name_alone_is_the_default_of_its_class_and_nothing_carries_over(role: str, name: str) -> None:
+    assert parsed(f"--{role}", name)[role] == FAMILIES[name]()
+
+
+def test_defaults_of_the_command_line_are_those_of_python() -> None:
+    got, vae = parsed(), pv.VAE((3,), 2)
+    for role in ("prior", "likelihood", "guide"):
+        assert got[role] == getattr(vae.declaration, role)
+
+
+def test_a_field_changes_what_stood_before_it(tmp_path: Any) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("prior: {Laplace: {loc: 1, scale: 2}}\nepochs: 7\n")
+    assert parsed("--prior.scale", "3")["prior"] == pv.Normal(0, 3)
+    assert parsed("--config", str(file), "--prior.scale", "3")["prior"] == pv.Laplace(1, 3)
+    assert parsed("--config", str(file), "--prior", "StudentT", "--prior.df=4")["prior"] == pv.StudentT(df=4)
+    assert parsed("--config", str(file))["epochs"] == 7
+    assert parsed("--config", str(file), "--epochs", "8")["epochs"] == 8
+
+
+def test_every_role_of_fit_is_a_declared_kind() -> None:
+    roles = {name for name, p in inspect.signature(fit).parameters.items() if isinstance(p.default, Declared)}
+    assert roles | {"encoder", "decoder"} == set(spec.KINDS)
+    assert set(spec.TABLES) == set(spec.KINDS.values()) == set(WRITTEN)
+    tables = (FAMILIES, NETWORKS, OBJECTIVES, OPTIMIZERS)
+    assert all(name == entry.__name__ for table in tables for name, entry in table.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("1.5E+2", 150.0), (".5e1", 5.0), ("3", 3), ("true", True), ("[1, 2]", [1, 2]), ("null", None)]
+    + [("learned", "learned"), ("{a: 1}", {"a": 1}), ("[1", "[1"), ("1e", "1e")],
+)
+def test_values_are_read_as_in_yaml_1_2(text: str, value: Any) -> None:
+    got = spec.value(text)
+    assert got == value
+    assert type(got) is type(value)
