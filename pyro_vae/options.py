@@ -108,7 +108,6 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
                 plain |= {name: config[name] for name in roles if name in config}
             elif path:
                 before = plain[role] if role in plain else _default(parameters[role])
-                before = plain[role] if role in plain else _default(parameters[role])
                 plain[role] = spec.merge(role, before, path, spec.value(text))
             else:
                 plain[role] = spec.value(text)

@@ -271,7 +271,7 @@ def test_extreme_outputs_give_finite_densities(name: str, dtype: torch.dtype) ->
             assert log_prob.dtype == dtype
             assert bool(torch.isfinite(data).all())
             assert bool(torch.isfinite(log_prob).all())
-            log_prob.sum().backward()
+            log_prob.sum().backward(retain_graph=True)
             for key, value in emitter.outputs.items():
                 assert bool(torch.isfinite(value.grad).all()), key
 
@@ -330,7 +330,8 @@ def test_the_initial_mean_is_the_datas(name: str) -> None:
         if case.values is None:
             torch.testing.assert_close(distribution.mean, x.mean(0), rtol=0, atol=1e-6)
         else:  # the shares under Jeffreys's prior, one half of a row for each value
-            shares = torch.stack([(x == value).sum(0) + 0.5 for value in case.values]) / (50 + len(case.values) / 2)
+            counts = torch.stack([(x == value).double().sum(0) for value in case.values])
+            shares = (counts + 0.5) / (50 + len(case.values) / 2)
             elements = getattr(distribution, "base_dist", distribution)
             ours = [elements.log_prob(torch.full(event, value, dtype=torch.float64)).exp() for value in case.values]
             torch.testing.assert_close(torch.stack(ours), shares, rtol=0, atol=1e-6)
@@ -373,9 +374,7 @@ def test_wrong_sources_are_refused(name: str, key: str) -> None:
         (torch.zeros(2, 0), "ragged or empty"),
     ]
     for value, message in wrong:
-        with pytest.raises(
-            InputError, match=rf"{name}.{key}\b.*{message}|{message}.*{name}.{key}\b|{message}"
-        ) as error:
+        with pytest.raises(InputError, match=message) as error:
             dataclasses.replace(family, **{key: value})
         assert f"{name}.{key}" in str(error.value)
 

@@ -110,8 +110,10 @@ def test_every_role_of_fit_is_a_declared_kind() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 0.001), ("1.5E+2", 150.0), (".5e1", 5.0), ("3", 3), ("true", True), ("[1, 2]", [1, 2]), ("null", None)]
-    + [("learned", "learned"), ("{a: 1}", {"a": 1}), ("[1", "[1"), ("1e", "1e")],
+    [
+        *[("1e-3", 0.001), ("1.5E+2", 150.0), (".5e1", 5.0), ("3", 3), ("true", True), ("null", None)],
+        *[("[1, 2]", [1, 2]), ("{a: 1}", {"a": 1}), ("learned", "learned"), ("[1", "[1"), ("1e", "1e")],
+    ],
 )
 def test_values_are_read_as_in_yaml_1_2(text: str, value: Any) -> None:
     got = spec.value(text)
