@@ -6,7 +6,7 @@ constraint's transform. It is the one module behind p(z), p(x|z) and q(z|x): in 
 nothing, in a likelihood z, in a guide x.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -157,6 +157,14 @@ class Conditional(nn.Module):
     def extra_repr(self) -> str:
         """Show the family."""
         return repr(self.family)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Conditional":
+        """Move or convert the module, and write its fixed values anew: 0.1 in float32 is not 0.1 in float64."""
+        super()._apply(fn, recurse)
+        for name in self.family.parameters:
+            if f"fixed_{name}" in self._buffers:
+                self.get_buffer(f"fixed_{name}").copy_(torch.tensor(getattr(self.family, name), dtype=torch.float64))
+        return self
 
     def _value(self, name: str, raw: Mapping[str, Tensor]) -> Tensor:
         if name in raw:

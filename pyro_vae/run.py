@@ -16,17 +16,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import spec
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.plots import figures
 from pyro_vae.training.history import History
+from pyro_vae.training.programs import Programs, as_module
 from pyro_vae.vae import VAE, Declaration
 
 FORMAT = 1
@@ -85,8 +86,8 @@ class Run:
             (fresh / "figures").mkdir(parents=True)
             (fresh / "spec.yaml").write_text(spec.dump(_record(vae, rows, history, settings)))
             (fresh / "history.csv").write_text(history.to_csv())
-            if isinstance(vae, nn.Module):
-                safetensors.torch.save_model(vae, str(fresh / "model.safetensors"))
+            if (module := as_module(vae)).state_dict():  # what lies in Pyro's store only is left there
+                safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
             if isinstance(vae, VAE) and len(history):
                 figures.write(fresh / "figures", vae, held or rows, history)
             if path.exists():
@@ -139,41 +140,57 @@ class Run:
                 f"{self.path}/spec.yaml declares no VAE (it has no {missing[0]}): it was fitted to programs of your "
                 "own; load its weights with pv.load(run, vae=programs)."
             )
-        parts = {name: spec.from_plain(name, plain[name]) if name in spec.KINDS else plain[name] for name in names}
-        return VAE(**parts)
+        try:
+            parts = {name: spec.from_plain(name, plain[name]) if name in spec.KINDS else plain[name] for name in names}
+            return VAE(**parts)
+        except InputError as error:
+            raise InputError(f"{self.path}/spec.yaml: {error}") from error
 
-    def load(self, vae: nn.Module | None = None) -> Any:
+    def load(self, vae: Programs | None = None) -> Any:
         """Load the trained model; see `load`."""
         file = self.path / "model.safetensors"
-        model: Any = self.declared() if vae is None else vae
+        loaded: Any = self.declared() if vae is None else vae
+        module = as_module(loaded)
         if not file.is_file():
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
             with safetensors.safe_open(str(file), "pt") as opened:
                 dtypes = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
             if "F64" in dtypes:
-                model = model.double()
-            safetensors.torch.load_model(model, str(file))
+                module.double()
+            safetensors.torch.load_model(module, str(file))
         except (SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise InputError(f"{file} does not hold the weights of this model: {first}") from error
-        return model.eval()
+        module.eval()
+        return loaded
 
 
-def load(run: str | Path, vae: nn.Module | None = None) -> VAE:
+Pair = TypeVar("Pair", bound=Programs)
+
+
+@overload
+def load(run: str | Path, vae: None = None) -> VAE: ...
+
+
+@overload
+def load(run: str | Path, vae: Pair) -> Pair: ...
+
+
+def load(run: str | Path, vae: Programs | None = None) -> Programs:
     """Load a fitted VAE from its run folder; nothing the folder names is imported or run.
 
     Args:
         run: the folder.
-        vae: for a model with parts of your own: the model as you built it, whose weights are replaced.
+        vae: for programs or parts of your own: the object that was fitted, as you built it; its weights are replaced.
 
     Returns:
-        The model, in evaluation mode on the CPU.
+        The VAE, or that object, in evaluation mode on the CPU.
 
     Raises:
         InputError: no run, a broken one, one of a newer version, or weights of another model.
     """
-    loaded: VAE = Run(Path(run)).load(vae)
+    loaded: Programs = Run(Path(run)).load(vae)
     return loaded
 
 

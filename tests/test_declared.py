@@ -155,7 +155,7 @@ def test_a_frozen_mapping_is_hashed_by_content() -> None:
 )
 def test_a_frozen_mapping_never_changes(change: Any) -> None:
     mapping = FrozenMapping(a=1.0)
-    with pytest.raises(TypeError, match="dataclasses.replace"):
+    with pytest.raises(TypeError, match=r"dataclasses\.replace"):
         change(mapping)
     assert mapping == {"a": 1.0}
 

@@ -105,7 +105,7 @@ def test_training_reaches_the_maximum_likelihood(case: str) -> None:
 
 @pytest.mark.slow
 def test_training_on_raw_iris_reaches_the_maximum_likelihood() -> None:
-    found = reach(table_data("iris"), 2, [(0.03, 1500), (0.01, 2000), (0.003, 1500)], particles=10)
+    found = reach(table_data("iris"), 2, [(0.03, 1200), (0.01, 1500), (0.003, 800)], particles=10)
     print({name: f"{value:.4f}" for name, value in found.items()})
     assert 0 <= found["below the optimum"] < 0.02
     assert -4 * found["its Monte Carlo error"] < found["bound below the model"] < 0.02

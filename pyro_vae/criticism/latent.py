@@ -24,12 +24,19 @@ class AggregateKL:
     Args:
         mean: the mean KL per row, in nats.
         information: the mutual information of row number and latent, in nats; at most log N.
-        aggregate: the KL from the aggregate posterior to the prior, in nats.
+        aggregate: the KL from the aggregate posterior of these rows to the prior, in nats.
+        rows: the number N of rows.
     """
 
     mean: float
     information: float
     aggregate: float
+    rows: int
+
+    @property
+    def saturated(self) -> bool:
+        """Whether so few rows tell each latent's row apart: then more rows would lower `aggregate`."""
+        return self.information > 0.9 * math.log(self.rows)
 
 
 @torch.no_grad()
@@ -41,7 +48,7 @@ def aggregate_kl(vae: VAE, x: Tensor) -> AggregateKL:
         x: rows (N, *event_shape); the first 2,000 are used.
 
     Returns:
-        The three terms; they add up exactly, for they share their draws.
+        The terms; they add up exactly, for they share their draws.
     """
     posterior = vae.encode(x[:ROWS])
     z = posterior.sample()
@@ -54,6 +61,7 @@ def aggregate_kl(vae: VAE, x: Tensor) -> AggregateKL:
         mean=float((own - log_prior).mean()),
         information=float((own - log_aggregate).mean()),
         aggregate=float((log_aggregate - log_prior).mean()),
+        rows=count,
     )
 
 

@@ -147,6 +147,7 @@ def spread_of(x: Tensor, family: Family) -> Tensor:
     An untrained network misses the mean by more than the spread of a nearly constant element (a corner pixel); a
     scale started at that spread would make the first gradients enormous.
     """
-    spread = x.std(0, correction=0)
+    constant = x.amax(0) == x.amin(0)  # asked exactly: rounding gives equal numbers a spread of its own size
+    spread = x.std(0, correction=0).masked_fill(constant, 0)
     typical = spread.mean()
     return spread.clamp(min=0.1 * typical) if bool(typical > 0) else torch.ones_like(spread)

@@ -43,9 +43,7 @@ class Laplace(Family):
 class UncheckedStudentT(dist.StudentT):
     """Student's t whose degrees of freedom are not checked: torch's waits for the device whenever one is made."""
 
-    def __init__(
-        self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
         self._chi2 = dist.Chi2(self.df, validate_args=validate_args)
         torch.distributions.Distribution.__init__(self, self.df.shape, validate_args=validate_args)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -18,6 +17,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_vae.errors import InputError
 
@@ -212,15 +212,15 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             )
 
 
-# by the owner of the model, by that of the guide, by their methods
-_NESTING: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, dict[Any, int]]]" = WeakKeyDictionary()
+# By the owner of the model, by that of the guide, by their methods; by identity, for an owner need not hash.
+_NESTING: Any = WeakIdKeyDictionary()
 
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
     """The number of plate dimensions of a pair, from one dry run per pair."""
     owners = [getattr(program, "__self__", program) for program in (model, guide)]
     methods = tuple(getattr(program, "__func__", None) for program in (model, guide))
-    known = _NESTING.setdefault(owners[0], WeakKeyDictionary()).setdefault(owners[1], {})
+    known: dict[Any, int] = _NESTING.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[1], {})
     if methods not in known:
         with torch.random.fork_rng(), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)

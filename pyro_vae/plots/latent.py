@@ -45,10 +45,11 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
     if dimension > 1:
         _contours(axes, prior)
     kl = aggregate_kl(vae, x)
+    bound = "at most " if kl.saturated else ""
     tidy(
         axes,
-        title=f"KL from aggregate posterior to prior: {kl.aggregate:.2f} nats\n"
-        f"(mean KL per row {kl.mean:.2f} = {kl.information:.2f} information + {kl.aggregate:.2f}; {len(x)} rows)",
+        title=f"KL from aggregate posterior to prior: {bound}{kl.aggregate:.2f} nats\n"
+        f"(mean KL per row {kl.mean:.2f} = {kl.information:.2f} information + {kl.aggregate:.2f}; {kl.rows} rows)",
         xlabel=f"latent {chosen[0]}",
         ylabel=f"latent {chosen[1]}" if dimension > 1 else "rows, spread out",
     )

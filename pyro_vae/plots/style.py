@@ -20,7 +20,9 @@ INK = "#333333"
 
 def figure(height: float, width: float = WIDTH) -> Figure:
     """Make an empty figure of a page's width; it belongs to no window and needs no closing."""
-    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+    picture = Figure(figsize=(width, height), dpi=150)
+    picture.set_layout_engine("constrained", w_pad=0.06, h_pad=0.08)
+    return picture
 
 
 def tidy(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:

@@ -107,10 +107,10 @@ def fit(
     session = _Session(vae, objective, runtime)
     with session.seeded(seed):
         rows, held = session.place(rows), None if held is None else session.place(held)
-        if hasattr(vae, "initialize"):
-            vae.initialize(rows.batch()["x"])
         weights = session.loss.weights(rows.batch(slice(2)))
         made = optimizer.build(weights) if isinstance(optimizer, Optimizer) else _made_by(optimizer, weights)
+        if hasattr(vae, "initialize"):
+            vae.initialize(rows.batch()["x"])
         history = History(caveat=getattr(vae, "caveat", ""))
         with frozen(weights, made), Reporter(epochs, math.ceil(len(rows) / batch_size), progress) as reporter:
             session.train(rows, held, made, epochs, batch_size, seed, reporter, history)
@@ -127,7 +127,7 @@ class _Session:
 
         self.programs = programs
         self.loss = Loss(programs, objective)
-        precision = runtime.precision or ("64-true" if self._dtype() == torch.float64 else "32-true")
+        precision = runtime.precision or "32-true"  # by which Fabric leaves every type as it is, float64 too
         self.fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
         self.wrapped = self.fabric.setup_module(self.loss)
 

@@ -25,6 +25,17 @@ class Programs(Protocol):
         """The program of the approximate posterior."""
 
 
+def as_module(programs: Programs) -> nn.Module:
+    """One module with the weights of a pair: the pair itself, or one that holds the modules among its attributes."""
+    if isinstance(programs, nn.Module):
+        return programs
+    holder = nn.Module()
+    for name, part in {"model": programs.model, "guide": programs.guide, **getattr(programs, "__dict__", {})}.items():
+        if isinstance(part, nn.Module):
+            holder.add_module(name, part)
+    return holder
+
+
 class Loss(nn.Module):
     """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
 
@@ -37,12 +48,7 @@ class Loss(nn.Module):
         super().__init__()
         self.objective = objective
         self.model, self.guide = programs.model, programs.guide
-        own: dict[str, Any] = {"": programs}
-        if not isinstance(programs, nn.Module):
-            own = {"model.": programs.model, "guide.": programs.guide}
-            own |= {f"{name}.": part for name, part in getattr(programs, "__dict__", {}).items()}
-        self.attached: dict[str, nn.Module] = {name: part for name, part in own.items() if isinstance(part, nn.Module)}
-        self.held = nn.ModuleList(self.attached.values())
+        self.held = as_module(programs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the loss per row, and (loss, log-likelihood) per row without gradient, shape (2,)."""
@@ -78,7 +84,7 @@ class Loss(nn.Module):
         """
         with torch.random.fork_rng(), poutine.trace(param_only=True) as stored:
             self.parts(batch)
-        named = {prefix + name: w for prefix, module in self.attached.items() for name, w in module.named_parameters()}
+        named: dict[str, Any] = dict(self.held.named_parameters())
         for name, site in stored.trace.nodes.items():
             if site["type"] == "param":  # a constrained parameter is a function of the leaf that is trained
                 value: Any = site["value"]
