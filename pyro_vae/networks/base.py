@@ -160,5 +160,9 @@ class Heads(nn.ModuleDict):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Map (*batch, width) to named tensors (*batch, *out_shape)."""
-        batch = features.shape[:-1]
-        return {name: self[name](features).reshape((*batch, *shape)) for name, shape in self.out_shapes.items()}
+        return {name: shaped(self[name](features), shape) for name, shape in self.out_shapes.items()}
+
+
+def shaped(flat: Tensor, shape: Shape) -> Tensor:
+    """Give the last dimension of a tensor a shape; vectors are left as they are, for every view costs a step time."""
+    return flat if len(shape) == 1 else flat.reshape((*flat.shape[:-1], *shape))

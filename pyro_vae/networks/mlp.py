@@ -43,13 +43,13 @@ class MLP(Network):
 class _MLP(nn.Module):
     def __init__(self, declared: MLP, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
-        self.in_rank, self.in_size = len(in_shape), prod(in_shape)
-        sizes = (self.in_size, *declared.hidden)
+        self.in_rank = len(in_shape)
+        sizes = (prod(in_shape), *declared.hidden)
         layers = [(nn.Linear(m, n), ACTIVATIONS[declared.activation]()) for m, n in pairwise(sizes)]
         self.body = nn.Sequential(*(part for layer in layers for part in layer))
         self.heads = Heads(sizes[-1], out_shapes)
 
     def forward(self, context: Tensor) -> dict[str, Tensor]:
-        batch = context.shape[: context.ndim - self.in_rank]
-        features: dict[str, Tensor] = self.heads(self.body(context.reshape(*batch, self.in_size)))
-        return features
+        flat = context.flatten(context.ndim - self.in_rank) if self.in_rank else context.unsqueeze(-1)
+        outputs: dict[str, Tensor] = self.heads(self.body(flat))
+        return outputs
