@@ -100,7 +100,10 @@ class Conditional(nn.Module):
         raw: Mapping[str, Tensor] = {}
         if self.network is not None:
             if context is None:
-                raise InputError(f"the {self.site.role} needs a context of shape {self.site.context_shape}, after any leading dimensions.")
+                raise InputError(
+                    f"the {self.site.role} needs a context of shape {self.site.context_shape}, after any leading "
+                    "dimensions: give z to a likelihood, x to a guide."
+                )
             batch = tuple(context.shape[: context.ndim - len(self.site.context_shape or ())])
             raw = self.network(context)
         values = {name: self._value(name, raw) for name in self.family.parameters}
