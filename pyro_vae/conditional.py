@@ -1,9 +1,9 @@
 """A family and a network make a conditional: context -> distribution.
 
-For each parameter of a family the conditional knows its source (fixed, one trained constant, one per
-feature, or the network's output), adds the raw value it starts from, and maps the sum through the
-constraint's transform. It is the one module behind p(z), p(x|z) and q(z|x): in a prior the context is
-nothing, in a likelihood z, in a guide x.
+A family in its place is a set of slots, one per parameter, and a distribution of their values. For each slot the
+conditional knows its source (fixed, one trained constant, one per feature, or the network's output), adds the raw
+value it starts from, and maps the sum through the constraint's transform. It is the one module behind p(z), p(x|z)
+and q(z|x): in a prior the context is nothing, in a likelihood z, in a guide x.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Independent, MaskedDistribution, MixtureSameFamily, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import transform_to
+from torch.distributions.constraints import Constraint
 
 from pyro_vae.errors import InputError
 from pyro_vae.networks.base import Network, attach, evaluating
@@ -33,6 +34,7 @@ class Site:
         event_shape: shape of one draw, without N.
         context_shape: shape of what the draw depends on, without N; None where there is none.
         network: what computes parameters from the context, as declared or as the user's own module.
+        inputs: prepares the context for the network; None where that takes it as it is.
         guide: for a prior that looks at the model (VampPrior): the conditional of q(z|x).
         data_shape: likewise: the shape of one datum.
     """
@@ -41,8 +43,46 @@ class Site:
     event_shape: Shape
     context_shape: Shape | None = None
     network: Network | nn.Module | None = None
+    inputs: nn.Module | None = None
     guide: nn.Module | None = None
     data_shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter in its place.
+
+    Args:
+        constraint: the values it may take.
+        shape: its shape.
+        source: where its value comes from; see `pyro_vae.families.Source`.
+        start: its value before training, of that shape, from rows of data; None to start from a raw zero.
+        sized: whether a row's size factor multiplies it.
+        broadcasts: whether the distribution takes one number for all elements as it is.
+        jitter: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
+            would be exchangeable (the components of a mixture) is not alike.
+    """
+
+    constraint: Constraint
+    shape: Shape
+    source: Any
+    start: Callable[[Tensor], Tensor] | None = None
+    sized: bool = False
+    broadcasts: bool = False
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A family in its place: its slots, and the distribution of their values.
+
+    Args:
+        slots: every parameter by name, those of a composite's parts included.
+        distribution: called with the values by name; where it is a module, its weights are trained too.
+    """
+
+    slots: Mapping[str, Slot]
+    distribution: Callable[..., Any]
 
 
 class Conditional(nn.Module):
@@ -66,53 +106,81 @@ class Conditional(nn.Module):
         super().__init__()
         self.family, self.site = family, site
         self._check_rank()
-        self._transforms = {name: transform_to(p.constraint) for name, p in family.parameters.items()}
-        self._shapes = {name: p.shape(site.event_shape, family) for name, p in family.parameters.items()}
+        bound = family.bind(site)
+        self.slots, self.distribution = bound.slots, bound.distribution
+        self._transforms = {name: transform_to(slot.constraint) for name, slot in self.slots.items()}
         self.constants = nn.ParameterDict()
         from_network: dict[str, Shape] = {}
-        for name in family.parameters:
-            source = getattr(family, name)
-            if source is None and site.context_shape is not None:
+        for name, slot in self.slots.items():
+            if slot.source is None and site.context_shape is not None:
                 from_network[name] = self._raw_shape(name)
-            elif source is None or source == "per_feature":
-                self.constants[name] = nn.Parameter(torch.zeros(self._raw_shape(name)))
-            elif source == "learned":
-                self.constants[name] = nn.Parameter(torch.zeros(()))
+            elif slot.source in (None, "per_feature", "learned"):
+                shape = () if slot.source == "learned" else self._raw_shape(name)
+                self.constants[name] = nn.Parameter(_noise(shape, slot.jitter))
             else:
-                self.register_buffer(f"fixed_{name}", self._fixed(name, source), persistent=False)
+                self.register_buffer(f"fixed_{name}", self._fixed(name, slot), persistent=False)
         self.network: nn.Module | None = None
+        self.inputs = site.inputs
         if site.context_shape is not None:
             self.network = self._attach(from_network, site.context_shape)
         for name, shape in from_network.items():
             self.register_buffer(f"offset_{name}", torch.zeros(shape))
         self.register_buffer("initialized", torch.tensor(False))
 
-    def forward(self, context: Tensor | None = None) -> TorchDistribution:
+    def forward(
+        self,
+        context: Tensor | None = None,
+        *,
+        seen: Tensor | None = None,
+        mask: Tensor | None = None,
+        size_factor: Tensor | None = None,
+    ) -> TorchDistribution:
         """Return the distribution given a context.
 
         Args:
             context: (*batch, *context_shape), with any leading dimensions; None for a prior.
+            seen: (*batch, *context_shape), true where the context is known; the network takes the others for average.
+            mask: (*batch, *event_shape), true where an element of the event is observed; the density leaves the
+                others out.
+            size_factor: (*batch,), what multiplies the family's size (a rate, a number of trials) in each row.
 
         Returns:
             A Pyro distribution with that batch shape (`()` with no context) and the site's event shape.
         """
+        values = self.values(context, seen=seen, size_factor=size_factor)
         batch: Shape = ()
-        raw: Mapping[str, Tensor] = {}
+        if context is not None and self.site.context_shape is not None:
+            batch = tuple(context.shape[: context.ndim - len(self.site.context_shape)])
+        distribution: Any = self.distribution(**values)
+        rank = len(self.site.event_shape) - len(distribution.event_shape)
+        target = batch + self.site.event_shape[:rank]
+        if distribution.batch_shape != target:
+            distribution = distribution.expand(target)
+        if mask is not None:
+            distribution = masked(distribution, mask)
+        return distribution.to_event(rank) if rank else distribution
+
+    def values(
+        self, context: Tensor | None = None, *, seen: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The parameters given a context, by name: what a network computed has the batch shape before its own."""
+        values: dict[str, Tensor] = {}
         if self.network is not None:
             if context is None:
                 raise InputError(
                     f"the {self.site.role} needs a context of shape {self.site.context_shape}, after any leading "
                     "dimensions: give z to a likelihood, x to a guide."
                 )
-            batch = tuple(context.shape[: context.ndim - len(self.site.context_shape or ())])
-            raw = self.network(context)
-        values = {name: self._value(name, raw) for name in self.family.parameters}
-        distribution: Any = self.family.distribution(**values, validate_args=False)
-        rank = len(self.site.event_shape) - len(distribution.event_shape)
-        missing = len(batch) + rank - len(distribution.batch_shape)
-        if missing > 0:
-            distribution = distribution.expand(batch + distribution.batch_shape[len(batch) - missing :])
-        return distribution.to_event(rank) if rank else distribution
+            prepared = context if self.inputs is None else self.inputs(context)
+            for name, raw in self.network(prepared if seen is None else torch.where(seen, prepared, 0)).items():
+                if name in self.slots:
+                    values[name] = self._transforms[name](raw + self._buffers[f"offset_{name}"])
+        for name, slot in self.slots.items():
+            if name not in values:
+                values[name] = self._constant(name, slot)
+            if slot.sized and size_factor is not None:
+                values[name] = values[name] * per_row(size_factor, len(slot.shape))
+        return values
 
     @property
     def support(self) -> Any:
@@ -124,13 +192,18 @@ class Conditional(nn.Module):
         """A tensor of this module: on its device, of its floating type."""
         return next(t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
 
-    def example(self) -> TorchDistribution:
-        """The distribution at one arbitrary context (zeros), as a dry run."""
+    def example(self, **given: Tensor) -> TorchDistribution:
+        """The distribution at arbitrary contexts (zeros), as a dry run.
+
+        Args:
+            given: named tensors of a batch, as for `forward`; they say how many contexts, 2 without them.
+        """
         with torch.no_grad():
             if self.site.context_shape is None:
                 return self()
+            rows = next((len(tensor) for tensor in given.values()), 2)
             with evaluating(self):
-                return self(self.reference.new_zeros(2, *self.site.context_shape))
+                return self(self.reference.new_zeros(rows, *self.site.context_shape), **given)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -141,15 +214,30 @@ class Conditional(nn.Module):
         """
         if bool(self.initialized):
             return
-        for name, parameter in self.family.parameters.items():
-            if parameter.start is None or f"fixed_{name}" in self._buffers:
+        for name, slot in self.slots.items():
+            if slot.start is None or f"fixed_{name}" in self._buffers:
                 continue
-            value = parameter.start(x, self.family)
+            value = slot.start(x)
             if name in self.constants and self.constants[name].ndim == 0:
                 value = value.mean()
             raw = self._transforms[name].inv(value)
             target = self.constants[name] if name in self.constants else self.get_buffer(f"offset_{name}")
             target.copy_(raw)
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def look(self, x: Tensor) -> None:
+        """Let the parts that look at data see it, once: the inputs of a guide's network, pseudo-inputs of a prior.
+
+        Args:
+            x: rows (N, *data_shape) of the data.
+        """
+        if bool(self.initialized):
+            return
+        part: Any
+        for part in (self.inputs, self.distribution):
+            if hasattr(part, "look"):
+                part.look(x)
         self.initialized.fill_(True)
 
     @torch.no_grad()
@@ -165,39 +253,40 @@ class Conditional(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Conditional":
         """Move or convert the module, and write its fixed values anew: 0.1 in float32 is not 0.1 in float64."""
         super()._apply(fn, recurse)
-        for name in self.family.parameters:
+        for name, slot in self.slots.items():
             if f"fixed_{name}" in self._buffers:
-                self.get_buffer(f"fixed_{name}").copy_(torch.tensor(getattr(self.family, name), dtype=torch.float64))
+                self.get_buffer(f"fixed_{name}").copy_(torch.tensor(slot.source, dtype=torch.float64))
         return self
 
-    def _value(self, name: str, raw: Mapping[str, Tensor]) -> Tensor:
-        if name in raw:
-            return self._transforms[name](raw[name] + self.get_buffer(f"offset_{name}"))
-        if name in self.constants:
-            return self._transforms[name](self.constants[name]).expand(self._shapes[name])
-        return self.get_buffer(f"fixed_{name}")
+    def _constant(self, name: str, slot: Slot) -> Tensor:
+        if f"fixed_{name}" in self._buffers:
+            return self.get_buffer(f"fixed_{name}")
+        value: Tensor = self._transforms[name](self.constants[name])
+        return value if slot.broadcasts else value.expand(slot.shape)
 
     def _raw_shape(self, name: str) -> Shape:
-        return tuple(self._transforms[name].inverse_shape(self._shapes[name]))
+        return tuple(self._transforms[name].inverse_shape(self.slots[name].shape))
 
-    def _fixed(self, name: str, value: Any) -> Tensor:
-        tensor, shape = torch.tensor(value, dtype=torch.get_default_dtype()), self._shapes[name]
+    def _fixed(self, name: str, slot: Slot) -> Tensor:
+        tensor = torch.tensor(slot.source, dtype=torch.get_default_dtype())
         try:
-            return tensor.expand(shape).clone()
+            full = tensor.expand(slot.shape).clone()
         except RuntimeError:
             raise InputError(
                 f"{self.site.role}: {type(self.family).__name__}.{name} has shape {tuple(tensor.shape)}, which does "
-                f"not broadcast to the parameter's shape {tuple(shape)}: give one number, or an array of that shape."
+                f"not broadcast to the parameter's shape {tuple(slot.shape)}: give one number, or an array of that "
+                "shape."
             ) from None
+        return tensor if slot.broadcasts else full
 
     def _attach(self, outputs: dict[str, Shape], context_shape: Shape) -> nn.Module:
         name, role = type(self.family).__name__, self.site.role
         if not outputs:
-            free = next(iter(self.family.parameters))
+            own = [key for key in self.family.parameters if key in self.slots] or list(self.slots)
             context = "z" if role == "likelihood" else "x"
             raise InputError(
                 f"{role}: every parameter of {self.family!r} is a constant, so nothing would depend on {context}: "
-                f"leave {free} out, as in {name}({', '.join(f'{k}=...' for k in list(self.family.parameters)[1:])})."
+                f"leave {own[0]} out, as in {name}({', '.join(f'{k}=...' for k in own[1:])})."
             )
         return attach(self.site.network, context_shape, outputs, where=f"{role} {name}")
 
@@ -209,3 +298,37 @@ class Conditional(nn.Module):
                 f"{' or '.join(map(str, ranks))}, and {shape} has rank {len(shape)}: flatten the data to vectors "
                 "with x.flatten(1), or take a family with independent elements, such as Normal()."
             )
+
+
+def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
+    """Leave the unobserved elements of an event out of a density.
+
+    Args:
+        distribution: one whose elements are independent, given a mixture's component if it is a mixture; its batch
+            shape ends with the event's where these elements are its batch.
+        mask: true where an element is observed; it broadcasts to batch and event shape.
+
+    Raises:
+        InputError: the elements depend on each other.
+    """
+    if isinstance(distribution, Independent):
+        rank = distribution.reinterpreted_batch_ndims
+        return masked(distribution.base_dist, mask).to_event(rank)
+    if isinstance(distribution, MixtureSameFamily):
+        component = masked(distribution.component_distribution, mask.unsqueeze(-1 - len(distribution.event_shape)))
+        return MixtureSameFamily(distribution.mixture_distribution, component, validate_args=False)
+    if distribution.event_shape:
+        raise InputError(
+            f"{type(distribution).__name__} takes no mask: its elements depend on each other, so that one cannot be "
+            "left out. Take a family with independent elements, such as pv.Normal(), or drop the incomplete rows."
+        )
+    return MaskedDistribution(distribution, mask)
+
+
+def per_row(values: Tensor, rank: int) -> Tensor:
+    """Give one value per row as many trailing dimensions as an event has."""
+    return values.reshape(*values.shape, *[1] * rank)
+
+
+def _noise(shape: Shape, scale: float) -> Tensor:
+    return scale * torch.randn(shape) if scale else torch.zeros(shape)

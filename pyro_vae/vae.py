@@ -10,6 +10,7 @@ over x, and an image is a draw from it.
 import contextlib
 import copy
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -20,17 +21,25 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Shape, Site
-from pyro_vae.data.validation import check_batch
-from pyro_vae.errors import InputError
+from pyro_vae.conditional import Shape, Site, per_row
+from pyro_vae.data.validation import check_batch, completed
+from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import Family, Normal
-from pyro_vae.families.constraints import in_words, same_support
-from pyro_vae.networks import MLP, Conv, Network
+from pyro_vae.families.constraints import an_element, in_words, same_support
+from pyro_vae.networks import MLP, Conv, Inputs, Network
 
 _counter = itertools.count(1)
 
 PARTS = ("prior", "encoder", "decoder")
 """The parts of a VAE that carry weights, by the names that optimizers and state dicts use."""
+
+
+STARTS = {
+    "prior": {"event_shape", "prior"},
+    "encoder": {"event_shape", "likelihood", "encoder"},
+    "decoder": {"event_shape", "likelihood"},
+}
+"""The words whose change makes a part start from data anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +113,12 @@ class VAE(nn.Module):
             decoder = encoder.mirror()
         self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
         latent = (latent_dim,)
-        self.encoder = guide.build(Site("guide", latent, event_shape, encoder))
+        view = torch.log1p if likelihood.counts else None
+        inputs = Inputs(event_shape, view) if isinstance(encoder, Network) else None
+        self.encoder = guide.build(Site("guide", latent, event_shape, encoder, inputs))
         self.prior = prior.build(Site("prior", latent, guide=self.encoder, data_shape=event_shape))
         self.decoder = likelihood.build(Site("likelihood", event_shape, latent, decoder))
+        self.takes = ("mask", "size_factor") if any(s.sized for s in self.decoder.slots.values()) else ("mask",)
         self._check_roles()
         self.store_name: str | None = _store_name()
 
@@ -115,18 +127,22 @@ class VAE(nn.Module):
 
         Args:
             x: data (N, *event_shape) to condition on; without it x is drawn.
-            rows: the number N of rows to draw when there is no x; 1 by default.
-            given: further named tensors of the batch; this model takes none.
+            rows: the number N of rows to draw when there is no x; by default that of a tensor given, or 1.
+            given: further named tensors of the batch: `mask` (N, *event_shape), true where x is observed, the
+                other values being never looked at; `size_factor` (N,) for families that have a size.
 
         Returns:
             x: the data, or the draws (N, *event_shape).
         """
         self._refuse(given)
         self._register("prior", "decoder")
-        count = (1 if rows is None else rows) if x is None else x.shape[0]
+        if x is not None and "mask" in given:
+            x = torch.where(given["mask"], x, self._filling)
+        present = next((tensor for tensor in (x, *given.values()) if tensor is not None), None)
+        count = len(present) if present is not None and (x is not None or rows is None) else rows or 1
         with pyro.plate("data", count, dim=-1):
             z = pyro.sample("z", self.prior())
-            drawn: Tensor = pyro.sample("x", self.decoder(z), obs=x)
+            drawn: Tensor = pyro.sample("x", self.decoder(z, **given), obs=x)
         return drawn
 
     def guide(self, x: Tensor, **given: Tensor) -> Tensor:
@@ -134,7 +150,7 @@ class VAE(nn.Module):
 
         Args:
             x: data (N, *event_shape).
-            given: further named tensors of the batch; this guide takes none.
+            given: further named tensors of the batch, as for `model`.
 
         Returns:
             z: latent draws (N, D).
@@ -142,26 +158,35 @@ class VAE(nn.Module):
         self._refuse(given)
         self._register("encoder")
         with pyro.plate("data", x.shape[0], dim=-1):
-            drawn: Tensor = pyro.sample("z", self.encoder(x))
+            drawn: Tensor = pyro.sample("z", self.encode(x, **given))
         return drawn
 
-    def decode(self, z: Tensor) -> TorchDistribution:
-        """The likelihood p(x|z): latents (*batch, D) to a distribution with that batch shape."""
-        likelihood: TorchDistribution = self.decoder(z)
+    def decode(self, z: Tensor, **given: Tensor) -> TorchDistribution:
+        """The likelihood p(x|z): latents (*batch, D) to a distribution with that batch shape.
+
+        `mask` and `size_factor` may be given, as to `model`.
+        """
+        likelihood: TorchDistribution = self.decoder(z, **given)
         return likelihood
 
-    def encode(self, x: Tensor) -> TorchDistribution:
-        """The guide q(z|x): data (*batch, *event_shape) to a distribution with that batch shape."""
-        posterior: TorchDistribution = self.encoder(x)
+    def encode(self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
+        """The guide q(z|x): data (*batch, *event_shape) to a distribution with that batch shape.
+
+        The encoder takes what `mask` leaves out for average, and sees x per unit of `size_factor`.
+        """
+        if size_factor is not None:
+            x = x / per_row(size_factor, len(self.declaration.event_shape))
+        posterior: TorchDistribution = self.encoder(x, seen=mask)
         return posterior
 
     @torch.no_grad()
-    def sample(self, n: int, *, mean: bool = False) -> Tensor:
+    def sample(self, n: int, *, mean: bool = False, **given: Tensor) -> Tensor:
         """Draw new data: z ~ p(z), then x ~ p(x|z).
 
         Args:
             n: how many rows.
             mean: give the mean of p(x|z) instead of a draw from it (z is drawn all the same).
+            given: `size_factor` (n,), for families that have a size; 1 without it.
 
         Returns:
             x: (n, *event_shape).
@@ -171,15 +196,16 @@ class VAE(nn.Module):
         """
         if n < 1:
             raise InputError(f"sample({n}): ask for at least 1 row.")
-        return self._emit(self.decode(self.prior().sample((n,))), mean)
+        return self._emit(self.decode(self.prior().sample((n,)), **given), mean)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, *, mean: bool = False) -> Tensor:
+    def reconstruct(self, x: Tensor, *, mean: bool = False, **given: Tensor) -> Tensor:
         """Replicate given data: z ~ q(z|x), then x' ~ p(x|z).
 
         Args:
             x: data (N, *event_shape).
             mean: give the mean of p(x|z) instead of a draw from it.
+            given: further named tensors of the batch, as for `model`; what `mask` leaves out is drawn too.
 
         Returns:
             x': (N, *event_shape).
@@ -187,22 +213,31 @@ class VAE(nn.Module):
         Raises:
             InputError: as for `sample`, or x does not have the declared shape.
         """
-        self.check({"x": x})
-        return self._emit(self.decode(self.encode(x).sample()), mean)
+        self.check({"x": x, **given})
+        z = self.encode(x, **given).sample()
+        return self._emit(self.decode(z, **{name: value for name, value in given.items() if name != "mask"}), mean)
 
-    def initialize(self, x: Tensor) -> "VAE":
-        """Set data-dependent starting values: likelihood locations at the data's mean, scales at its spread.
+    def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
+        """Set what starts from data: likelihood locations at the mean, scales at the spread, the encoder's inputs.
 
         `fit` calls it. Parts that were initialised before, or loaded, keep their values.
 
         Args:
             x: data (N, *event_shape).
+            given: further named tensors of the batch, as for `model`.
 
         Returns:
             The model itself.
         """
-        self.check({"x": x})
-        self.decoder.initialize(x.to(self.decoder.reference))
+        self.check({"x": x, **given})
+        x = x.to(self.decoder.reference)
+        if "mask" in given:
+            x = completed(x, given["mask"], self._filling)
+        if "size_factor" in given:
+            x = x / per_row(given["size_factor"], len(self.declaration.event_shape))
+        self.decoder.initialize(x)
+        self.encoder.look(x)
+        self.prior.look(x)
         return self
 
     def check(self, batch: dict[str, Any]) -> None:
@@ -236,8 +271,9 @@ class VAE(nn.Module):
         other = VAE(**copy.deepcopy(fields | changes)).to(self.decoder.reference)
         mine, theirs = self.state_dict(), other.state_dict()
         other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
-        if not {"event_shape", "likelihood"}.isdisjoint(changes):
-            other.decoder.initialized.fill_(False)
+        for part, words in STARTS.items():
+            if not words.isdisjoint(changes):
+                getattr(other, part).initialized.fill_(False)
         return other
 
     @contextlib.contextmanager
@@ -248,6 +284,11 @@ class VAE(nn.Module):
             yield
         finally:
             self.store_name = name
+
+    @functools.cached_property
+    def _filling(self) -> float:
+        """What stands where a mask leaves a value out, so that no NaN is computed with."""
+        return an_element(self.decoder.support)
 
     @property
     def caveat(self) -> str:
@@ -285,10 +326,14 @@ class VAE(nn.Module):
             pyro.module(f"{self.store_name}.{part}", getattr(self, part))
 
     def _refuse(self, given: dict[str, Any]) -> None:
-        if given:
-            raise InputError(
-                f"this VAE takes only x, and a batch with {', '.join(sorted(given))} was given: leave it out."
-            )
+        for name in given:
+            if name == "size_factor" and name not in self.takes:
+                raise InputError(
+                    f"size_factor is given, and {self.declaration.likelihood!r} has no size to multiply: leave it out, "
+                    "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
+                )
+            if name not in self.takes:
+                raise unknown("tensor of the batch", name, ["x", *self.takes])
 
     def _check_roles(self) -> None:
         declared = self.declaration

@@ -5,18 +5,15 @@ no case raises `LookupError` as soon as a law asks for it, which fails the suite
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pytest
-import scipy.special
-import scipy.stats
 import torch
-from numpy.typing import NDArray
+from family_case import FamilyCase, Named, Shape
+from family_cases import CASES as FAMILY_CASES
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
@@ -27,11 +24,6 @@ from pyro_vae.families import Family
 from pyro_vae.networks import NETWORKS as NETWORK_TABLE
 from pyro_vae.networks import Network
 
-Array: TypeAlias = NDArray[np.float64]
-Shape: TypeAlias = tuple[int, ...]
-Named: TypeAlias = dict[str, Tensor]
-
-ROLES = ("prior", "likelihood", "guide")
 EVENTS: tuple[Shape, ...] = ((), (3,), (1, 5, 7))
 LEADING: tuple[Shape, ...] = ((), (4,), (2, 4))
 
@@ -45,150 +37,7 @@ class Cases(dict[str, Any]):
 
 # ---- families --------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class FamilyCase:
-    """What the laws need to know of a family.
-
-    Args:
-        family: a declaration whose parameters all come from the network.
-        roles: where it may be used; a guide has to be reparameterised.
-        data: rows (N, *event) in its support, float64, from (N, event, generator).
-        parameters: random legal values of all its parameters, float64, from (event, generator), for which its
-            second moments exist.
-        start: the values that its parameters have after `initialize(x)` where the network says 0, from rows x.
-        variants: other ways to write it.
-        log_prob: scipy's log density, of one event x and named parameters: a number, or one per element.
-        values: every value one element can take, for a discrete family (a long range where there are infinitely many).
-    """
-
-    family: Family
-    roles: tuple[str, ...]
-    data: Callable[[int, Shape, torch.Generator], Tensor]
-    parameters: Callable[[Shape, torch.Generator], Named]
-    start: Callable[[Tensor], Named]
-    variants: tuple[Family, ...] = ()
-    log_prob: Callable[..., Any] | None = None
-    values: tuple[float, ...] | None = None
-
-    @property
-    def declarations(self) -> tuple[Family, ...]:
-        """The family in every way of writing it."""
-        return (self.family, *self.variants)
-
-    def fixed(self, event: Shape, generator: torch.Generator) -> tuple[Family, dict[str, Array]]:
-        """The family with random fixed parameters, and these."""
-        values = {name: value.numpy() for name, value in self.parameters(event, generator).items()}
-        return dataclasses.replace(self.family, **values), values
-
-
-def _normals(rows: int, event: Shape, generator: torch.Generator) -> Tensor:
-    return 3 + 2 * torch.randn(rows, *event, generator=generator, dtype=torch.float64)
-
-
-def _labels(classes: int, rows: int, event: Shape, generator: torch.Generator) -> Tensor:
-    return torch.randint(classes, (rows, *event), generator=generator).double()
-
-
-def _between(low: float, high: float, shape: Shape, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def _location_scale(event: Shape, generator: torch.Generator) -> Named:
-    return {"loc": _between(-2, 2, event, generator), "scale": _between(0.3, 3, event, generator)}
-
-
-def _spread(x: Tensor) -> Tensor:
-    spread = np.where(np.ptp(x.numpy(), axis=0) > 0, np.std(x.numpy(), axis=0), 0)
-    floor = 0.1 * spread.mean()
-    return torch.as_tensor(np.maximum(spread, floor) if floor > 0 else np.ones_like(spread))
-
-
-def _mean_and_spread(x: Tensor) -> Named:
-    return {"loc": x.mean(0), "scale": _spread(x)}
-
-
-def _student(event: Shape, generator: torch.Generator) -> Named:
-    return {"df": _between(6, 30, event, generator), **_location_scale(event, generator)}
-
-
-def _correlated(event: Shape, generator: torch.Generator) -> Named:
-    root = torch.randn(*event, 2 * event[-1], generator=generator, dtype=torch.float64)
-    return {"loc": _between(-2, 2, event, generator), "scale_tril": torch.linalg.cholesky(root @ root.mT)}
-
-
-def _categorical_log_prob(x: Array, logits: Array) -> Any:
-    return scipy.stats.multinomial.logpmf(np.eye(3)[x.astype(int)], 1, scipy.special.softmax(logits, -1))
-
-
-FAMILIES = Cases(
-    Normal=FamilyCase(
-        family=pv.Normal(),
-        roles=ROLES,
-        data=_normals,
-        parameters=_location_scale,
-        start=_mean_and_spread,
-        variants=(pv.Normal(0, 1), pv.Normal(scale="learned"), pv.Normal("learned", 2), pv.Normal(loc="per_feature")),
-        log_prob=scipy.stats.norm.logpdf,
-    ),
-    Laplace=FamilyCase(
-        family=pv.Laplace(),
-        roles=ROLES,
-        data=_normals,
-        parameters=_location_scale,
-        start=_mean_and_spread,
-        variants=(pv.Laplace(0, 1), pv.Laplace(scale="learned"), pv.Laplace(loc="per_feature")),
-        log_prob=scipy.stats.laplace.logpdf,
-    ),
-    StudentT=FamilyCase(
-        family=pv.StudentT(),
-        roles=ROLES,
-        data=_normals,
-        parameters=_student,
-        start=lambda x: {"df": torch.full_like(x[0], 10), **_mean_and_spread(x)},
-        variants=(pv.StudentT(5, 0, 1), pv.StudentT("learned", scale="per_feature"), pv.StudentT(loc="learned")),
-        log_prob=scipy.stats.t.logpdf,
-    ),
-    MultivariateNormal=FamilyCase(
-        family=pv.MultivariateNormal(),
-        roles=ROLES,
-        data=_normals,
-        parameters=_correlated,
-        start=lambda x: {"loc": x.mean(0), "scale_tril": torch.diag_embed(_spread(x))},
-        variants=(
-            pv.MultivariateNormal(0, [[1, 0, 0], [0.5, 1, 0], [0.5, 0.2, 2]]),
-            pv.MultivariateNormal(scale_tril="per_feature"),
-            pv.MultivariateNormal(loc="learned"),
-        ),
-        log_prob=lambda x, loc, scale_tril: scipy.stats.multivariate_normal.logpdf(x, loc, scale_tril @ scale_tril.T),
-    ),
-    Bernoulli=FamilyCase(
-        family=pv.Bernoulli(),
-        roles=("prior", "likelihood"),
-        data=functools.partial(_labels, 2),
-        parameters=lambda event, generator: {"logits": _between(-3, 3, event, generator)},
-        start=lambda x: {"logits": torch.logit((x.sum(0) + 0.5) / (len(x) + 1))},
-        variants=(pv.Bernoulli(0.5), pv.Bernoulli("learned"), pv.Bernoulli("per_feature"), pv.Bernoulli(grey=True)),
-        log_prob=lambda x, logits: scipy.stats.bernoulli.logpmf(x, scipy.special.expit(logits)),
-        values=(0, 1),
-    ),
-    Categorical=FamilyCase(
-        family=pv.Categorical(classes=3),
-        roles=("prior", "likelihood"),
-        data=functools.partial(_labels, 3),
-        parameters=lambda event, generator: {"logits": _between(-2, 2, (*event, 3), generator)},
-        start=lambda x: {
-            "logits": torch.stack([(x == k).double().mean(0) for k in range(3)], -1)
-            .mul(len(x))
-            .add(0.5)
-            .div(len(x) + 1.5)
-            .log()
-        },
-        variants=(pv.Categorical(3, (0, 1, -1)), pv.Categorical(3, "per_feature")),
-        log_prob=_categorical_log_prob,
-        values=(0, 1, 2),
-    ),
-)
+FAMILIES = Cases(FAMILY_CASES)
 
 
 # ---- networks --------------------------------------------------------------------------------------------
@@ -293,7 +142,7 @@ def places(case: FamilyCase) -> Iterator[Place]:
 
 def fits(family: Family, place: Place) -> bool:
     """Whether something in that declaration depends on the context, where there is one."""
-    return place.context is None or any(getattr(family, name) is None for name in family.parameters)
+    return place.context is None or bool(raw_shapes(family, place.event))
 
 
 def over_families() -> pytest.MarkDecorator:
@@ -355,10 +204,11 @@ in_float64 = functools.partial(default_dtype, torch.float64)
 
 def raw_shapes(family: Family, event: Shape) -> dict[str, Shape]:
     """The shapes of what a network has to emit for a family, by parameter."""
+    slots = family.bind(Site("likelihood", event, (2,))).slots
     return {
-        name: tuple(transform_to(parameter.constraint).inverse_shape(parameter.shape(event, family)))
-        for name, parameter in family.parameters.items()
-        if getattr(family, name) is None
+        name: tuple(transform_to(slot.constraint).inverse_shape(slot.shape))
+        for name, slot in slots.items()
+        if slot.source is None
     }
 
 
@@ -379,14 +229,6 @@ class Emitter(nn.Module):
     def of(cls, family: Family, event: Shape, value: float, dtype: torch.dtype = torch.float64) -> "Emitter":
         """One that emits one number for everything."""
         return cls({name: torch.full(shape, value, dtype=dtype) for name, shape in raw_shapes(family, event).items()})
-
-
-def parameter(distribution: Any, name: str) -> Tensor:
-    """A parameter's value, read off a distribution of any shape."""
-    while not hasattr(distribution, name):
-        distribution = distribution.base_dist
-    value: Tensor = getattr(distribution, name)
-    return value
 
 
 def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:

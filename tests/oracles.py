@@ -87,7 +87,8 @@ class PPCA:
         else:
             torch.testing.assert_close(root, root.diagonal().diag())  # otherwise no diagonal guide is exact
             _write(vae.encoder, "scale", root.diagonal())
-        vae.decoder.initialized.fill_(True)
+        for part in (vae.encoder, vae.decoder):
+            part.initialized.fill_(True)
         return vae
 
 

@@ -111,7 +111,16 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "strings": (lambda: fit(np.array([["a", "b", "c"]] * 4)), ["'x'"]),
     "text column": (lambda: fit(pd.DataFrame({"a": [1, 2], "b": ["u", "v"], "c": [1, 2]})), ["'b'", "drop"]),
     "mapping without x": (lambda: fit({"y": X}), ["'x'", "'y'"]),
-    "batch with an unknown tensor": (lambda: fit({"x": X, "mask": X > 0}), ["mask", "leave it out"]),
+    "batch with an unknown tensor": (lambda: fit({"x": X, "maks": X > 0}), ["'maks'", "did you mean 'mask'"]),
+    "mask of numbers": (lambda: fit({"x": X, "mask": X}), ["mask is float32", "mask.bool()"]),
+    "mask of another shape": (lambda: fit({"x": X, "mask": X[:, 0] > 0}), ["mask has shape", "one value for each"]),
+    "empty mask": (lambda: fit({"x": X, "mask": X > 1e9}), ["leaves out every value"]),
+    "NaN that a mask lets in": (lambda: fit({"x": X * math.nan, "mask": X > 0}), ["not finite", "mask"]),
+    "mask of correlated elements": (
+        lambda: fit({"x": X, "mask": X > 0}, vae(likelihood=pv.MultivariateNormal())),
+        ["MultivariateNormal takes no mask", "independent elements"],
+    ),
+    "size of real numbers": (lambda: fit({"x": X, "size_factor": X[:, 0]}), ["no size to multiply", "leave it out"]),
     "tensors of two lengths": (lambda: fit({"x": X, "mask": X[:5]}), ["'mask'", "10 rows"]),
     "nothing": (lambda: fit(object()), ["object"]),
     # fit

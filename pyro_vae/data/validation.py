@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.families.constraints import an_element
 
 if TYPE_CHECKING:
     from pyro_vae.conditional import Conditional
@@ -24,12 +25,65 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
     Raises:
         InputError: the first thing that is wrong, where it is, and how to mend it.
     """
-    x = batch.get("x")
+    x, mask, size = batch.get("x"), batch.get("mask"), batch.get("size_factor")
     if not isinstance(x, Tensor):
         raise InputError(f"x has to be a tensor, and is {type(x).__name__}: give torch.as_tensor(x).")
     check_shape(x, event_shape)
+    if size is not None:
+        check_size(size, len(x))
+    if mask is not None:
+        check_mask(mask, x)
+        likelihood.example(mask=torch.ones(1, *event_shape, dtype=torch.bool))  # it raises where it takes none
+        x = torch.where(mask, x, an_element(likelihood.support))
     check_finite(x)
-    check_support(x, likelihood)
+    check_support(x, likelihood, {} if size is None else {"size_factor": size})
+
+
+def check_mask(mask: Any, x: Tensor) -> None:
+    """Refuse a mask that is not true or false for each value of x."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(
+            f"mask is {kind}, and has to be a bool tensor, true where x is observed: give mask.bool(), or "
+            "~torch.isnan(x)."
+        )
+    if mask.shape != x.shape:
+        raise InputError(f"mask has shape {tuple(mask.shape)}, and x has {tuple(x.shape)}: give one value for each.")
+    if not bool(mask.any()):
+        raise InputError("mask leaves out every value of x: it has to be true where x is observed.")
+
+
+def check_size(size: Any, rows: int) -> None:
+    """Refuse a size factor that is not one positive number per row."""
+    if not isinstance(size, Tensor) or size.shape != (rows,):
+        shape = tuple(size.shape) if isinstance(size, Tensor) else type(size).__name__
+        raise InputError(f"size_factor has to be one number per row, shape ({rows},), and is {shape}.")
+    wrong = ~(torch.isfinite(size) & (size > 0))
+    if bool(wrong.any()):
+        where, value, count = _first(size, wrong)
+        raise InputError(
+            f"size_factor[{where}] = {value}, and {count} of {rows} are no positive number: a row without counts has "
+            "no size, so drop it."
+        )
+
+
+def completed(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
+    """Fill unobserved values with observed ones of the same element in turn, so that its distribution is kept.
+
+    Args:
+        x: rows (N, *event).
+        mask: of that shape, true where x is observed.
+        otherwise: the value of an element that no row has.
+
+    >>> x, mask = torch.tensor([1.0, math.nan, 3.0, math.nan]), torch.tensor([True, False, True, False])
+    >>> completed(x, mask, 0.0)
+    tensor([1., 3., 3., 3.])
+    """
+    observed_first = torch.argsort((~mask).to(torch.uint8), dim=0, stable=True)
+    counts = mask.sum(0)
+    turn = torch.arange(len(x), device=x.device).reshape(-1, *[1] * (x.ndim - 1)) % counts.clamp(min=1)
+    others = x.gather(0, observed_first.gather(0, turn))
+    return torch.where(mask, x, torch.where(counts > 0, others, otherwise))
 
 
 def check_shape(x: Tensor, event_shape: tuple[int, ...]) -> None:
@@ -56,19 +110,18 @@ def check_finite(x: Tensor) -> None:
         where, value, count = _first(x, ~finite)
         raise InputError(
             f"x[{where}] is {value}, and {count} of {x.numel()} values are not finite: drop those rows with "
-            "x = x[torch.isfinite(x).flatten(1).all(1)], or fill them in."
+            "x = x[torch.isfinite(x).flatten(1).all(1)], or give {'x': x, 'mask': torch.isfinite(x)}."
         )
 
 
-def check_support(x: Tensor, likelihood: "Conditional") -> None:
-    """Refuse values that the likelihood gives no probability, naming the first."""
-    support: Any = likelihood.support
-    element = support
+def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tensor]) -> None:
+    """Refuse values that the likelihood gives no density, naming the first."""
+    family = likelihood.family
+    element: Any = family.within or likelihood.example(**given).support
     while hasattr(element, "base_constraint"):
         element = element.base_constraint
     inside = element.check(x)
     if not bool(inside.all()):
-        family = likelihood.family
         where, value, count = _first(x, ~inside)
         remedy = family.remedy or "take a family whose support holds it, such as Normal(scale='learned')"
         raise InputError(

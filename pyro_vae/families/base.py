@@ -6,9 +6,11 @@ from the parameter's constraint. `pyro_vae.conditional` turns both into a module
 """
 
 import math
+import operator
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.conditional import Conditional, Shape, Site
+from pyro_vae.conditional import Bound, Conditional, Shape, Site, Slot
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError, unknown
 
@@ -48,22 +50,30 @@ class Parameter:
         start: its value before training, of that shape, from data rows `x` of shape (N, *event); without
             it, or without data, the value the constraint gives to a raw zero.
         one_value: whether `"learned"`, one value for all elements, has a meaning.
+        sized: whether a row's size factor multiplies it: a rate, a number of trials.
     """
 
     constraint: Constraint
     shape: Callable[[Shape, Any], Shape] = per_element
     start: Callable[[Tensor, Any], Tensor] | None = None
     one_value: bool = True
+    sized: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether it can be trained; a whole number cannot."""
+        return not self.constraint.is_discrete
 
 
 class Family(Declared, ABC):
     """Base of every family. A new one is a frozen dataclass of `Source` fields beside the class data below.
 
-    A family with no closed list of parameters (a flow, a VampPrior) overrides `build` and nothing else.
+    One whose parameters are not only its own fields (a mixture, a flow, a VampPrior) overrides `bind` and nothing
+    else.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]]
-    """Every parameter, by the name of its field and of the distribution's argument."""
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
+    """Every parameter that is a field, by the field's name, which is that of the distribution's argument."""
 
     distribution: ClassVar[Callable[..., Distribution]]
     """The Pyro distribution, called with the parameters by name."""
@@ -71,13 +81,36 @@ class Family(Declared, ABC):
     event_ranks: ClassVar[tuple[int, ...] | None] = None
     """Ranks of the events it describes (0 scalar, 1 vector, 3 image); None for any."""
 
+    within: ClassVar[Constraint | None] = None
+    """What each element of its data has to lie in, where that is less than the distribution's support."""
+
     remedy: ClassVar[str] = ""
     """What to do about data outside of its support."""
+
+    counts: ClassVar[bool] = False
+    """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
+
+    pixels: ClassVar[bool] = False
+    """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
 
     @property
     def caveat(self) -> str:
         """What has to be said wherever its likelihood is reported; empty for a density."""
         return ""
+
+    def bind(self, site: Site) -> Bound:
+        """Resolve the parameters in a place: their shapes, sources and starting values."""
+        slots = {}
+        for name, parameter in self.parameters.items():
+            slots[name] = Slot(
+                parameter.constraint,
+                tuple(parameter.shape(site.event_shape, self)),
+                getattr(self, name),
+                start=parameter.start and partial(_start, parameter.start, self),
+                sized=parameter.sized,
+                broadcasts=self.event_ranks is None and parameter.shape is per_element,
+            )
+        return Bound(slots, partial(self.distribution, validate_args=False))
 
     def build(self, site: Site) -> Conditional:
         """Make the module that maps a context to this family's distribution.
@@ -97,20 +130,58 @@ class Family(Declared, ABC):
         if isinstance(value, str):
             if value not in ("learned", "per_feature"):
                 raise unknown(f"source of {where},", value, ["learned", "per_feature", "a number"])
+            if not self.parameters[name].trained:
+                raise InputError(f"{where} = {value!r} would be trained, and it is a whole number: write {name}=10.")
             if value == "learned" and not self.parameters[name].one_value:
                 raise InputError(
                     f"{where} = 'learned' would be one number for the whole array, which has no meaning here: "
                     f"write {name}='per_feature'."
                 )
             return value
-        if value is None:
+        constraint = self.parameters[name].constraint
+        if value is None and self.parameters[name].trained:
             return None
         numbers = _numbers(where, value)
-        constraint = self.parameters[name].constraint
         tensor = torch.tensor(numbers, dtype=torch.float64)
         if tensor.ndim < constraint.event_dim or not bool(constraint.check(tensor).all()):
             raise InputError(f"{where} = {_short(numbers)} is outside of its range: {constraint!r}.")
         return numbers
+
+
+class Composite(Family, ABC):
+    """Base of a family that is made of another one: a frozen dataclass with a field `family`.
+
+    What it does not change is that family's own. It overrides `bind`, and calls that of its part.
+    """
+
+    family: Family
+    event_ranks: ClassVar[Any]
+    within: ClassVar[Any]
+    remedy: ClassVar[Any]
+    counts: ClassVar[Any]
+    pixels: ClassVar[Any]
+
+    @property
+    def caveat(self) -> str:
+        """What has to be said wherever its likelihood is reported."""
+        return self.family.caveat
+
+    def slots_of(self, bound: Bound, **changes: Any) -> dict[str, Slot]:
+        """The slots of the part, changed; a parameter of the same name as one of its own is refused."""
+        if both := [name for name in bound.slots if name in self.parameters]:
+            raise InputError(
+                f"{type(self).__name__} and {self.family!r} both have a parameter {both[0]!r}: one of the kind inside "
+                "the other has no meaning here, so take the inner family alone."
+            )
+        return {name: replace(slot, broadcasts=False, **changes) for name, slot in bound.slots.items()}
+
+
+for _name in ("event_ranks", "within", "remedy", "counts", "pixels"):
+    setattr(Composite, _name, property(operator.attrgetter(f"family.{_name}")))
+
+
+def _start(function: Callable[[Tensor, Family], Tensor], family: Family, x: Tensor) -> Tensor:
+    return function(x, family)
 
 
 def _numbers(where: str, value: Any) -> Any:

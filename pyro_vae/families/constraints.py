@@ -153,6 +153,19 @@ def same_support(first: Any, second: Any) -> bool:
     return first.event_dim == second.event_dim and _as_set(first) == _as_set(second)
 
 
+def an_element(constraint: Any) -> float:
+    """A number inside the support of one element, to stand where there is none.
+
+    >>> an_element(constraints.positive), an_element(constraints.boolean), an_element(constraints.unit_interval)
+    (1.0, 0.0, 0.5)
+    """
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    if constraint.is_discrete:
+        return float(getattr(constraint, "lower_bound", 0))
+    return float(transform_to(constraint)(torch.zeros(())))
+
+
 def in_words(constraint: Any) -> str:
     """Name a support for a message.
 

@@ -1,7 +1,8 @@
 """Gaussian families: independent elements, and correlated ones."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -9,6 +10,30 @@ from torch import Tensor
 
 from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+
+
+class Gaussian(dist.Normal):
+    """The Gaussian whose density is computed from its parameters as they were given.
+
+    torch expands a scale that is one number to every pixel of every row first, and then takes as many logarithms.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        self.given: Any = SimpleNamespace(loc=loc, scale=scale, _validate_args=False)
+        super().__init__(loc, scale, validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Gaussian":
+        """Expand as torch does; the given parameters broadcast to any shape."""
+        expanded: Gaussian = super().expand(batch_shape, self.__new__(type(self)))
+        expanded.given = self.given
+        return expanded
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of each element, by torch's formula."""
+        if value.shape[value.ndim - len(self._batch_shape) :] != self._batch_shape:
+            value = value.expand(torch.broadcast_shapes(value.shape, self._batch_shape))
+        density: Tensor = torch.distributions.Normal.log_prob(self.given, value)
+        return density
 
 
 @dataclass(frozen=True)
@@ -40,7 +65,7 @@ class Normal(Family):
         "loc": Parameter(constraints.real, start=mean_of),
         "scale": Parameter(constraints.positive, start=spread_of),
     }
-    distribution = dist.Normal
+    distribution = Gaussian
 
 
 def _matrix(event: tuple[int, ...], family: Family) -> tuple[int, ...]:

@@ -76,6 +76,40 @@ def attach(
     )
 
 
+class Inputs(nn.Module):
+    """How data is prepared for a declared network: it sees (view(x) - m) / s.
+
+    m is the mean of each element and s the root mean square of what is left, over the rows that `look` is shown: far
+    from 0, or in units of thousands, a network would learn slowly. Before that, x is only viewed. A module of the
+    user's own sees x as it is.
+
+    Args:
+        in_shape: shape of one x.
+        view: what is done to x first, element by element, such as log(1 + x) for counts.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, in_shape: Shape, view: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.view = view
+        self.register_buffer("loc", torch.zeros(in_shape))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prepare (*batch, *in_shape)."""
+        return ((x if self.view is None else self.view(x)) - self.loc) / self.scale
+
+    @torch.no_grad()
+    def look(self, x: Tensor) -> None:
+        """Take m and s from rows (N, *in_shape)."""
+        viewed = x if self.view is None else self.view(x)
+        self.loc.copy_(viewed.mean(0))
+        scale = (viewed - self.loc).square().mean().sqrt()
+        self.scale.copy_(torch.where(scale > 0, scale, 1))
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module in evaluation mode, and then each of its parts back as it was: one may be frozen on its own."""

@@ -239,4 +239,5 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
 def _name(distribution: Any) -> str:
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
-    return type(distribution).__name__
+    kinds = type(distribution).__mro__
+    return next(kind.__name__ for kind in kinds if kind.__module__.startswith(("pyro.", "torch.")))

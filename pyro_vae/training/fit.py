@@ -110,7 +110,7 @@ def fit(
         weights = session.loss.weights(rows.batch(slice(2)))
         made = optimizer.build(weights) if isinstance(optimizer, Optimizer) else _made_by(optimizer, weights)
         if hasattr(vae, "initialize"):
-            vae.initialize(rows.batch()["x"])
+            vae.initialize(**rows.batch())
         history = History(caveat=getattr(vae, "caveat", ""))
         with frozen(weights, made), Reporter(epochs, math.ceil(len(rows) / batch_size), progress) as reporter:
             session.train(rows, held, made, epochs, batch_size, seed, reporter, history)
