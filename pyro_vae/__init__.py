@@ -7,12 +7,52 @@ vae.sample(10)
 """
 
 from pyro_vae import criticism, data, objectives, plots
+from pyro_vae.catalogue import catalogue
 from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
-from pyro_vae.families import Bernoulli, Categorical, Laplace, MultivariateNormal, Normal, StudentT
+from pyro_vae.families import (
+    Aggregate,
+    AsymmetricLaplace,
+    Bernoulli,
+    Beta,
+    BetaBinomial,
+    Binomial,
+    Categorical,
+    Cauchy,
+    Censored,
+    ContinuousBernoulli,
+    Dirichlet,
+    DiscretizedLogistic,
+    Exponential,
+    Flow,
+    Gamma,
+    Laplace,
+    Logistic,
+    LogisticNormal,
+    LogitNormal,
+    LogNormal,
+    LowRankNormal,
+    Mixture,
+    MultivariateNormal,
+    NegativeBinomial,
+    Normal,
+    OneHot,
+    OrderedLogistic,
+    Poisson,
+    Scaled,
+    StudentT,
+    Transformed,
+    Truncated,
+    VampPrior,
+    VonMises,
+    Weibull,
+    ZeroInflated,
+)
 from pyro_vae.networks import MLP, Conv
 from pyro_vae.run import load
+from pyro_vae.suggest import suggest
 from pyro_vae.training import SGD, Adam, AdamW, History
+from pyro_vae.training.aggregate import aggregate
 from pyro_vae.training.fit import Runtime, fit
 from pyro_vae.vae import VAE
 
@@ -24,16 +64,48 @@ __all__ = [
     "VAE",
     "Adam",
     "AdamW",
+    "Aggregate",
+    "AsymmetricLaplace",
     "Bernoulli",
+    "Beta",
+    "BetaBinomial",
+    "Binomial",
     "Categorical",
+    "Cauchy",
+    "Censored",
+    "ContinuousBernoulli",
     "Conv",
+    "Dirichlet",
+    "DiscretizedLogistic",
+    "Exponential",
+    "Flow",
+    "Gamma",
     "History",
     "InputError",
     "Laplace",
+    "LogNormal",
+    "Logistic",
+    "LogisticNormal",
+    "LogitNormal",
+    "LowRankNormal",
+    "Mixture",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
+    "OneHot",
+    "OrderedLogistic",
+    "Poisson",
     "Runtime",
+    "Scaled",
     "StudentT",
+    "Transformed",
+    "Truncated",
+    "VampPrior",
+    "VonMises",
+    "Weibull",
+    "ZeroInflated",
+    "aggregate",
+    "catalogue",
     "criticism",
     "data",
     "describe",
@@ -41,4 +113,5 @@ __all__ = [
     "load",
     "objectives",
     "plots",
+    "suggest",
 ]

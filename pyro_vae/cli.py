@@ -8,6 +8,7 @@ import torch
 
 from pyro_vae import data as datasets
 from pyro_vae import options, output
+from pyro_vae.catalogue import catalogue
 from pyro_vae.describe import describe as describe_model
 from pyro_vae.errors import InputError
 from pyro_vae.families import Family, Normal
@@ -24,6 +25,7 @@ def fit(
     data: str = "digits",
     root: str | None = None,
     binarize: Literal["static", "dynamic"] | None = None,
+    levels: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     data_seed: int = 0,
@@ -46,14 +48,14 @@ def fit(
     """Fit a VAE and write a run folder.
 
     Declared things are given by name, with fields behind a dot: --prior Laplace --prior.scale 2,
-    --encoder MLP --encoder.hidden "[400]", --optimizer.lr 3e-4. Families: Normal, Laplace, StudentT,
-    MultivariateNormal, Bernoulli, Categorical. A field is a number (fixed), learned, per_feature, or left out
-    (computed by the network).
+    --encoder MLP --encoder.hidden "[400]", --optimizer.lr 3e-4. pyro-vae families lists the families. A field is
+    a number (fixed), learned, per_feature, or left out (computed by the network).
 
     Args:
         data: a data set (digits, mnist, fashion_mnist, cifar10), a .npy, .npz or .csv file, or a folder of images.
         root: folder that holds a named data set's files.
         binarize: draw binary pixels once (static) or anew for every batch (dynamic).
+        levels: round pixels in [0, 1] to the whole numbers 0, ..., levels - 1: 256 for pictures of bytes.
         validation: share of rows held out to watch training.
         test: share of rows held out from everything, where there is no official test set.
         data_seed: seed of the split and of static binarisation.
@@ -75,7 +77,9 @@ def fit(
     """
     folder = run or str(Path("runs") / Path(data).stem)
     Run.reserve(folder, overwrite)
-    rows = datasets.load(data, root=root, binarize=binarize, validation=validation, test=test, seed=data_seed)
+    rows = datasets.load(
+        data, root=root, binarize=binarize, levels=levels, validation=validation, test=test, seed=data_seed
+    )
     torch.manual_seed(seed)
     vae = VAE(
         rows.event_shape,
@@ -160,13 +164,32 @@ def describe(run: str) -> None:
     print(describe_model(load(run)))
 
 
-VERBS: dict[str, options.Verb] = {"fit": fit, "sample": sample, "reconstruct": reconstruct, "describe": describe}
+def families(name: str | None = None, markdown: bool = False) -> None:
+    """List the families by kind of data, or explain one: pyro-vae families NAME.
+
+    Args:
+        name: a family to explain; all are listed without it.
+        markdown: write the list as a table for a document.
+    """
+    print(catalogue(name, markdown=markdown))
+
+
+VERBS: dict[str, options.Verb] = {
+    "fit": fit,
+    "sample": sample,
+    "reconstruct": reconstruct,
+    "describe": describe,
+    "families": families,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a wrong input is one sentence and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["families"] and len(words) > 1 and not words[1].startswith("-"):
+        words.insert(1, "--name")  # jsonargparse has no optional argument without a name
     try:
-        options.run(VERBS, sys.argv[1:] if arguments is None else arguments)
+        options.run(VERBS, words)
     except (InputError, FloatingPointError) as error:
         options.fail(error)
     except KeyboardInterrupt:

@@ -2,8 +2,9 @@
 
 jsonargparse makes the parser from typed functions. What it does not do is done here, before it sees the
 arguments: `--prior Laplace` is `pv.Laplace()` and nothing of what `--prior` was before; `--prior.scale 2` sets
-one field of the prior so far, whether from a file, the option before it or the default; a `--config` file is
-read as plain names and values, so none can make Python import what it names.
+one field of the prior so far, whether from a file, the option before it or the default, and
+`--likelihood.family.scale 2` one of the family that the likelihood is made of; a `--config` file is read as plain
+names and values, so none can make Python import what it names.
 """
 
 import functools

@@ -27,7 +27,11 @@ def summary(data: Dataset, history: History, run: str) -> str:
         for split, prefix in (("training", ""), ("validation", "validation_")):
             if f"{prefix}loss" in last:
                 loss, likelihood, kl = (last[prefix + column] for column in ("loss", "log_likelihood", "kl"))
-                lines.append(f"{split:<11} loss {loss:.3f} nats per row = -({name} {likelihood:.3f} - KL {kl:.3f})")
+                bits = last.get(f"{prefix}bits_per_dim")
+                told = "" if bits is None else f" = {bits:.4f} bits per dimension"
+                lines.append(
+                    f"{split:<11} loss {loss:.3f} nats per row = -({name} {likelihood:.3f} - KL {kl:.3f}){told}"
+                )
     if history.caveat:
         lines.append(f"Note: {history.caveat}.")
     lines.append(f"Look at {Path(run) / 'figures'}: training.png, draws.png, reconstructions.png, latent.png")
@@ -90,7 +94,8 @@ def split_of(run: Run, data: str | None, split: str) -> Rows:
     plain = run.spec()
     if data is None and plain.get("data") is None:
         raise InputError(f"{run.path} was fitted to data in memory: name data of that shape with --data.")
-    names = {"root": "root", "binarize": "binarize", "validation": "validation", "test": "test", "data_seed": "seed"}
+    same = ("root", "binarize", "levels", "validation", "test")
+    names = {**dict(zip(same, same, strict=True)), "data_seed": "seed"}
     arguments = {argument: plain[name] for name, argument in names.items() if name in plain}
     rows: Rows | None = getattr(datasets.load(data or plain["data"], **arguments), split)
     if rows is None:

@@ -5,10 +5,12 @@ One word means one thing everywhere: the YAML `prior: Laplace`, the option `--pr
 
     prior: Laplace                                    pv.Laplace()
     prior: {Normal: {loc: 0, scale: 1}}               pv.Normal(0, 1)
+    prior: {Mixture: {family: {Normal: {scale: 1}}}}  pv.Mixture(pv.Normal(scale=1))
 """
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +19,10 @@ from torch import nn
 
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError, unknown
-from pyro_vae.families import FAMILIES
-from pyro_vae.networks import NETWORKS
-from pyro_vae.objectives import OBJECTIVES
-from pyro_vae.training import OPTIMIZERS
+from pyro_vae.families import FAMILIES, Family
+from pyro_vae.networks import NETWORKS, Network
+from pyro_vae.objectives import OBJECTIVES, Objective
+from pyro_vae.training import OPTIMIZERS, Optimizer
 
 TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "family": FAMILIES,
@@ -29,6 +31,14 @@ TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "optimizer": OPTIMIZERS,
 }
 """Every kind of declared thing, and its table."""
+
+BASES: dict[str, type[Declared]] = {
+    "family": Family,
+    "network": Network,
+    "objective": Objective,
+    "optimizer": Optimizer,
+}
+"""The type of every kind, which says where a declaration holds another one."""
 
 KINDS = {
     "prior": "family",
@@ -80,24 +90,31 @@ def from_plain(role: str, plain: Any) -> Any:
 
     >>> from_plain("prior", {"Normal": {"loc": 0, "scale": 1}})
     Normal(loc=0.0, scale=1.0)
+    >>> from_plain("likelihood", {"Truncated": {"family": "Laplace", "high": 1}})
+    Truncated(family=Laplace(loc=None, scale=None), low=0.0, high=1.0)
     """
+    return _declared(role, KINDS[role], plain)
+
+
+def _declared(where: str, kind: str, plain: Any) -> Any:
+    """The same, of a declaration inside another one too; `where` is its path, as in "likelihood.family"."""
     if isinstance(plain, Declared):
         return plain
-    name, fields = _split(role, plain)
-    kind = KINDS[role]
+    name, fields = _split(where, plain)
     if name == "own":
         raise InputError(
-            f"{role} is a part of your own ({fields}), which a file cannot hold: build the model as before and load "
+            f"{where} is a part of your own ({fields}), which a file cannot hold: build the model as before and load "
             "its weights with pv.load(run, vae=model)."
         )
-    table = TABLES[kind]
-    if name not in table:
-        raise unknown(f"{kind} for {role},", name, table)
-    known = [field.name for field in dataclasses.fields(table[name])]  # type: ignore[arg-type]
+    declared = _named(where, kind, name)
     for field in fields:
-        if field not in known:
-            raise unknown(f"field of {name}", field, known)
-    return table[name](**fields)
+        _check_field(where, declared, field)
+    inner = _inner(declared)
+    parts = {
+        field: _declared(f"{where}.{field}", inner[field], value) if field in inner else value
+        for field, value in fields.items()
+    }
+    return declared(**parts)
 
 
 def merge(role: str, plain: Any, path: list[str], value: Any) -> Any:
@@ -106,7 +123,7 @@ def merge(role: str, plain: Any, path: list[str], value: Any) -> Any:
     Args:
         role: what it is for.
         plain: the declaration so far.
-        path: the names after the role, as in ["scale"]; nested declarations take several.
+        path: the names after the role, as in ["scale"], or ["family", "scale"] for a field of a declaration inside.
         value: the new value.
 
     Returns:
@@ -114,12 +131,54 @@ def merge(role: str, plain: Any, path: list[str], value: Any) -> Any:
 
     >>> merge("prior", "Normal", ["scale"], 2)
     {'Normal': {'scale': 2}}
+    >>> merge("likelihood", "Truncated", ["family", "scale"], 2)
+    {'Truncated': {'family': {'Normal': {'scale': 2}}}}
     """
-    name, fields = _split(role, plain)
+    return _merged(role, KINDS[role], plain, path, value)
+
+
+def _merged(where: str, kind: str, plain: Any, path: list[str], value: Any) -> Any:
+    name, fields = _split(where, plain)
     head, *rest = path
     if rest:
-        value = merge(role, fields.get(head), rest, value)
+        declared = _named(where, kind, name)
+        _check_field(where, declared, head)
+        inner = _inner(declared)
+        if head not in inner:
+            raise InputError(
+                f"{where}.{head} of {name} is one value and has no {rest[0]!r} to set: give --{where}.{head} itself."
+            )
+        before = fields[head] if head in fields else to_plain(_default(declared, head))
+        value = _merged(f"{where}.{head}", inner[head], before, rest, value)
     return {name: {**fields, head: value}}
+
+
+def _named(where: str, kind: str, name: str) -> type[Declared]:
+    if name not in TABLES[kind]:
+        raise unknown(f"{kind} for {where},", name, TABLES[kind])
+    return TABLES[kind][name]
+
+
+def _check_field(where: str, declared: type[Declared], field: str) -> None:
+    known = [known.name for known in dataclasses.fields(declared)]  # type: ignore[arg-type]
+    if field not in known:
+        inside = f" in {where}" if "." in where else ""
+        raise unknown(f"field of {declared.__name__}{inside}", field, known)
+
+
+def _inner(declared: type[Declared]) -> dict[str, str]:
+    """The fields that hold a declaration themselves, and the kind of each."""
+    hints = typing.get_type_hints(declared)
+    kinds = {base: kind for kind, base in BASES.items()}
+    return {
+        field.name: kinds[hints[field.name]]
+        for field in dataclasses.fields(declared)  # type: ignore[arg-type]
+        if hints[field.name] in kinds
+    }
+
+
+def _default(declared: type[Declared], name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(declared) if field.name == name)  # type: ignore[arg-type]
 
 
 def dump(plain: Mapping[str, Any]) -> str:
@@ -165,7 +224,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _split(role: str, plain: Any) -> tuple[str, dict[str, Any]]:
+def _split(where: str, plain: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(plain, str):
         return plain, {}
     if isinstance(plain, Mapping) and len(plain) == 1:
@@ -175,5 +234,6 @@ def _split(role: str, plain: Any) -> tuple[str, dict[str, Any]]:
         if fields is None or isinstance(fields, Mapping):
             return str(name), dict(fields or {})
     raise InputError(
-        f"{role} = {plain!r} has to be a name, or one name with its fields: {role}: {{Normal: {{loc: 0}}}}."
+        f"{where} = {plain!r} has to be a name, or one name with its fields: "
+        f"{where.rsplit('.')[-1]}: {{Normal: {{loc: 0}}}}."
     )

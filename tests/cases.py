@@ -108,9 +108,19 @@ class Place:
     def build(self, family: Family, network: Network | nn.Module | None = None) -> Conditional:
         """Build a family there, with the network of the case or another one."""
         if self.context is None:
-            return family.build(Site(self.role, self.event))
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                guide = pv.Normal().build(Site("guide", self.event, (4,), pv.MLP(hidden=())))
+            return family.build(Site(self.role, self.event, guide=guide, data_shape=(4,)))
         network = NETWORKS[self.network].network if network is None else network
         return family.build(Site(self.role, self.event, self.context, network))
+
+    @staticmethod
+    def converted(conditional: Conditional, dtype: torch.dtype) -> Conditional:
+        """That conditional in another floating type, with the guide that it looks at."""
+        if conditional.site.guide is not None:
+            conditional.site.guide.to(dtype)
+        return conditional.to(dtype)
 
     def contexts(self, leading: Shape, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Any:
         """Random contexts with those leading dimensions; None in a prior."""
@@ -129,15 +139,16 @@ def events(family: Family) -> list[Shape]:
 
 
 def places(case: FamilyCase) -> Iterator[Place]:
-    """Every place that a family allows: its roles, by event shapes, by contexts, by networks."""
+    """Every role and event shape that a family allows, with an MLP; and, on the largest event, convolutions."""
     for role in case.roles:
         for event in events(case.family):
-            if role == "prior":
-                yield Place(role, event)
-            for context in {"prior": [], "likelihood": [(2,)], "guide": [(3,), (1, 5, 7)]}[role]:
-                for name in NETWORK_TABLE:
-                    if NETWORKS[name].fits(context, event):
-                        yield Place(role, event, context, name)
+            yield Place(role, event, {"prior": None, "likelihood": (2,), "guide": (3,)}[role])
+        if role != "prior":
+            context = (1, 5, 7) if role == "guide" else (2,)
+            event = events(case.family)[0 if role == "guide" else -1]
+            for name in NETWORK_TABLE:
+                if name != "MLP" and NETWORKS[name].fits(context, event):
+                    yield Place(role, event, context, name)
 
 
 def fits(family: Family, place: Place) -> bool:
@@ -145,9 +156,9 @@ def fits(family: Family, place: Place) -> bool:
     return place.context is None or bool(raw_shapes(family, place.event))
 
 
-def over_families() -> pytest.MarkDecorator:
-    """Run a law over every family, as `name`."""
-    return pytest.mark.parametrize("name", FAMILY_TABLE)
+def over_families(role: str = "") -> pytest.MarkDecorator:
+    """Run a law over every family, or over those that take a role, as `name`."""
+    return pytest.mark.parametrize("name", [name for name in FAMILY_TABLE if not role or role in FAMILIES[name].roles])
 
 
 def over_declarations() -> pytest.MarkDecorator:
@@ -157,13 +168,19 @@ def over_declarations() -> pytest.MarkDecorator:
 
 
 def over_places(*, variants: bool = False, networks: Collection[str] = NETWORK_TABLE) -> pytest.MarkDecorator:
-    """Run a law over every family in every place that it allows, as `name`, `family`, `place`."""
+    """Run a law over every family in every place that it allows, as `name`, `family`, `place`.
+
+    Args:
+        variants: also over the other ways in which the case writes it, on its largest event.
+        networks: only with these.
+    """
     listed = [
         pytest.param(name, family, place, id=f"{family if variants else name}-{place}")
         for name in FAMILY_TABLE
         for place in places(FAMILIES[name])
-        for family in FAMILIES[name].declarations[: None if variants else 1]
+        for i, family in enumerate(FAMILIES[name].declarations[: None if variants else 1])
         if fits(family, place) and place.network in networks
+        if i == 0 or (place.event, place.network) == (events(family)[-1], "MLP")
     ]
     return pytest.mark.parametrize(("name", "family", "place"), listed)
 

@@ -28,12 +28,19 @@ class FamilyCase:
         roles: where it may be used; a guide has to be reparameterised.
         data: rows (N, *event) in its support, float64, from (N, event, generator).
         parameters: random legal values of all its parameters, float64, from (event, generator), for which its
-            second moments exist.
+            second moments exist, if ever they do.
         start: the values that its parameters have after `initialize(x)` where the network says 0, from rows x.
         variants: other ways to write it.
         log_prob: scipy's log density, of one event x and named parameters: a number, or one per element.
         write: the family with given values of all parameters, by name; `dataclasses.replace` for what is no composite.
+        closed: whether its parameters are all that it is: no networks of its own, no guide to look at.
         values: every value one element can take, for a discrete family (a long range where there are infinitely many).
+        start_mean: the mean it has after `initialize(x)` where the network says 0, if that is not the mean of rows x
+            (of labels: their shares).
+        closed_mean: whether its mean has a closed form; without one it is refused.
+        masses: values that have a probability of their own, beside a density.
+        moments: whether it ever has a mean and a variance.
+        small: event shapes small enough to sum over, where these are not a number, or vectors of one and two.
     """
 
     family: Family
@@ -44,7 +51,13 @@ class FamilyCase:
     variants: tuple[Family, ...] = ()
     log_prob: Callable[..., Any] | None = None
     write: Callable[[dict[str, Array]], Family] | None = None
+    closed: bool = True
     values: tuple[float, ...] | None = None
+    start_mean: Callable[[Tensor], Tensor] | None = None
+    closed_mean: bool = True
+    masses: tuple[float, ...] = ()
+    moments: bool = True
+    small: tuple[Shape, ...] = ()
 
     @property
     def declarations(self) -> tuple[Family, ...]:

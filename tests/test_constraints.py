@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import cases
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -133,14 +134,23 @@ def test_bounded_has_a_bijection_and_equal_transforms() -> None:
     first.inv(matrix), second.inv(matrix)  # an inverse is cached, and must not change what is equal
     assert first == second
     assert first != transform(ScaleTril(Bounded(1e-3, 1e6)))
+    assert first != transform(ScaleTril(Bounded(1e-4, 1e6), floor=1e-3))
 
 
 # ---- ScaleTril -----------------------------------------------------------------------------------------------
 
 
+def correlation_of(factor: Tensor) -> Tensor:
+    """The correlation matrix of a covariance's Cholesky factor."""
+    rows = factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)
+    return rows @ rows.mT
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_every_covariance_is_reached(size: int) -> None:
+def test_every_covariance_within_the_bounds_is_reached(size: int) -> None:
     factor = spd_factors(20, size)
+    factor = factor[torch.linalg.eigvalsh(correlation_of(factor))[:, 0] > 2e-4]
+    assert len(factor) > 10
     assert bool(scale_tril.check(factor).all())
     raw = transform(scale_tril).inv(factor)
     assert torch.equal(raw, raw.tril()), "the inverse has to use one entry for each free number"
@@ -153,25 +163,38 @@ def test_raw_matrices_invert(size: int) -> None:
     torch.testing.assert_close(transform(scale_tril).inv(transform(scale_tril)(raw)), raw, rtol=0, atol=1e-9)
 
 
-def test_scale_tril_has_the_standard_deviations_on_its_diagonal() -> None:
-    raw = torch.randn(7, 4, 4, generator=cases.seeded(), dtype=torch.float64)
-    factor = transform(scale_tril)(raw)
-    deviations = (factor @ factor.mT).diagonal(dim1=-2, dim2=-1).sqrt()
-    torch.testing.assert_close(deviations, transform(positive)(raw.diagonal(dim1=-2, dim2=-1)), rtol=1e-12, atol=0)
+def test_scale_tril_is_the_documented_covariance() -> None:
+    raw = 2 * torch.randn(7, 4, 4, generator=cases.seeded(), dtype=torch.float64)
+    factor, rows = transform(scale_tril)(raw), (raw.tril(-1) + torch.eye(4)).numpy()
     assert torch.equal(factor, factor.tril())
+    deviations = transform(positive)(raw.diagonal(dim1=-2, dim2=-1)).numpy()
+    rows = rows / (rows**2).sum(-1, keepdims=True) ** 0.5
+    correlation = (1 - 1e-4) * rows @ rows.swapaxes(-1, -2) + 1e-4 * np.eye(4)
+    expected = torch.as_tensor(deviations[:, :, None] * correlation * deviations[:, None])
+    torch.testing.assert_close(factor @ factor.mT, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("size", [-1e3, 1e3])
-def test_scale_tril_stays_within_its_bounds(size: float, dtype: torch.dtype) -> None:
-    raw = torch.full((3, 3), size, dtype=dtype, requires_grad=True)
-    factor = transform(scale_tril)(raw)
-    norms = torch.linalg.vector_norm(factor, dim=-1)
-    bound = scale_tril.scale.upper_bound if size > 0 else scale_tril.scale.lower_bound
-    torch.testing.assert_close(norms, torch.full_like(norms, bound), rtol=1e-6, atol=0)
-    assert bool((factor.diagonal() > 0).all())
-    (slope,) = torch.autograd.grad(factor.diagonal().log().sum(), raw)
-    assert bool(torch.isfinite(slope).all())
+@pytest.mark.parametrize("size", [3, 16, 32])
+def test_scale_tril_stays_within_its_bounds(size: int, dtype: torch.dtype) -> None:
+    """At outputs of 50 and beyond, in any mixture of signs, density, draws and gradients stay numbers."""
+    signs = torch.randint(-1, 2, (12, size, size), generator=cases.seeded())
+    for extreme in (50.0, 1e3):
+        raw = torch.cat([signs, *(torch.full((1, size, size), sign) for sign in (-1, 1))]).to(dtype) * extreme
+        factor = transform(scale_tril)(raw.requires_grad_())
+        rounding = 1e3 * size * torch.finfo(dtype).eps
+        norms = torch.linalg.vector_norm(factor, dim=-1)
+        assert bool((norms > 1e-4 * (1 - rounding)).all() & (norms < 1e6 * (1 + rounding)).all())
+        share = factor.diagonal(dim1=-2, dim2=-1) / norms
+        assert bool((share > 0.01 * (1 - rounding) ** 0.5 - rounding).all() & (share < 1 + rounding).all())
+        assert bool((torch.linalg.eigvalsh(correlation_of(factor))[:, 0] > 1e-4 - rounding * 1e-3).all())
+        loc = 50 * torch.randn(size, generator=cases.seeded()).sign().to(dtype)
+        normal = dist.MultivariateNormal(loc, scale_tril=factor, validate_args=False)
+        for x in (torch.zeros(size, dtype=dtype), normal.sample()):
+            density = normal.log_prob(x)
+            assert bool(torch.isfinite(density).all())
+            (slope,) = torch.autograd.grad(density.sum(), raw, retain_graph=True)
+            assert bool(torch.isfinite(slope).all())
 
 
 def test_scale_tril_at_zero_is_the_identity() -> None:
@@ -179,8 +202,39 @@ def test_scale_tril_at_zero_is_the_identity() -> None:
     torch.testing.assert_close(transform(scale_tril)(raw), torch.eye(3).double().expand(2, 3, 3), rtol=1e-12, atol=0)
 
 
+def test_scale_tril_starts_at_a_diagonal() -> None:
+    diagonal = torch.diag(torch.tensor([0.5, 2.0, 30.0], dtype=torch.float64))
+    raw = transform(scale_tril).inv(diagonal)
+    assert torch.equal(raw, raw.diagonal().diag())
+    torch.testing.assert_close(transform(scale_tril)(raw), diagonal, rtol=1e-12, atol=0)
+
+
+def test_collinear_data_have_a_bounded_likelihood() -> None:
+    """Of two elements that are one, the likelihood has a maximum: that at a correlation of 1 - floor."""
+    x = torch.randn(200, 1, generator=cases.seeded(), dtype=torch.float64).expand(200, 2)
+    variance = x[:, 0].square().mean() / (2 - 1e-4)
+    highest = -math.log(2 * math.pi) - variance.log() - math.log(1e-4 * (2 - 1e-4)) / 2 - 1
+    raw = 3 * torch.randn(5000, 2, 2, generator=cases.seeded(), dtype=torch.float64).tril()
+    raw[:, 1, 0] *= torch.logspace(-1, 3, 5000, dtype=torch.float64)
+    raw[0] = torch.diag(transform(positive).inv(variance.sqrt()).expand(2))
+    raw[0, 1, 0] = 1e6
+    normal = dist.MultivariateNormal(torch.zeros(2).double(), scale_tril=transform(scale_tril)(raw))
+    reached = normal.log_prob(x[:, None]).mean(0)
+    torch.testing.assert_close(reached[0], highest, rtol=0, atol=1e-6)
+    assert reached.argmax() == 0
+
+
 @pytest.mark.parametrize(
-    "matrix", [[[1, 0.5], [0.5, 1]], [[1, 0], [0, 1e7]], [[1, 0], [0, -1]], [[1, 0], [0, 1e-5]]], ids=str
+    "matrix",
+    [
+        [[1, 0.5], [0.5, 1]],
+        [[1, 0], [0, 1e7]],
+        [[1, 0], [0, -1]],
+        [[1, 0], [0, 1e-5]],
+        [[1, 0], [1, 0.005]],
+        [[0, 0], [0, 0]],
+    ],
+    ids=str,
 )
 def test_scale_tril_refuses(matrix: list[list[float]]) -> None:
     assert not bool(scale_tril.check(torch.tensor(matrix, dtype=torch.float64)))

@@ -218,8 +218,8 @@ def test_dynamic_binarisation_is_left_to_every_batch_of_every_split() -> None:
 def test_a_split_records_the_arguments_as_written(numbered: str) -> None:
     dataset = load(numbered, root="~/x", validation=0, seed=5)
     assert dataset.train.source == {
-        **{"data": numbered, "root": "~/x", "binarize": None, "validation": 0.0, "test": 0.1, "data_seed": 5},
-        "split": "train",
+        **{"data": numbered, "root": "~/x", "binarize": None, "levels": None, "validation": 0.0, "test": 0.1},
+        **{"data_seed": 5, "split": "train"},
     }
     assert dataset.test.source["split"] == "test"
     assert dataset.validation is None

@@ -12,6 +12,7 @@ import pyro_vae as pv
 from pyro_vae import options, spec
 from pyro_vae.cli import fit
 from pyro_vae.declared import Declared
+from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES
 from pyro_vae.networks import NETWORKS
 from pyro_vae.objectives import OBJECTIVES
@@ -69,13 +70,71 @@ def test_python_yaml_and_command_line_are_equal(role: str, thing: Declared, tmp_
     assert parsed(f"--{role}", written(spec.to_plain(thing)))[role] == thing
 
 
+def word_by_word(option: str, thing: Declared) -> list[str]:
+    """A declaration as options: its name, and one for each field that differs, those of the parts inside included."""
+    words = [option, type(thing).__name__]
+    for field in dataclasses.fields(thing):  # type: ignore[arg-type]
+        value = getattr(thing, field.name)
+        if value != field.default:
+            inner = isinstance(value, Declared)
+            name = f"{option}.{field.name}"
+            words += word_by_word(name, value) if inner else [name, written(spec.to_plain(value))]
+    return words
+
+
 @pytest.mark.parametrize(("role", "thing"), DECLARED)
 def test_field_by_field_on_the_command_line(role: str, thing: Declared) -> None:
-    changed = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if getattr(thing, f.name) != f.default}
-    words = [f"--{role}", type(thing).__name__]
-    for name, value in changed.items():
-        words += [f"--{role}.{name}", written(spec.to_plain(value))]
-    assert parsed(*words)[role] == thing
+    assert parsed(*word_by_word(f"--{role}", thing))[role] == thing
+
+
+NESTED = pv.Truncated(pv.Laplace(scale="learned"), low=None, high=1)
+
+
+def test_a_declaration_inside_another_one(tmp_path: Any) -> None:
+    plain = {"Mixture": {"family": {"Truncated": {"family": {"Normal": {"scale": 1}}, "high": 2}}, "components": 3}}
+    deep = pv.Mixture(pv.Truncated(pv.Normal(scale=1), high=2), components=3)
+    assert spec.from_plain("prior", plain) == deep
+    assert spec.from_plain("prior", spec.to_plain(deep)) == deep
+    words = ["--prior", "Mixture", "--prior.components=3", "--prior.family", "Truncated", "--prior.family.high", "2"]
+    assert parsed(*words, "--prior.family.family.scale", "1")["prior"] == deep
+    file = tmp_path / "config.yaml"
+    file.write_text(spec.dump({"prior": plain, "likelihood": spec.to_plain(NESTED)}))
+    assert parsed("--config", str(file))["prior"] == deep
+    # a field of what stands inside: by default, in the file, named before; a new name keeps nothing of the old one
+    assert parsed("--prior", "Truncated", "--prior.family.scale", "2")["prior"] == pv.Truncated(pv.Normal(scale=2))
+    changed = parsed("--config", str(file), "--likelihood.family.loc", "0")["likelihood"]
+    assert changed == dataclasses.replace(NESTED, family=pv.Laplace(0, "learned"))
+    renamed = parsed("--config", str(file), "--likelihood.family", "Normal", "--likelihood.high", "3")["likelihood"]
+    assert renamed == pv.Truncated(pv.Normal(), None, 3)
+    assert parsed("--config", str(file), "--likelihood", "Truncated")["likelihood"] == pv.Truncated()
+    inflated = parsed(
+        *("--likelihood", "ZeroInflated", "--likelihood.family", "NegativeBinomial"),
+        *("--likelihood.family.dispersion", "learned"),
+    )
+    assert inflated["likelihood"] == pv.ZeroInflated(pv.NegativeBinomial(dispersion="learned"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--likelihood.family", "Norml"], r"unknown family for likelihood.family, 'Norml': did you mean 'Normal'"),
+        (["--likelihood.family", "[1]"], r"^likelihood.family = \[1\] has to be a name, .*: family: {Normal"),
+        (["--likelihood.family", "{own: f}"], r"^likelihood.family is a part of your own \(f\)"),
+        (
+            ["--likelihood.family.scal", "1"],
+            r"unknown field of Normal in likelihood.family 'scal': did you mean 'scale'",
+        ),
+        (["--likelihood.famly.scale", "1"], r"unknown field of Truncated 'famly': did you mean 'family'"),
+        (["--likelihood.low.scale", "1"], r"^likelihood.low of Truncated is one value and has no 'scale' to set"),
+        (["--likelihood.family.family.scale", "1"], r"unknown field of Normal in likelihood.family 'family'"),
+        (["--likelihood.family", "MLP"], r"unknown family for likelihood.family, 'MLP'"),
+        (["--likelihood.family.scale", "-1"], r"Normal.scale = -1.0 is outside of its range"),
+        (["--likelihood.family", "Bernoulli"], r"Truncated.family = Bernoulli.* Normal, Laplace, Logistic, Cauchy"),
+    ],
+)
+def test_an_error_inside_names_its_path(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parsed("--likelihood", "Truncated", *words)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

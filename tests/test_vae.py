@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FAMILIES, Emitter, same, seeded
+from cases import Emitter, same
 from oracles import PPCA, linear
 from pyro import poutine
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.families import FAMILIES as FAMILY_TABLE
 from pyro_vae.families import Family
-from pyro_vae.families.constraints import same_support
 
 SMALL = pv.MLP(hidden=(6,), activation="tanh")
 EVENTS = [(), (3,), (1, 5, 7)]
@@ -346,114 +344,3 @@ def test_tensors_that_the_model_does_not_take_are_refused(use: str) -> None:
 def test_no_rows_cannot_be_sampled(n: int) -> None:
     with pytest.raises(pv.InputError, match="at least 1 row"):
         small().sample(n)
-
-
-# Swapping a word: every pair that makes sense trains
-
-FIT = {"epochs": 3, "batch_size": 50, "optimizer": pv.Adam(2e-2), "progress": False}
-
-
-def rows_for(name: str, event: tuple[int, ...] = (3,)) -> Tensor:
-    """Rows in a family's support whose elements all rise and fall together, so that there is something to learn."""
-    return FAMILIES[name].data(100, event, seeded()).sort(0).values[torch.randperm(100, generator=seeded())]
-
-
-def trains(vae: pv.VAE, x: Tensor) -> None:
-    before = copy.deepcopy(vae.state_dict())
-    history = pv.fit(vae, x, **FIT)
-    assert history["loss"][-1] < history["loss"][0] - 0.01
-    for name, weight in vae.named_parameters():
-        assert weight.isfinite().all()
-        assert not torch.equal(weight, before[name]), f"{name} did not move"
-
-
-def supports(role: str) -> dict[str, Any]:
-    """The families that can take a role over latents, and their supports."""
-    names = [name for name in FAMILY_TABLE if role in FAMILIES[name].roles]
-    return {name: small(likelihood=FAMILIES[name].family).decoder.support for name in names}
-
-
-GUIDES = supports("guide")
-PRIORS = {p: s for p, s in supports("prior").items() if any(same_support(s, g) for g in GUIDES.values())}
-LIKELIHOODS = [name for name in FAMILY_TABLE if "likelihood" in FAMILIES[name].roles]
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("prior", PRIORS)
-def test_every_prior_trains_with_every_likelihood(prior: str, likelihood: str) -> None:
-    guide = next(name for name, support in GUIDES.items() if same_support(support, PRIORS[prior]))
-    chosen = {"prior": prior, "likelihood": likelihood, "guide": guide}
-    trains(small(**{role: FAMILIES[name].family for role, name in chosen.items()}), rows_for(likelihood))
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-@pytest.mark.parametrize("prior", PRIORS)
-def test_every_guide_trains_with_every_prior_of_its_support(prior: str, guide: str) -> None:
-    chosen = {"prior": FAMILIES[prior].family, "guide": FAMILIES[guide].family}
-    if not same_support(PRIORS[prior], GUIDES[guide]):
-        with pytest.raises(pv.InputError, match="Take a pair over the same set"):
-            small(**chosen)
-        return
-    trains(small(**chosen), rows_for("Normal"))
-
-
-def test_every_family_has_a_role_in_these_pairs() -> None:
-    assert {*PRIORS, *GUIDES, *LIKELIHOODS} == set(FAMILY_TABLE)
-    assert len(GUIDES) >= 4
-
-
-@pytest.mark.parametrize("name", ["Normal", "Bernoulli", "Categorical"])
-def test_images_train_through_convolutions(name: str) -> None:
-    conv = pv.Conv(channels=(4,), hidden=8)
-    trains(small((1, 5, 7), likelihood=FAMILIES[name].family, encoder=conv), rows_for(name, (1, 5, 7)))
-
-
-class OwnEncoder(nn.Module):
-    """A user's network with two outputs, as a tuple."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU())
-        self.loc, self.scale = nn.Linear(8, 2), nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.body(x)
-        return self.loc(h), self.scale(h)
-
-
-class OwnDecoder(nn.Module):
-    """A user's network whose outputs are named."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loc, self.scale = nn.Linear(2, 3), nn.Linear(2, 3)
-
-    def forward(self, z: Tensor) -> dict[str, Tensor]:
-        return {"scale": self.scale(z), "loc": self.loc(z), "unused": z}
-
-
-@pytest.mark.parametrize(
-    ("encoder", "decoder", "likelihood"),
-    [
-        (OwnEncoder, OwnDecoder, pv.Normal()),
-        (OwnEncoder, lambda: nn.Linear(2, 3), pv.Normal(scale="learned")),
-        (lambda: SMALL, OwnDecoder, pv.Laplace()),
-    ],
-    ids=["tuple and dict", "tuple and tensor", "declared and dict"],
-)
-def test_networks_of_ones_own_train(encoder: Callable, decoder: Callable, likelihood: Family) -> None:
-    trains(small(encoder=encoder(), decoder=decoder(), likelihood=likelihood), rows_for("Normal"))
-
-
-# Precision
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_model_in_double_precision_is_so_throughout(likelihood: str) -> None:
-    vae, x = small(likelihood=FAMILIES[likelihood].family).double(), rows_for(likelihood).float()
-    history = pv.fit(vae, x, validation=x, **FIT)
-    assert history["loss"][-1] < history["loss"][0]
-    tensors = [w for w in vae.state_dict().values() if w.is_floating_point()]
-    draws = [draw for draw in (vae.sample(2), vae.reconstruct(x.double())) if draw.is_floating_point()]  # or labels
-    outputs = [vae.guide(x.double()), vae.decode(vae.prior().sample((2,))).log_prob(vae.sample(2))]
-    assert {tensor.dtype for tensor in [*tensors, *draws, *outputs]} == {torch.float64}

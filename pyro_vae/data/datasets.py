@@ -41,7 +41,8 @@ class Dataset:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         sizes = ", ".join(f"{split}={0 if rows is None else len(rows)}" for split, rows in splits.items())
         binarize = self.train.source.get("binarize", "dynamic" if self.train.dynamic else None)
-        return f"Dataset({self.name!r}, event_shape={self.event_shape}, {sizes}, binarize={binarize!r})"
+        levels = f", levels={self.train.source['levels']}" if self.train.source.get("levels") else ""
+        return f"Dataset({self.name!r}, event_shape={self.event_shape}, {sizes}, binarize={binarize!r}{levels})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -54,6 +55,7 @@ def load(
     *,
     root: str | Path | None = None,
     binarize: Literal["static", "dynamic"] | None = None,
+    levels: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -72,6 +74,9 @@ def load(
         binarize: for x in [0, 1]: "static" draws each binary x ~ Bernoulli(x) once, fixed by `seed` whatever
             the split; "dynamic" draws anew for every batch; None leaves x as it is. Likelihoods under the
             three are not comparable.
+        levels: for x in [0, 1]: round it to the whole numbers 0, ..., levels - 1, the labels of `Categorical`,
+            `OrderedLogistic` and `DiscretizedLogistic`; None leaves x as it is. Pictures of bytes have 256, the
+            digits 17.
         validation: the fraction of the rows to validate on, in [0, 1); 0 for none.
         test: the fraction of the rows to test on, in [0, 1); 0 for none.
         seed: of the split and of the static draw.
@@ -81,12 +86,14 @@ def load(
 
     Raises:
         InputError: for an unknown name, a missing or unreadable file, fractions that leave no row to train
-            on, and values outside [0, 1] to binarise.
+            on, and values outside [0, 1] to binarise or to round to levels.
 
     >>> load("digits", binarize="dynamic").train
     Rows(N=1437, x=(1, 8, 8) float32, labels, dynamic)
+    >>> load("digits", levels=17).train.x.max()
+    tensor(16.)
     """
-    _check(data, binarize, {"validation": validation, "test": test}, seed)
+    _check(data, binarize, levels, {"validation": validation, "test": test}, seed)
     rows, official_test = _read(data, root)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
@@ -94,6 +101,10 @@ def load(
         with files.naming(Path(data)):
             rows = _binarize(rows, binarize, generator)
             official_test = official_test and _binarize(official_test, binarize, generator)
+    if levels is not None:
+        with files.naming(Path(data)):
+            rows = _rounded(rows, levels)
+            official_test = official_test and _rounded(official_test, levels)
     splits = _split(rows, order, validation, test=0.0 if official_test else test)
     if official_test:
         splits["test"] = official_test
@@ -101,6 +112,7 @@ def load(
         "data": str(data),
         "root": None if root is None else str(root),
         "binarize": binarize,
+        "levels": levels,
         "validation": float(validation),
         "test": float(test),
         "data_seed": seed,
@@ -109,7 +121,7 @@ def load(
     return Dataset(Path(data).name, recorded["train"], recorded.get("validation"), recorded.get("test"))
 
 
-def _check(data: object, binarize: object, fractions: Mapping[str, float], seed: object) -> None:
+def _check(data: object, binarize: object, levels: object, fractions: Mapping[str, float], seed: object) -> None:
     """Refuse wrong arguments before anything is read."""
     if not isinstance(data, str | Path):
         raise InputError(
@@ -118,6 +130,12 @@ def _check(data: object, binarize: object, fractions: Mapping[str, float], seed:
         )
     if binarize is not None and binarize not in BINARIZE:
         raise unknown("binarisation", binarize, BINARIZE)
+    if levels is not None and (not isinstance(levels, int) or isinstance(levels, bool) or levels < 2):
+        raise InputError(f"levels={levels!r} is a whole number, 2 or more: say levels=256 for pictures of bytes.")
+    if levels is not None and binarize is not None:
+        raise InputError(
+            f"binarize={binarize!r} makes x 0 or 1, and levels={levels} makes it 0 to {levels - 1}: give one of them."
+        )
     for name, fraction in fractions.items():
         if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
             raise InputError(f"{name}={fraction!r} is a fraction of the rows, in [0, 1): say {name}=0.1.")
@@ -151,6 +169,18 @@ def _binarize(rows: Rows, binarize: str, generator: torch.Generator) -> Rows:
     require_probabilities(x)
     x = torch.bernoulli(x, generator=generator) if binarize == "static" else x
     return Rows({**rows.tensors, "x": x}, rows.labels, dynamic=binarize == "dynamic")
+
+
+def _rounded(rows: Rows, levels: int) -> Rows:
+    """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type."""
+    x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
+    low, high = (float(value) for value in torch.aminmax(x))
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"levels={levels} rounds x in [0, 1] to whole numbers, and this one goes from {low:g} to {high:g}: scale "
+            "it, (x - x.min()) / (x.max() - x.min()), or leave levels out where it holds whole numbers already."
+        )
+    return replace(rows, tensors={**rows.tensors, "x": (x * (levels - 1)).round()})
 
 
 def _split(rows: Rows, order: Tensor, validation: float, test: float) -> dict[str, Rows]:

@@ -123,19 +123,22 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
     inside = element.check(x)
     if not bool(inside.all()):
         where, value, count = _first(x, ~inside)
+        total = f"{inside.numel()} vectors" if element.event_dim else f"{x.numel()} values"
         remedy = family.remedy or "take a family whose support holds it, such as Normal(scale='learned')"
         raise InputError(
-            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {x.numel()} values do): "
-            f"{remedy}."
+            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {total} do): {remedy}."
         )
 
 
-def _first(x: Tensor, wrong: Tensor) -> tuple[str, float, int]:
+def _first(x: Tensor, wrong: Tensor) -> tuple[str, str, int]:
+    """Where the first wrong number or vector is, what it is, and how many there are."""
     flat = wrong.reshape(-1)
     position = int(flat.to(torch.uint8).argmax())
     index = torch.unravel_index(torch.tensor(position), wrong.shape)
     value = x[tuple(int(i) for i in index)]
-    return _join(tuple(int(i) for i in index)), round(float(value.flatten()[0]), 6), int(flat.sum())
+    numbers = [str(round(float(number), 6)) for number in value.flatten()[:6]]
+    text = f"[{', '.join(numbers)}{', ...' if value.numel() > 6 else ''}]" if value.ndim else numbers[0]
+    return _join(tuple(int(i) for i in index)), text, int(flat.sum())
 
 
 def _join(numbers: tuple[int, ...]) -> str:

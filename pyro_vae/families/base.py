@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
@@ -99,7 +99,11 @@ class Family(Declared, ABC):
         return ""
 
     def bind(self, site: Site) -> Bound:
-        """Resolve the parameters in a place: their shapes, sources and starting values."""
+        """Resolve the parameters in a place, and say what distribution their values make."""
+        return Bound(self.own_slots(site), partial(self.distribution, validate_args=False))
+
+    def own_slots(self, site: Site) -> dict[str, Slot]:
+        """The parameters that are fields, in a place: their shapes, sources and starting values."""
         slots = {}
         for name, parameter in self.parameters.items():
             slots[name] = Slot(
@@ -110,7 +114,7 @@ class Family(Declared, ABC):
                 sized=parameter.sized,
                 broadcasts=self.event_ranks is None and parameter.shape is per_element,
             )
-        return Bound(slots, partial(self.distribution, validate_args=False))
+        return slots
 
     def build(self, site: Site) -> Conditional:
         """Make the module that maps a context to this family's distribution.
@@ -167,7 +171,16 @@ class Composite(Family, ABC):
         return self.family.caveat
 
     def slots_of(self, bound: Bound, **changes: Any) -> dict[str, Slot]:
-        """The slots of the part, changed; a parameter of the same name as one of its own is refused."""
+        """The slots of the part, changed.
+
+        Raises:
+            InputError: the part has a parameter of the same name as one of its own, or weights of its own.
+        """
+        if isinstance(bound.distribution, nn.Module):
+            raise InputError(
+                f"{self.family!r} has networks of its own, so {type(self).__name__} cannot be made of it: take a family "
+                "of parameters, such as pv.MultivariateNormal()."
+            )
         if both := [name for name in bound.slots if name in self.parameters]:
             raise InputError(
                 f"{type(self).__name__} and {self.family!r} both have a parameter {both[0]!r}: one of the kind inside "

@@ -31,8 +31,8 @@ class Bernoulli(Family):
     $$ p(x) = \prod_j \sigma(l_j)^{x_j}\,(1 - \sigma(l_j))^{1 - x_j}, \qquad x_j \in \{0, 1\} $$
 
     Grey values between 0 and 1 are refused, for under them the formula does not integrate to one and its
-    "likelihood" compares with nothing. `grey=True` computes it all the same, as much published code does,
-    and every report then says so.
+    "likelihood" compares with nothing; `ContinuousBernoulli` is their density. `grey=True` computes it all the same, as
+    much published code does, and every report then says so.
 
     References:
         Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational
@@ -50,9 +50,9 @@ class Bernoulli(Family):
     grey: bool = False
     parameters = {"logits": Parameter(constraints.real, start=_log_odds)}
     remedy: ClassVar = (
-        "binarise the data (pv.data.load(..., binarize='dynamic'), on the command line --binarize dynamic), take "
-        "a family for real values such as Normal(scale='learned'), or accept a cross-entropy that is no density: "
-        "Bernoulli(grey=True)"
+        "take their density, ContinuousBernoulli(), binarise the data (pv.data.load(..., binarize='dynamic'), on the "
+        "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
+        "cross-entropy that is no density: Bernoulli(grey=True)"
     )
 
     @property

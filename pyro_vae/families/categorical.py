@@ -1,15 +1,19 @@
 """Families of labels."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
 
 from pyro_vae.declared import option
 from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source
+
+GREY_LEVELS = 16
+"""From so many levels on, 4 bits, elements are taken for pixels, and told in bits per dimension too."""
 
 
 def _one_per_class(event: tuple[int, ...], family: "Categorical") -> tuple[int, ...]:
@@ -49,3 +53,117 @@ class Categorical(Family):
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
         """Build Pyro's distribution, whose first argument is `probs`."""
         return dist.Categorical(logits=logits, validate_args=validate_args)
+
+    @property
+    def pixels(self) -> bool:  # type: ignore[override]
+        """Whether there are as many classes as a pixel has levels."""
+        return self.classes >= GREY_LEVELS
+
+
+class StableOrderedLogistic(dist.OrderedLogistic):
+    """The ordered logistic whose masses keep their digits, and their gradients, however far the predictor is."""
+
+    def __init__(self, predictor: Tensor, cutpoints: Tensor, validate_args: bool | None = None) -> None:
+        edges = cutpoints - predictor.unsqueeze(-1)
+        self.predictor, self.cutpoints = predictor.expand(edges.shape[:-1]), cutpoints.expand(edges.shape)
+        below, above = pad(logsigmoid(edges), (0, 1)), pad(logsigmoid(-edges), (1, 0))
+        gaps = cutpoints.diff().clamp(min=torch.finfo(cutpoints.dtype).eps)
+        logits = below + above + pad(log_one_minus_exp(-gaps), (1, 1))
+        dist.Categorical.__init__(self, logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableOrderedLogistic":
+        """Expand as Pyro does, which refuses subclasses with a constructor of their own."""
+        expanded: StableOrderedLogistic = super().expand(batch_shape, _instance or self.__new__(type(self)))
+        return expanded
+
+
+def log_one_minus_exp(x: Tensor) -> Tensor:
+    r"""$\log(1 - e^x)$ for x < 0; with it, $\sigma(b) - \sigma(a) = \sigma(b)\,\sigma(-a)\,(1 - e^{a - b})$ exactly."""
+    return torch.log(-torch.expm1(x))
+
+
+def _cutpoints(event: tuple[int, ...], family: "OrderedLogistic") -> tuple[int, ...]:
+    return (*event, family.levels - 1)
+
+
+def _log_odds_below(x: Tensor, family: "OrderedLogistic") -> Tensor:
+    counts = torch.stack([(x <= level).sum(0) for level in range(family.levels - 1)], dim=-1)
+    half = 0.5 * torch.arange(1, family.levels, dtype=x.dtype, device=x.device)
+    return torch.logit((counts + half) / (x.shape[0] + 0.5 * family.levels))
+
+
+@dataclass(frozen=True)
+class OrderedLogistic(Family):
+    r"""Independent elements, each one of K ordered levels 0, ..., K-1: grades, Likert scales, grey values.
+
+    $$ p(x_j \le k) = \sigma(c_{j,k+1} - m_j), \qquad k = 0, \dots, K-2 $$
+
+    One number per element says where on the scale it lies, and the cutpoints, what answers that means. These are
+    mostly properties of the element and not of the row: `OrderedLogistic(K, cutpoints="per_feature")` is the model of
+    item response theory, and costs one network output per element instead of K.
+
+    References:
+        McCullagh, Regression Models for Ordinal Data, 1980.
+
+    Args:
+        levels: the number of levels K, at least 2.
+        predictor: the location m on the scale of log odds, of the event's shape; 0 before training.
+        cutpoints: the log odds c of each level or one below it at m = 0, of the event's shape and K-1: ascending, in
+            [-20, 20], at least 1e-4 apart.
+
+    >>> OrderedLogistic(levels=5, cutpoints="per_feature")
+    OrderedLogistic(levels=5, predictor=None, cutpoints='per_feature')
+    """
+
+    levels: int = option(2, low=2, high=2**16)
+    predictor: Source = None
+    cutpoints: Source = None
+    parameters = {
+        "predictor": Parameter(constraints.real),
+        "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, start=_log_odds_below, one_value=False),
+    }
+    distribution = StableOrderedLogistic
+    remedy: ClassVar = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
+
+    @property
+    def pixels(self) -> bool:  # type: ignore[override]
+        """Whether there are as many levels as a pixel has."""
+        return self.levels >= GREY_LEVELS
+
+
+def _log_shares_of_one(x: Tensor, family: "OneHot") -> Tensor:
+    return torch.log((x.sum(0) + 0.5) / (x.shape[0] + 0.5 * x.shape[-1]))
+
+
+@dataclass(frozen=True)
+class OneHot(Family):
+    r"""Vectors along the last dimension, each with a single one among zeros: labels as indicators.
+
+    $$ p(x) = \prod_j \frac{\exp \sum_k l_{jk} x_{jk}}{\sum_k \exp l_{jk}}, \qquad
+       x_{jk} \in \{0, 1\}, \quad \sum_k x_{jk} = 1 $$
+
+    It is `Categorical` in another coding: an encoder sees labels without an order, as it should. A sequence of N
+    letters is an event (N, K).
+
+    References:
+        Agresti, Categorical Data Analysis, 2013.
+
+    Args:
+        logits: the log weights l, of the event's shape.
+
+    >>> OneHot()
+    OneHot(logits=None)
+    """
+
+    logits: Source = None
+    parameters = {"logits": Parameter(constraints.real, start=_log_shares_of_one, one_value=False)}
+    event_ranks: ClassVar = (1, 2, 3, 4)
+    remedy: ClassVar = (
+        "code labels as torch.nn.functional.one_hot(labels, K), along the last dimension, or give the labels "
+        "themselves to Categorical(classes=K)"
+    )
+
+    @staticmethod
+    def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
+        """Build Pyro's distribution, whose first argument is `probs`."""
+        return dist.OneHotCategorical(logits=logits, validate_args=validate_args)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
-from torch.distributions.transforms import Transform
-from torch.nn.functional import logsigmoid
+from torch.distributions.transforms import Transform, identity_transform
+from torch.nn.functional import logsigmoid, pad
 
 real = constraints.real
 
@@ -45,12 +45,45 @@ class Bounded(constraints.interval):
         return f"[{self.lower_bound:g}, {self.upper_bound:g}]"
 
 
-class ScaleTril(constraints.Constraint):
-    r"""The Cholesky factor of a covariance whose standard deviations are `Bounded`.
+class Whole(constraints.Constraint):
+    """A whole number between two: a parameter of this kind is never trained, so its raw form is itself.
 
-    A raw matrix $R$ gives $L = \mathrm{diag}(s)\,C$ with $s_i = s(R_{ii})$ the marginal standard deviations
-    and $C$ the rows of $I + \mathrm{tril}(R, -1)$ scaled to length one, so that $C C^\top$ is the correlation
-    matrix. Every positive definite covariance within the bounds has exactly one $R$.
+    >>> Whole(1, 8).check(torch.tensor([0.0, 1.0, 1.5, 9.0]))
+    tensor([False,  True, False, False])
+    """
+
+    is_discrete = True
+
+    def __init__(self, lower_bound: int, upper_bound: int) -> None:
+        self.lower_bound, self.upper_bound = lower_bound, upper_bound
+
+    def __repr__(self) -> str:
+        """Name it in the words of a message."""
+        return f"the whole numbers in [{self.lower_bound}, {self.upper_bound}]"
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each value is whole and within the bounds."""
+        return (value % 1 == 0) & (self.lower_bound <= value) & (value <= self.upper_bound)
+
+
+class ScaleTril(constraints.Constraint):
+    r"""The Cholesky factor of a covariance with bounded standard deviations, no direction of which is nearly flat.
+
+    A raw matrix $R$ gives $\Sigma = L L^\top = \mathrm{diag}(s)\,\big((1 - \epsilon)\,C C^\top + \epsilon I\big)\,
+    \mathrm{diag}(s)$ with $s_i = s(R_{ii})$ the standard deviations, which are `Bounded`, and $C$ the rows of
+    $I + \mathrm{tril}(R, -1)$ scaled to length one. Every covariance with such standard deviations, whose correlation
+    matrix has its eigenvalues over $\epsilon$, has exactly one lower-triangular $R$.
+
+    Without that floor collinear data make a likelihood infinite, and a triangular system of 16 elements overflows.
+    With it a standard deviation given all other elements, and so each $L_{ii}$, is at least
+    $\sqrt\epsilon\,s_i$, correlations are below $1 - \epsilon$, and distances grow by no more than $1/\epsilon$.
+
+    Args:
+        scale: the bounds of the standard deviations.
+        floor: the smallest eigenvalue $\epsilon$ of the correlation matrix; float32 carries 1e-4 for any size.
+
+    References:
+        Ledoit and Wolf, Honey, I Shrunk the Sample Covariance Matrix, 2004 (shrinkage to the diagonal).
 
     >>> tril = transform_to(ScaleTril(Bounded(1e-4, 1e6)))
     >>> tril(torch.zeros(2, 2))
@@ -60,17 +93,53 @@ class ScaleTril(constraints.Constraint):
 
     event_dim = 2
 
-    def __init__(self, scale: Bounded) -> None:
-        self.scale = scale
+    def __init__(self, scale: Bounded, floor: float = 1e-4) -> None:
+        self.scale, self.floor = scale, floor
 
     def __repr__(self) -> str:
         """Name it in the words of a message."""
-        return f"lower-triangular matrices whose rows have norms in {self.scale!r}"
+        return (
+            f"lower-triangular matrices whose rows have norms in {self.scale!r}, of correlation matrices with "
+            f"eigenvalues over {self.floor:g}"
+        )
 
     def check(self, value: Tensor) -> Tensor:
-        """Whether each matrix is lower triangular, with a positive diagonal and rows within the bounds."""
+        """Whether each matrix is such a factor: lower triangular, with a positive diagonal, within the bounds."""
         norms = torch.linalg.vector_norm(value, dim=-1)
-        return constraints.lower_cholesky.check(value) & self.scale.check(norms).all(-1)
+        rows = value / norms.clamp(min=torch.finfo(value.dtype).tiny).unsqueeze(-1)
+        smallest = torch.linalg.svdvals(rows)[..., -1].square()
+        return constraints.lower_cholesky.check(value) & self.scale.check(norms).all(-1) & (smallest > self.floor)
+
+
+class Ordered(constraints.Constraint):
+    r"""Ascending cutpoints of a logistic scale, all of them in [-ceiling, ceiling].
+
+    $$ c_k = -B + \sum_{i \le k} \big(g + (2B - Kg)\,\mathrm{softmax}(r + r_0)_i\big), \qquad k = 1, \dots, K - 1, $$
+
+    with K gaps, of which the last, up to the ceiling, has the raw value 0. At r = 0 they cut the standard logistic
+    distribution into K equal shares, $c_k = \mathrm{logit}(k / K)$.
+
+    Args:
+        ceiling: the bound B; beyond 20 lies a share of 2e-9.
+        gap: the smallest distance g of two cutpoints, which float32 resolves.
+
+    >>> cutpoints = transform_to(Ordered(20.0, 1e-4))
+    >>> [round(c, 4) for c in cutpoints(torch.zeros(3)).tolist()]
+    [-1.0986, 0.0, 1.0986]
+    """
+
+    event_dim = 1
+
+    def __init__(self, ceiling: float, gap: float) -> None:
+        self.ceiling, self.gap = ceiling, gap
+
+    def __repr__(self) -> str:
+        """Name it in the words of a message."""
+        return f"ascending numbers in [{-self.ceiling:g}, {self.ceiling:g}], at least {self.gap:g} apart"
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each vector ascends, within the bounds."""
+        return (value.abs() <= self.ceiling).all(-1) & (value.diff() >= self.gap).all(-1)
 
 
 class _BoundedTransform(Transform):
@@ -105,38 +174,110 @@ class _BoundedTransform(Transform):
 
 class _ScaleTrilTransform(Transform):
     domain = constraints.independent(constraints.real, 2)
-    bijective = False
+    bijective = False  # what is above the diagonal is not looked at
 
     def __init__(self, constraint: ScaleTril) -> None:
         super().__init__()
-        self.scale = _BoundedTransform(constraint.scale)
+        self.scale, self.floor = _BoundedTransform(constraint.scale), constraint.floor
         self.codomain = constraint
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ScaleTrilTransform) and self.scale == other.scale
+        return isinstance(other, _ScaleTrilTransform) and (self.scale, self.floor) == (other.scale, other.floor)
 
     def _call(self, x: Tensor) -> Tensor:
-        below = torch.tril(x, -1)
-        length = torch.sqrt(1 + below.square().sum(-1))
-        row = (self.scale(x.diagonal(dim1=-2, dim2=-1)) / length).unsqueeze(-1)
-        return row * (below + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device))
+        one = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        rows = torch.tril(x, -1) + one
+        rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        shrunk = (1 - self.floor) * torch.tril(rows @ rows.mT, -1) + one
+        factor = torch.linalg.cholesky_ex(shrunk).L  # unchecked: it never fails, and a check would wait for the device
+        return self.scale(x.diagonal(dim1=-2, dim2=-1)).unsqueeze(-1) * factor
 
     def _inverse(self, y: Tensor) -> Tensor:
-        below = torch.tril(y / y.diagonal(dim1=-2, dim2=-1).unsqueeze(-1), -1)
-        raw = self.scale.inv(torch.linalg.vector_norm(y, dim=-1))
-        return below + torch.diag_embed(raw)
+        norms = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        rows = y / norms
+        one = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
+        rows = torch.linalg.cholesky(torch.tril(rows @ rows.mT, -1) / (1 - self.floor) + one)
+        below = torch.tril(rows / rows.diagonal(dim1=-2, dim2=-1).unsqueeze(-1), -1)
+        return below + torch.diag_embed(self.scale.inv(norms.squeeze(-1)))
+
+
+class _OrderedTransform(Transform):
+    domain = constraints.independent(constraints.real, 1)
+    bijective = True
+
+    def __init__(self, constraint: Ordered) -> None:
+        super().__init__()
+        self.ceiling, self.gap = constraint.ceiling, constraint.gap
+        self.codomain = constraint
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _OrderedTransform) and (self.ceiling, self.gap) == (other.ceiling, other.gap)
+
+    def _call(self, x: Tensor) -> Tensor:
+        share = pad(x + self._start(x), (0, 1)).softmax(-1)
+        gaps = self.gap + (2 * self.ceiling - share.shape[-1] * self.gap) * share
+        return gaps.cumsum(-1)[..., :-1] - self.ceiling
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._raw(y) - self._start(y)
+
+    def _start(self, like: Tensor) -> Tensor:
+        levels = like.shape[-1] + 1
+        below = torch.arange(1, levels, dtype=like.dtype, device=like.device) / levels
+        return self._raw(torch.log(below) - torch.log1p(-below))
+
+    def _raw(self, cutpoints: Tensor) -> Tensor:
+        gaps = pad(pad(cutpoints, (1, 0), value=-self.ceiling), (0, 1), value=self.ceiling).diff()
+        share = (gaps - self.gap) / (2 * self.ceiling - gaps.shape[-1] * self.gap)
+        logits = share.clamp(min=1e-6).log()  # no lower, or a start at the smallest gap could not be trained away
+        return logits[..., :-1] - logits[..., -1:]
 
 
 for registry in (biject_to, transform_to):
     registry.register(Bounded, _BoundedTransform)
 transform_to.register(ScaleTril, _ScaleTrilTransform)
+transform_to.register(Ordered, _OrderedTransform)
+transform_to.register(Whole, lambda constraint: identity_transform)
 
+
+class Open(constraints.interval):
+    """An interval without its ends; a number that the default type rounds to an end counts as one.
+
+    >>> Open(0, 1).check(torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64))
+    tensor([False,  True, False])
+    """
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each value lies between the ends."""
+        value = value.to(torch.get_default_dtype())
+        return (self.lower_bound < value) & (value < self.upper_bound)
+
+
+class OpenSimplex(constraints.Constraint):
+    """Vectors of positive numbers that sum to 1, up to what float32 rounds in long vectors.
+
+    >>> OpenSimplex().check(torch.tensor([[0.3, 0.7], [0.3, 0.3], [0.0, 1.0]]))
+    tensor([ True, False, False])
+    """
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each vector is positive and sums to 1."""
+        value = value.to(torch.get_default_dtype())
+        return (value > 0).all(-1) & ((value.sum(-1) - 1).abs() < 1e-4)
+
+
+open_unit, open_simplex = Open(0.0, 1.0), OpenSimplex()
 
 positive = Bounded(1e-4, 1e6)
 """Scales: 1e-4 to 1e6 in the data's own unit, 1 where nothing else is known."""
 
 scale_tril = ScaleTril(positive)
-"""Cholesky factors of covariances with standard deviations from 1e-4 to 1e6."""
+"""Cholesky factors of covariances: standard deviations from 1e-4 to 1e6, eigenvalues of the correlation over 1e-4."""
+
+cutpoints = Ordered(20.0, 1e-4)
+"""Cumulative log odds of ordered levels, from -20 to 20."""
 
 
 def same_support(first: Any, second: Any) -> bool:
@@ -159,11 +300,11 @@ def an_element(constraint: Any) -> float:
     >>> an_element(constraints.positive), an_element(constraints.boolean), an_element(constraints.unit_interval)
     (1.0, 0.0, 0.5)
     """
-    while isinstance(constraint, constraints.independent):
+    while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     if constraint.is_discrete:
         return float(getattr(constraint, "lower_bound", 0))
-    return float(transform_to(constraint)(torch.zeros(())))
+    return float(transform_to(constraint)(torch.zeros((1,) * constraint.event_dim)).flatten()[0])
 
 
 def in_words(constraint: Any) -> str:
@@ -177,11 +318,13 @@ def in_words(constraint: Any) -> str:
         return "{0, 1}" if bounds == [0.0, 1.0] else f"the whole numbers in {bounds}"
     if kind == "interval":
         return "the real numbers" if bounds == [-math.inf, math.inf] else f"the numbers in {bounds}"
+    if kind is type(constraints.simplex):
+        return "the vectors of positive numbers that sum to 1"
     return str(constraint)
 
 
 def _as_set(constraint: Any) -> tuple[Any, ...]:
-    while isinstance(constraint, constraints.independent):
+    while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     bounded = hasattr(constraint, "lower_bound") or hasattr(constraint, "upper_bound")
     if bounded or constraint in (constraints.real, constraints.boolean):
@@ -189,8 +332,15 @@ def _as_set(constraint: Any) -> tuple[Any, ...]:
     return (type(constraint),)
 
 
-def _bounds(constraint: Any) -> tuple[float, float]:
+def _bounds(constraint: Any) -> tuple[Any, Any]:
     if constraint is constraints.boolean:
         return (0.0, 1.0)
     lower, upper = getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
-    return float(lower), float(upper)
+    return _plain(lower), _plain(upper)
+
+
+def _plain(bound: Any) -> Any:
+    """A number; of an array, nested tuples, so that it compares."""
+    if not isinstance(bound, Tensor) or bound.numel() == 1:
+        return float(bound)
+    return tuple(_plain(item) for item in bound)

@@ -31,9 +31,15 @@ def training(history: History) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         if column == "loss":
             axes.legend(frameon=False, fontsize=8)
-    if history.caveat:
-        picture.supxlabel(history.caveat, fontsize=7)
+    if notes := [note for note in (_bits(history), history.caveat) if note]:
+        picture.supxlabel("; ".join(notes), fontsize=7)
     return picture
+
+
+def _bits(history: History) -> str:
+    names = {"training": "bits_per_dim", "validation": "validation_bits_per_dim"}
+    told = [f"{split} {history.last[name]:.3f}" for split, name in names.items() if name in history.columns]
+    return f"bits per dimension after the last epoch: {', '.join(told)}" if told else ""
 
 
 def _marker(history: History) -> str:

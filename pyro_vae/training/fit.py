@@ -114,6 +114,10 @@ def fit(
         history = History(caveat=getattr(vae, "caveat", ""))
         with frozen(weights, made), Reporter(epochs, math.ceil(len(rows) / batch_size), progress) as reporter:
             session.train(rows, held, made, epochs, batch_size, seed, reporter, history)
+        if not history.stopped:
+            from pyro_vae.training.aggregate import settle  # it fits, by this function
+
+            settle(vae, rows, seed)
     if folder is not None:
         folder.write(vae, rows, held, history, settings)
     return history
@@ -172,7 +176,7 @@ class _Session:
                     )
                 record |= self._evaluate(rows, held, seed)
                 record["seconds"] = time.perf_counter() - start
-                history.records.append(record)
+                history.add(record, self._pixels(rows), 0.0 if held is None else self._pixels(held))
                 reporter.epoch(record)
         except KeyboardInterrupt:
             history.stopped = f"interrupted in epoch {len(history) + 1} of {epochs}"
@@ -197,6 +201,13 @@ class _Session:
             totals += parts * len(index)
             reporter.step()
         return totals
+
+    def _pixels(self, rows: Rows) -> float:
+        """The observed pixels per row, on average; 0 where the likelihood is none of pixels."""
+        family = getattr(getattr(self.programs, "declaration", None), "likelihood", None)
+        if not getattr(family, "pixels", False):
+            return 0.0
+        return float(rows.tensors["mask"].sum()) / len(rows) if "mask" in rows.tensors else float(rows.x[0].numel())
 
     def _summary(self, totals: Tensor, count: int) -> dict[str, float]:
         loss, log_likelihood = (totals / count).tolist()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ class History:
 
     Columns: "epoch" (from 1), "seconds" (of that epoch), "loss" (minus the bound, averaged over the epoch's
     steps), "log_likelihood" and "kl" (its parts), the same with "validation_" in front where validation data
-    was given, and "kl_z_0", "kl_z_1", ... (KL per latent on the validation data, or on training rows).
+    was given, and "kl_z_0", "kl_z_1", ... (KL per latent on the validation data, or on training rows). Where the
+    likelihood is one of pixel levels there is also "bits_per_dim", the loss per element of x and log 2.
 
     Args:
         records: the records, in order.
@@ -82,6 +84,19 @@ class History:
         except (ValueError, TypeError, AttributeError, OSError) as error:
             raise InputError(f"{path} is no history of a run: {error}") from error
         return cls([record | {"epoch": int(record["epoch"])} for record in records], caveat, stopped)
+
+    def add(self, record: dict[str, float], elements: float = 0.0, held_elements: float = 0.0) -> None:
+        """Append an epoch's record.
+
+        Args:
+            record: its quantities.
+            elements: for pixels, the observed elements of a training row, on average; 0 for other data.
+            held_elements: the same of a validation row.
+        """
+        for prefix, count in (("", elements), ("validation_", held_elements)):
+            if count and f"{prefix}loss" in record:
+                record[f"{prefix}bits_per_dim"] = record[f"{prefix}loss"] / (count * math.log(2))
+        self.records.append(record)
 
     def __repr__(self) -> str:
         """Show the last epoch in a line."""

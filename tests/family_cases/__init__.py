@@ -2,6 +2,17 @@
 
 from family_case import FamilyCase
 
-from family_cases import basic
+from family_cases import basic, categories, composed, composites, counts, pixels, positive, real, simplex, unit
 
-CASES: dict[str, FamilyCase] = {**basic.CASES}
+CASES: dict[str, FamilyCase] = {
+    **basic.CASES,
+    **categories.CASES,
+    **composed.CASES,
+    **composites.CASES,
+    **counts.CASES,
+    **pixels.CASES,
+    **positive.CASES,
+    **real.CASES,
+    **simplex.CASES,
+    **unit.CASES,
+}

@@ -1,0 +1,79 @@
+"""A prior that is fitted after training, to where the encoder puts the data."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Bound, Conditional, Site
+from pyro_vae.errors import InputError
+from pyro_vae.families.base import Composite, Family
+from pyro_vae.families.mixture import Mixture
+from pyro_vae.families.normal import MultivariateNormal, Normal
+
+
+class TwoStages(nn.Module):
+    """The prior of training until the density is fitted, and the density from then on."""
+
+    fitted: Tensor
+
+    def __init__(self, base: Conditional, density: Conditional) -> None:
+        super().__init__()
+        self.base, self.density = base, density
+        self.register_buffer("fitted", torch.tensor(False))
+        self._second = False  # what the buffer says, without waiting for its device
+
+    def forward(self) -> Any:
+        """Return p(z) of the present stage."""
+        return self.density() if self._second else self.base()
+
+    @torch.no_grad()
+    def replace(self, density: Conditional) -> None:
+        """Take a fitted density, and use it from now on."""
+        self.density.load_state_dict(density.state_dict())
+        self.fitted.fill_(True)
+        self._second = True
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *rest)
+        self._second = bool(self.fitted)
+
+
+@dataclass(frozen=True)
+class Aggregate(Composite):
+    r"""A density fitted, after training, to the aggregate posterior: two-stage, or ex-post, density estimation.
+
+    $$ p(z) \approx q(z) = \frac1N \sum_n q(z \mid x_n) $$
+
+    `fit` trains under `base`, then fits the density to draws from the guide by maximum likelihood, encoder and decoder
+    resting; it is p(z) from then on. `pv.aggregate` does the second step on a model that is trained already. Sampling
+    improves where the aggregate is far from the prior; the bound of training was that under `base`.
+
+    References:
+        Ghosh et al., From Variational to Deterministic Autoencoders, 2020, https://arxiv.org/abs/1903.12436.
+        Dai and Wipf, Diagnosing and Enhancing VAE Models, 2019, https://arxiv.org/abs/1903.05789.
+
+    Args:
+        family: the density, such as a Gaussian mixture or a flow.
+        base: the prior during training.
+
+    Raises:
+        InputError: in another role than the prior's.
+
+    >>> Aggregate(Mixture(Normal(), components=20)).base
+    Normal(loc=0.0, scale=1.0)
+    """
+
+    family: Family = Mixture(MultivariateNormal(), components=10)
+    base: Family = Normal(0, 1)
+    event_ranks: ClassVar = (1,)
+
+    def bind(self, site: Site) -> Bound:
+        """Make both stages."""
+        if site.role != "prior":
+            raise InputError(
+                f"{site.role}: Aggregate is fitted to where the guide puts the data, so it can only be a prior: write "
+                "prior=pv.Aggregate()."
+            )
+        return Bound({}, TwoStages(self.base.build(site), self.family.build(site)))

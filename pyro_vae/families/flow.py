@@ -1,0 +1,179 @@
+"""Normalizing flows, from Zuko."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from torch import Tensor, nn
+from torch.distributions import AffineTransform, Distribution
+from torch.distributions.constraints import real_vector
+
+from pyro_vae.conditional import Bound, Site, Slot
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.families import constraints
+from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+
+if TYPE_CHECKING:
+    import zuko
+
+Maker = Callable[["Flow", int, int], Any]
+
+
+def _zuko() -> Any:
+    """Zuko, whose import switches the validation of all distributions off: that is put back as it was."""
+    before = Distribution._validate_args
+    import zuko.flows
+
+    Distribution._validate_args = before
+    zuko.distributions.NormalizingFlow._validate_args = False
+    return zuko
+
+
+def _stacked(name: str) -> Maker:
+    """A flow of several transforms, each with a network of its own."""
+    return lambda flow, features, context: getattr(_zuko().flows, name)(
+        features, context, transforms=flow.transforms, hidden_features=flow.hidden
+    )
+
+
+def _network_inside(name: str) -> Maker:
+    """A flow of monotonic networks, whose conditioner is told apart from them."""
+    return lambda flow, features, context: getattr(_zuko().flows, name)(
+        features,
+        context,
+        transforms=flow.transforms,
+        hidden_features=flow.hidden,
+        network={"hidden_features": (16, 16)},
+    )
+
+
+KINDS: Mapping[str, Maker] = {
+    "nsf": _stacked("NSF"),
+    "maf": _stacked("MAF"),
+    "realnvp": _stacked("RealNVP"),
+    "nice": _stacked("NICE"),
+    "naf": _network_inside("NAF"),
+    "unaf": _network_inside("UNAF"),
+    "sospf": _stacked("SOSPF"),
+    "bpf": _stacked("BPF"),
+    "gf": _stacked("GF"),
+    "cnf": lambda flow, features, context: _zuko().flows.CNF(features, context, hidden_features=flow.hidden),
+}
+"""Zuko's flows by their usual names."""
+
+
+class FlowDistribution(ZukoToPyro):
+    """A flow's density as a Pyro distribution over real vectors."""
+
+    support = real_vector
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """That of the base, for every transform keeps the dimension."""
+        shape: torch.Size = self.dist.base.event_shape
+        return shape
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density; known already for a draw of its own."""
+        if value not in self.cache:  # a transform with a context wants all of its batch dimensions
+            value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        density: Tensor = super().log_prob(value)
+        return density
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw, keeping the log density that comes with the draw."""
+        draw: Tensor = self(torch.Size(sample_shape))
+        return draw
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw without a gradient."""
+        with torch.no_grad():
+            draw: Tensor = self.dist.sample(torch.Size(sample_shape))
+            return draw
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
+        """Expand the base; the transform broadcasts."""
+        return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
+
+
+class Kernel(nn.Module):
+    """The weights of a flow: from a location, a scale and a context vector to a distribution."""
+
+    def __init__(self, flow: "zuko.flows.Flow", features: int) -> None:
+        super().__init__()
+        self.transform, self.features = flow.transform, features
+
+    def forward(self, loc: Tensor, scale: Tensor, context: Tensor | None = None) -> FlowDistribution:
+        """Return the distribution, its batch shape that of the context, the location and the scale."""
+        zuko = _zuko()
+        shapes = (loc.shape[:-1], scale.shape[:-1], () if context is None else context.shape[:-1])
+        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=False)
+        standardise = AffineTransform(loc, scale, event_dim=1).inv
+        transform = zuko.transforms.ComposedTransform(standardise, self.transform(context))
+        batch = torch.broadcast_shapes(*shapes)
+        return FlowDistribution(
+            zuko.distributions.NormalizingFlow(transform, base.expand((*batch, self.features)).to_event(1))
+        )
+
+
+@dataclass(frozen=True)
+class Flow(Family):
+    r"""A normalizing flow over vectors: a learned invertible map $f$ of a standard Gaussian.
+
+    $$ p(x) = N\big(f(y)\,;\,0, I\big)\,\Big|\det \frac{\partial f}{\partial y}\Big| \prod_j \frac1{s_j},
+       \qquad y_j = \frac{x_j - m_j}{s_j} $$
+
+    As a prior it is a learned density; as a guide or a likelihood, the network computes a context vector that every
+    transform of the flow is conditioned on. Kinds: nsf (neural spline), maf (masked autoregressive), realnvp, nice,
+    naf, unaf (neural autoregressive), sospf (sum of squares), bpf (Bernstein), gf (Gaussianization), cnf (continuous).
+    realnvp and nice draw as fast as they score; autoregressive kinds draw in D passes.
+
+    References:
+        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021,
+        https://arxiv.org/abs/1912.02762. Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032.
+        Chen et al., Variational Lossy Autoencoder, 2017 (flow priors), https://arxiv.org/abs/1611.02731.
+
+    Args:
+        kind: the kind of flow, by name.
+        transforms: how many transforms follow one another (a cnf has one).
+        hidden: units of the hidden layers of each transform's network.
+        context: length of the context vector that the network computes, where there is a context.
+        loc: the location m, (D,), in the data's unit.
+        scale: the scale s, (D,), in the data's unit, in [1e-4, 1e6].
+
+    Raises:
+        InputError: an unknown kind; a flow of one element.
+
+    >>> Flow("maf", transforms=2).kind
+    'maf'
+    """
+
+    kind: str = option("nsf", known=KINDS)
+    transforms: int = option(3, low=1)
+    hidden: tuple[int, ...] = option((64, 64), low=1)
+    context: int = option(32, low=1)
+    loc: Source = "per_feature"
+    scale: Source = "per_feature"
+    parameters = {
+        "loc": Parameter(constraints.real, start=mean_of),
+        "scale": Parameter(constraints.positive, start=spread_of),
+    }
+    event_ranks: ClassVar = (1,)
+
+    def bind(self, site: Site) -> Bound:
+        """Add a context vector to location and scale, where the site has a context."""
+        (features,) = site.event_shape
+        if features == 1:
+            raise InputError(
+                f"{site.role}: a flow of one element has nothing to couple: take pv.Mixture(pv.Normal(), components=10)."
+            )
+        slots = self.own_slots(site)
+        width = 0
+        if site.context_shape is not None:
+            width = self.context
+            slots["context"] = Slot(constraints.real, (width,), None)
+        return Bound(slots, Kernel(KINDS[self.kind](self, features, width), features))

@@ -1,0 +1,137 @@
+"""Mixtures of a family with itself."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae.conditional import Bound, Shape, Site
+from pyro_vae.declared import option
+from pyro_vae.families import constraints
+from pyro_vae.families.base import Composite, Family, Parameter, Source
+from pyro_vae.families.normal import Normal
+
+CLUSTERED_ROWS = 2000
+"""Rows at most that centres of clusters are looked for in."""
+
+
+class DiagonalMixture(dist.MixtureSameFamily):
+    """A mixture of diagonal Gaussians, drawn by Pyro's pathwise derivative, so that it can be a guide."""
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether it can be reparameterised; Pyro has no formula for one dimension."""
+        return bool(self.event_shape[0] > 1)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw with a gradient to weights, means and scales."""
+        parts = self.component_distribution.base_dist
+        mixture = dist.MixtureOfDiagNormals(parts.loc, parts.scale, self.mixture_distribution.logits)
+        draw: Tensor = mixture.rsample(torch.Size(sample_shape))
+        return draw
+
+
+def _one_per_component(event: Shape, family: "Mixture") -> Shape:
+    return (*event[: family.rank(event)], family.components)
+
+
+@dataclass(frozen=True)
+class Mixture(Composite):
+    r"""A mixture of K components of one family.
+
+    $$ p(x) = \sum_k w_k\, p(x \mid \theta_k), \qquad w = \mathrm{softmax}(l) $$
+
+    Of events, a component is drawn for the whole event: `Mixture(MultivariateNormal(), 10)` as a prior is the
+    Gaussian mixture prior. Of elements, one is drawn for each element, as for the pixels of an image. As a guide it
+    can be reparameterised for `Mixture(Normal())` of at least two latents.
+
+    Every parameter of the components follows the one rule, with K values where the family has one; "learned" is one
+    number for all. Components start on clusters of the data, or apart from each other where there is none.
+
+    References:
+        McLachlan and Peel, Finite Mixture Models, 2000. Dilokthanakul et al., Deep Unsupervised Clustering with
+        Gaussian Mixture Variational Autoencoders, 2017, https://arxiv.org/abs/1611.02648. Jankowiak and Karaletsos,
+        Pathwise Derivatives for Multivariate Distributions, 2019, https://arxiv.org/abs/1806.01856.
+
+    Args:
+        family: the family of the components.
+        components: their number K, at least 2.
+        of: "events" or "elements".
+        weights: the log weights l, (K,), or K for each element.
+
+    Raises:
+        InputError: components with networks of their own (a flow), or a mixture of mixtures.
+
+    >>> Mixture(Normal(), components=3)
+    Mixture(family=Normal(loc=None, scale=None), components=3, of='events', weights=None)
+    """
+
+    family: Family = Normal()
+    components: int = option(10, low=2)
+    of: Literal["events", "elements"] = "events"
+    weights: Source = None
+    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, one_value=False)}
+
+    def rank(self, event: Shape) -> int:
+        """How many dimensions of an event come before that of the components."""
+        return len(event) if self.of == "elements" else 0
+
+    def bind(self, site: Site) -> Bound:
+        """Give every parameter of the family one value per component, and weigh them."""
+        inner, at = self.family.bind(site), self.rank(site.event_shape)
+        slots = {
+            name: replace(
+                slot,
+                shape=(*slot.shape[:at], self.components, *slot.shape[at:]),
+                start=slot.start and partial(self._start, slot.start, at),
+                jitter=1.0 if slot.constraint is constraints.real else 0.0,
+            )
+            for name, slot in self.slots_of(inner).items()
+        }
+        weights = replace(self.own_slots(site)["weights"], start=partial(self._log_shares, at), broadcasts=False)
+        return Bound({"weights": weights, **slots}, partial(self._mix, inner.distribution, len(site.event_shape) - at))
+
+    def _mix(
+        self, distribution: Callable[..., Any], rank: int, weights: Tensor, **values: Tensor
+    ) -> dist.MixtureSameFamily:
+        parts = distribution(**values)
+        parts = parts.to_event(max(rank - len(parts.event_shape), 0))
+        batch = torch.broadcast_shapes(weights.shape, parts.batch_shape)
+        mixture = dist.Categorical(logits=weights.expand(batch), validate_args=False)
+        kind = DiagonalMixture if rank == 1 and isinstance(self.family, Normal) else dist.MixtureSameFamily
+        return kind(mixture, parts.expand(batch), validate_args=False)
+
+    def _groups(self, x: Tensor, at: int) -> list[Tensor]:
+        """K groups of rows: clusters of events; or of each element's values, from the lowest to the highest."""
+        if at == x.ndim - 1 and self.of == "elements":
+            sizes = [len(part) for part in torch.arange(len(x)).tensor_split(self.components)]
+            groups = list(x.sort(0).values.split(sizes))
+        else:
+            label = _clusters(x.reshape(len(x), -1), self.components)
+            groups = [x[label == k] for k in range(self.components)]
+        return [group if len(group) else x for group in groups]
+
+    def _start(self, start: Callable[[Tensor], Tensor], at: int, x: Tensor) -> Tensor:
+        return torch.stack([start(group) for group in self._groups(x, at)], dim=at)
+
+    def _log_shares(self, at: int, x: Tensor) -> Tensor:
+        groups = self._groups(x, at)
+        shares = torch.tensor([math.log(len(group) / len(x)) for group in groups]).to(x)
+        return (shares - shares.logsumexp(0)).expand(*x.shape[1 : 1 + at], self.components).clone()
+
+
+def _clusters(x: Tensor, count: int) -> Tensor:
+    """The cluster of each row (N, P), by k-means on the first rows; the same for the same rows."""
+    from sklearn.cluster import KMeans
+
+    head = x[:CLUSTERED_ROWS].double().cpu().numpy()
+    distinct = len(np.unique(head, axis=0))  # of fewer than K, k-means would warn
+    fitted = KMeans(min(count, distinct), n_init=1, random_state=0).fit(head)
+    centres = torch.as_tensor(fitted.cluster_centers_).to(x)
+    return torch.cdist(x, centres).argmin(1)

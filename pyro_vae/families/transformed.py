@@ -1,0 +1,312 @@
+"""Families pushed through a map: a nonlinear one without parameters, or a change of unit."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import AffineTransform, ComposeTransform, biject_to, transform_to
+from torch.distributions import constraints as torch_constraints
+from torch.distributions.transforms import (
+    ExpTransform,
+    SigmoidTransform,
+    SoftplusTransform,
+    TanhTransform,
+    Transform,
+)
+
+from pyro_vae.conditional import Bound, Shape, Site, Slot
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.families import constraints
+from pyro_vae.families.base import Composite, Family, _numbers
+from pyro_vae.families.normal import Normal
+
+TRANSFORMS: dict[str, Transform] = {
+    "exp": ExpTransform(),
+    "sigmoid": SigmoidTransform(),
+    "tanh": TanhTransform(),
+    "softplus": SoftplusTransform(),
+}
+"""The maps from the real line that `Transformed` knows, by name."""
+
+
+class Moved(torch_constraints.Constraint):
+    """A set of numbers in another unit, loc + scale * base."""
+
+    def __init__(self, base: Any, loc: Any, scale: Any) -> None:
+        self.base, self.loc, self.scale = base, loc, scale
+        for end in ("lower_bound", "upper_bound"):
+            if hasattr(base, end):
+                setattr(self, end, loc + scale * getattr(base, end))
+
+    def __repr__(self) -> str:
+        """Show the set and its unit."""
+        return f"{self.loc} + {self.scale} * {self.base!r}"
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each value, in the unit of the base, lies in it."""
+        inside: Tensor = self.base.check((value - _like(self.loc, value)) / _like(self.scale, value))
+        return inside
+
+
+def _onto(constraint: Moved) -> Transform:
+    return ComposeTransform([biject_to(constraint.base), AffineTransform(constraint.loc, constraint.scale)])
+
+
+for _registry in (biject_to, transform_to):
+    _registry.register(Moved, _onto)
+
+
+class Unit(AffineTransform):
+    """A change of unit, whose inverse never rounds to an end of what it came from."""
+
+    def __init__(self, loc: Any, scale: Any, base: Any) -> None:
+        super().__init__(loc, scale)
+        self.base = base
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return inside((y - self.loc) / self.scale, self.base)
+
+
+class Pushed(dist.TransformedDistribution):
+    """A transformed distribution whose draws lie in its support though floating numbers round to its ends."""
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw with a gradient, away from the ends."""
+        return inside(super().rsample(torch.Size(sample_shape)), self.support)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw, away from the ends."""
+        return inside(super().sample(torch.Size(sample_shape)), self.support)
+
+
+class Rescaled(Pushed):
+    """A distribution in another unit."""
+
+    @property
+    def unit(self) -> Unit:
+        """The change of unit."""
+        unit: Unit = self.transforms[0]
+        return unit
+
+    @property
+    def support(self) -> Any:
+        """The support moved along."""
+        return moved(self.base_dist.support, self.unit.loc, self.unit.scale)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, in the new unit."""
+        return self.unit.loc + self.unit.scale * self.base_dist.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, in the new unit."""
+        variance: Tensor = self.unit.scale**2 * self.base_dist.variance
+        return variance
+
+
+def _is_real(constraint: Any) -> bool:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint is torch_constraints.real
+
+
+def moved(constraint: Any, loc: Any, scale: Any) -> Any:
+    """A set of numbers in another unit; the real numbers are the same in all."""
+    return constraint if _is_real(constraint) else Moved(constraint, loc, scale)
+
+
+def inside(x: Tensor, support: Any) -> Tensor:
+    """Numbers, those at an end of a set moved inside by what their floating type resolves."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    precision, about = torch.finfo(x.dtype), abs(getattr(support, "loc", 0.0))
+    if hasattr(support, "lower_bound"):
+        low = support.lower_bound
+        x = x.clamp(min=low + (precision.eps * (abs(low) + about) + precision.tiny))
+    if hasattr(support, "upper_bound"):
+        high = support.upper_bound
+        return x.clamp(max=high - (precision.eps * (abs(high) + about) + precision.tiny))
+    return x.clamp(max=precision.max)
+
+
+def _like(number: Any, value: Tensor) -> Any:
+    return number if isinstance(number, float) else torch.as_tensor(number).to(value)
+
+
+def _support(bound: Bound) -> Any:
+    """The support of a family in its place, whatever its parameters."""
+    values = {}
+    for name, slot in bound.slots.items():
+        if slot.source in (None, "per_feature", "learned"):
+            transform = transform_to(slot.constraint)
+            values[name] = transform(torch.zeros(transform.inverse_shape(slot.shape)))
+        else:
+            values[name] = torch.tensor(slot.source).expand(slot.shape)
+    support = bound.distribution(**values).support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+@dataclass(frozen=True)
+class Transformed(Composite):
+    r"""A family over the real numbers, pushed through a map of each element.
+
+    $$ x = T(y), \qquad p(x) = f\big(T^{-1}(x)\big)\; \Big|\frac{d\,T^{-1}(x)}{dx}\Big| $$
+
+    `Transformed(Normal(), "exp")` is `LogNormal`, `Transformed(Normal(), "sigmoid")` is `LogitNormal`; around
+    `StudentT` or `MultivariateNormal` they have no other name. Its parameters are those of the family, on the real
+    scale, and start from the data mapped there. Of most maps the mean has no closed form, so it has none here.
+
+    References:
+        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021,
+        https://arxiv.org/abs/1912.02762.
+
+    Args:
+        family: the family of y, over the real numbers.
+        transform: the map T: "exp" and "softplus" onto the positive numbers, "sigmoid" onto (0, 1), "tanh" onto
+            (-1, 1).
+
+    Raises:
+        InputError: an unknown map, or a family over other than the real numbers.
+
+    >>> Transformed(Normal(0, 1), "softplus")
+    Transformed(family=Normal(loc=0.0, scale=1.0), transform='softplus')
+    """
+
+    family: Family = Normal()
+    transform: str = option("exp", known=TRANSFORMS)
+
+    @property
+    def within(self) -> Any:  # type: ignore[override]
+        """The numbers that the map reaches, without the ends that it does not."""
+        image: Any = TRANSFORMS[self.transform].codomain
+        return constraints.Open(image.lower_bound, image.upper_bound) if hasattr(image, "upper_bound") else image
+
+    @property
+    def remedy(self) -> str:  # type: ignore[override]
+        """What to do about data that the map does not reach."""
+        if hasattr(TRANSFORMS[self.transform].codomain, "upper_bound"):
+            return (
+                "squeeze N rows away from the ends of an interval [a, b], x = a + ((x - a) * (N - 1) + (b - a) / 2) / N"
+            )
+        return "add an offset to zeros, or let them have a probability of their own: Censored(low=0)"
+
+    def bind(self, site: Site) -> Bound:
+        """Take the family's parameters, start them on the real scale, and push its distribution through the map."""
+        inner, transform = self.family.bind(site), TRANSFORMS[self.transform]
+        slots = {
+            name: replace(slot, start=slot.start and partial(_before, transform, slot.start))
+            for name, slot in self.slots_of(inner).items()
+        }
+        if not _is_real(support := _support(inner)):
+            raise InputError(
+                f"{site.role}: {self!r} maps {constraints.in_words(support)}, and {self.transform} wants the real "
+                "numbers: take a family over these, such as Normal(), or Scaled for a change of unit."
+            )
+        return Bound(slots, partial(_push, inner, transform))
+
+
+def _push(inner: Bound, transform: Transform, **values: Tensor) -> Pushed:
+    return Pushed(inner.distribution(**values), transform, validate_args=False)
+
+
+def _before(transform: Transform, start: Any, x: Tensor) -> Any:
+    return start(transform.inv(x))
+
+
+@dataclass(frozen=True)
+class Scaled(Composite):
+    r"""A family in another unit: the same draws, moved and stretched by fixed numbers.
+
+    $$ x = a + b\,y, \qquad p(x) = \frac{1}{b}\, f\Big(\frac{x - a}{b}\Big), \qquad b > 0 $$
+
+    `Scaled(Beta(), loc=0, scale=10)` describes grades from 0 to 10. The parameters are those of the family, in its
+    own unit, and its support moves along; the density has the Jacobian 1/b and is on the data's own scale.
+
+    References:
+        Casella and Berger, Statistical Inference, 2002 (location and scale families).
+
+    Args:
+        family: the continuous family of y.
+        loc: where its 0 goes, a: a number, or an array of the event's shape, in the data's unit.
+        scale: its unit, b > 0: a number, or an array of the event's shape, in the data's unit.
+
+    Raises:
+        InputError: a unit that is not positive or does not fit the event, or a family that is discrete or whose
+            elements depend on each other by their support (a simplex).
+
+    >>> Scaled(Normal(), loc=20, scale=[5, 0.1])
+    Scaled(family=Normal(loc=None, scale=None), loc=20.0, scale=(5.0, 0.1))
+    """
+
+    family: Family = Normal()
+    loc: float | tuple[Any, ...] = 0.0
+    scale: float | tuple[Any, ...] = 1.0
+
+    def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
+        """Canonicalise a unit, as fixed parameters are."""
+        if name == "family":
+            return super().check_field(name, where, hint, value)
+        try:
+            numbers = _numbers(where, value)
+        except InputError:
+            raise InputError(f"{where} = {value!r} is no unit: write a finite number, or a list of them.") from None
+        if name == "scale" and not bool((torch.tensor(numbers, dtype=torch.float64) > 0).all()):
+            raise InputError(f"{where} = {numbers!r} has to be positive: it is the size of a unit.")
+        return numbers
+
+    @property
+    def within(self) -> Any:  # type: ignore[override]
+        """What the family takes, in the new unit."""
+        loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
+        return None if self.family.within is None else moved(self.family.within, loc, scale)
+
+    @property
+    def remedy(self) -> str:  # type: ignore[override]
+        """What to do about data that are not in the family's support in this unit."""
+        return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
+
+    def bind(self, site: Site) -> Bound:
+        """Take the family's parameters, start them from data in its own unit, and change its unit."""
+        inner = self.family.bind(site)
+        unit = {"unit_loc": self._unit("loc", site), "unit_scale": self._unit("scale", site)}
+        slots = {
+            name: replace(slot, start=slot.start and partial(self._in_own_unit, slot.start))
+            for name, slot in self.slots_of(inner).items()
+        }
+        if not unit.keys().isdisjoint(slots):
+            raise InputError(f"{site.role}: {self!r} changes the unit twice: write one Scaled of the product.")
+        support = _support(inner)
+        if support.is_discrete or support.event_dim:
+            raise InputError(
+                f"{site.role}: {self.family!r} describes {constraints.in_words(support)}, which have no other unit: "
+                "take that family alone, or one of real numbers, such as Scaled(Normal())."
+            )
+        return Bound({**slots, **unit}, partial(_rescale, inner))
+
+    def _unit(self, name: str, site: Site) -> Slot:
+        """A fixed slot, so that it follows the device and the floating type."""
+        value, event = getattr(self, name), site.event_shape
+        shape = tuple(torch.tensor(value).shape)
+        if not _fits(shape, event):
+            raise InputError(f"{site.role}: Scaled.{name} has shape {shape}, which does not broadcast to {event}.")
+        return Slot(constraints.real, event, value, broadcasts=True)
+
+    def _in_own_unit(self, start: Any, x: Tensor) -> Any:
+        return start((x - _like(self.loc, x)) / _like(self.scale, x))
+
+
+def _fits(shape: Shape, event: Shape) -> bool:
+    pairs = zip(reversed(shape), reversed(event), strict=False)
+    return len(shape) <= len(event) and all(size in (1, full) for size, full in pairs)
+
+
+def _rescale(inner: Bound, unit_loc: Tensor, unit_scale: Tensor, **values: Tensor) -> Rescaled:
+    base = inner.distribution(**values)
+    return Rescaled(base, Unit(unit_loc, unit_scale, base.support), validate_args=False)

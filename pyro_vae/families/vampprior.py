@@ -1,0 +1,77 @@
+"""Priors that look at the model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Bound, Shape, Site
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.families import constraints
+from pyro_vae.families.base import Family, Parameter, Source
+
+
+def _one_per_component(event: Shape, family: "VampPrior") -> Shape:
+    return (family.components,)
+
+
+class PseudoInputs(nn.Module):
+    """Trained inputs of a guide, and the mixture of its posteriors there."""
+
+    def __init__(self, components: int, data_shape: Shape, guide: nn.Module) -> None:
+        super().__init__()
+        self.inputs = nn.Parameter(torch.randn(components, *data_shape))
+        self._guide = (guide,)  # in a tuple, for its weights are the guide's and not this prior's
+
+    def forward(self, weights: Tensor) -> dist.MixtureSameFamily:
+        """Return the mixture of q(z|u_k) with these log weights (K,)."""
+        (guide,) = self._guide
+        mixture = dist.Categorical(logits=weights, validate_args=False)
+        return dist.MixtureSameFamily(mixture, guide(self.inputs), validate_args=False)
+
+    def look(self, x: Tensor) -> None:
+        """Start at rows (N, *data_shape), drawn without replacement as long as there are any."""
+        count = len(self.inputs)
+        order = torch.cat([torch.randperm(len(x)) for _ in range(-(-count // len(x)))])[:count]
+        self.inputs.copy_(x[order.to(x.device)])
+
+
+@dataclass(frozen=True)
+class VampPrior(Family):
+    r"""The variational mixture of posteriors: the guide, averaged over K trained pseudo-inputs.
+
+    $$ p(z) = \sum_k w_k\, q(z \mid u_k) $$
+
+    The best prior for the ELBO is the aggregate posterior $\frac1N \sum_n q(z \mid x_n)$, of which this is the
+    version with few inputs, learned with everything else. The pseudo-inputs start at rows of the data.
+
+    References:
+        Tomczak and Welling, VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120.
+
+    Args:
+        components: the number K of pseudo-inputs u, each of the shape of one datum and in the data's unit.
+        weights: the log weights, (K,): equal and fixed unless "per_feature" asks for trained ones.
+
+    Raises:
+        InputError: in another role than the prior's.
+
+    >>> VampPrior(components=50)
+    VampPrior(components=50, weights=0.0)
+    """
+
+    components: int = option(500, low=1)
+    weights: Source = 0.0
+    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, one_value=False)}
+    event_ranks: ClassVar = (1,)
+
+    def bind(self, site: Site) -> Bound:
+        """Make the pseudo-inputs, of the data's shape, for the site's guide."""
+        if site.guide is None or site.data_shape is None:
+            raise InputError(
+                f"{site.role}: VampPrior is a mixture of the guide's posteriors, so it can only be a prior: write "
+                "prior=pv.VampPrior(), guide=pv.Normal()."
+            )
+        return Bound(self.own_slots(site), PseudoInputs(self.components, site.data_shape, site.guide))
