@@ -6,7 +6,7 @@ history = pv.fit(vae, x)
 vae.sample(10)
 """
 
-from pyro_vae import criticism, data, objectives, plots
+from pyro_vae import criticism, data, moments, objectives, plots
 from pyro_vae.catalogue import catalogue
 from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
@@ -111,6 +111,7 @@ __all__ = [
     "describe",
     "fit",
     "load",
+    "moments",
     "objectives",
     "plots",
     "suggest",

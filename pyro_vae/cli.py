@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from pyro_vae import data as datasets
-from pyro_vae import options, output
+from pyro_vae import moments, options, output
 from pyro_vae.catalogue import catalogue
 from pyro_vae.describe import describe as describe_model
 from pyro_vae.errors import InputError
@@ -124,6 +124,8 @@ def sample(
     vae = load(run)
     torch.manual_seed(seed)
     output.write(target, vae.sample(n, mean=mean))
+    if mean:
+        print(f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize())
 
 
 def reconstruct(
@@ -153,6 +155,8 @@ def reconstruct(
     torch.manual_seed(seed)
     x = rows.batch(slice(n))["x"]
     output.write(target, vae.reconstruct(x, mean=mean), beside=x)
+    if mean:
+        print(f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize())
 
 
 def describe(run: str) -> None:

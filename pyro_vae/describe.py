@@ -1,7 +1,10 @@
 """A model in words: as mathematics, its families, its weights."""
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.families import Family, Parameter
+from torch import nn
+
+from pyro_vae.conditional import Conditional, Slot
+from pyro_vae.families import Family
+from pyro_vae.families.base import Composite
 from pyro_vae.families.constraints import real
 from pyro_vae.networks import Network
 from pyro_vae.vae import PARTS, VAE
@@ -25,9 +28,9 @@ def describe(vae: VAE) -> str:
     """
     declared = vae.declaration
     lines = [
-        (f"z     ~ {formula(declared.prior, '')}", f"{declared.latent_dim} latents"),
-        (f"x | z ~ {formula(declared.likelihood, 'z')}", f"events of shape {declared.event_shape}"),
-        (f"z | x ~ {formula(declared.guide, 'x')}", ""),
+        (f"z     ~ {formula(vae.prior, '')}", f"{declared.latent_dim} latents"),
+        (f"x | z ~ {formula(vae.decoder, 'z')}", f"events of shape {declared.event_shape}"),
+        (f"z | x ~ {formula(vae.encoder, 'x')}", ""),
     ]
     width = max(len(left) for left, right in lines if right) + 3
     text = [f"{left:<{width}}{right}".rstrip() for left, right in lines]
@@ -45,31 +48,38 @@ def describe(vae: VAE) -> str:
     return "\n".join(text)
 
 
-def formula(family: Family, context: str) -> str:
-    """Write a family with the source of each parameter, as mathematics.
+def formula(conditional: Conditional, context: str) -> str:
+    """Write a family in its place, with the source of each parameter, as mathematics.
 
     >>> from pyro_vae import StudentT
-    >>> formula(StudentT(df=4, scale="per_feature"), "z")
-    'StudentT(df=4, loc=loc(z), scale=scale_j)'
+    >>> formula(StudentT(df=4, scale="per_feature").build(Site("prior", (2,))), "")
+    'StudentT(df=4, loc=loc_j, scale=scale_j)'
     """
     shown = []
-    for name in family.parameters:
-        source = getattr(family, name)
-        if source is None and context:
+    for name, slot in conditional.slots.items():
+        if slot.source is None and context:
             shown.append(f"{name}={name}({context})")
-        elif source in (None, "per_feature"):
+        elif slot.source in (None, "per_feature"):
             shown.append(f"{name}={name}_j")
         else:
-            shown.append(f"{name}={name if source == 'learned' else _short(source)}")
-    return f"{type(family).__name__}({', '.join(shown)})"
+            shown.append(f"{name}={name if slot.source == 'learned' else _short(slot.source)}")
+    return f"{_name(conditional.family)}({', '.join(shown)})"
+
+
+def _name(family: Family) -> str:
+    """The family's name, and that of the one it is made of."""
+    return (
+        f"{type(family).__name__}[{_name(family.family)}]" if isinstance(family, Composite) else type(family).__name__
+    )
 
 
 def _parameters(role: str, conditional: Conditional, network: object) -> list[str]:
     family = conditional.family
     summary = (type(family).__doc__ or "").strip().splitlines()[0]
     lines = [f"{role:<12}{family!r}: {summary}"]
-    for name, parameter in family.parameters.items():
-        source = getattr(family, name)
+    width = max((len(name) for name in conditional.slots), default=0) + 2
+    for name, slot in conditional.slots.items():
+        source = slot.source
         if name in conditional.constants:
             value = conditional.constant(name)
             what = f"one trained constant, now {float(value):.4g}" if source == "learned" else "trained, per feature"
@@ -77,13 +87,17 @@ def _parameters(role: str, conditional: Conditional, network: object) -> list[st
             what = f"from {network if isinstance(network, Network) else type(network).__name__}"
         else:
             what = f"fixed at {_short(source)}"
-        bounds = "" if parameter.constraint is real or not isinstance(source, str | None) else f"; {_range(parameter)}"
-        lines.append(f"  {name:<10}{what}{bounds}")
+        bounds = "" if slot.constraint is real or not isinstance(source, str | None) else f"; {_range(slot)}"
+        lines.append(f"  {name:<{max(width, 10)}}{what}{bounds}")
+    if isinstance(conditional.distribution, nn.Module):
+        lines.append(
+            f"  {sum(weight.numel() for weight in conditional.distribution.parameters()):,} weights of its own"
+        )
     return lines
 
 
-def _range(parameter: Parameter) -> str:
-    text = repr(parameter.constraint)
+def _range(slot: Slot) -> str:
+    text = repr(slot.constraint)
     return f"in {text}" if text.startswith("[") else text
 
 

@@ -264,7 +264,7 @@ def test_supports_are_compared_as_sets() -> None:
         (constraints.unit_interval, "the numbers in [0.0, 1.0]"),
         (constraints.integer_interval(0, 4), "the whole numbers in [0.0, 4.0]"),
         (constraints.nonnegative_integer, "the whole numbers in [0.0, inf]"),
-        (constraints.simplex, "Simplex()"),
+        (constraints.simplex, "the vectors of positive numbers that sum to 1"),
         (constraints.one_hot, "OneHot()"),
     ],
     ids=str,

@@ -58,7 +58,7 @@ def random_prior(name: str, event: Shape) -> Any:
 
 
 class LogRatios:
-    """A density over a simplex as one of log(x_d / x_D), d < D, which have no edge: its measure is that of D-1 shares."""
+    """A density over a simplex as one of log(x_d / x_D), d < D, without an edge: its measure is that of D-1 shares."""
 
     support = real_vector
 

@@ -178,8 +178,8 @@ class Composite(Family, ABC):
         """
         if isinstance(bound.distribution, nn.Module):
             raise InputError(
-                f"{self.family!r} has networks of its own, so {type(self).__name__} cannot be made of it: take a family "
-                "of parameters, such as pv.MultivariateNormal()."
+                f"{self.family!r} has networks of its own, so {type(self).__name__} cannot be made of it: take a "
+                "family of parameters, such as pv.MultivariateNormal()."
             )
         if both := [name for name in bound.slots if name in self.parameters]:
             raise InputError(

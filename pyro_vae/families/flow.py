@@ -69,6 +69,7 @@ KINDS: Mapping[str, Maker] = {
 class FlowDistribution(ZukoToPyro):
     """A flow's density as a Pyro distribution over real vectors."""
 
+    dist: Any
     support = real_vector
 
     @property
@@ -169,7 +170,8 @@ class Flow(Family):
         (features,) = site.event_shape
         if features == 1:
             raise InputError(
-                f"{site.role}: a flow of one element has nothing to couple: take pv.Mixture(pv.Normal(), components=10)."
+                f"{site.role}: a flow of one element has nothing to couple: take pv.Mixture(pv.Normal(), "
+                "components=10)."
             )
         slots = self.own_slots(site)
         width = 0

@@ -25,7 +25,7 @@ class DiagonalMixture(dist.MixtureSameFamily):
     """A mixture of diagonal Gaussians, drawn by Pyro's pathwise derivative, so that it can be a guide."""
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         """Whether it can be reparameterised; Pyro has no formula for one dimension."""
         return bool(self.event_shape[0] > 1)
 

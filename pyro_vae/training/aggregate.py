@@ -92,7 +92,8 @@ def settle(vae: Any, rows: Rows, seed: int) -> None:
 
 
 def _fit(vae: VAE, rows: Rows, *, seed: int, lr: float, **options: Any) -> None:
-    reference, stages = vae.decoder.reference, vae.prior.distribution
+    reference: Tensor = vae.decoder.reference
+    stages: Any = vae.prior.distribution
     rows = rows.to(reference.device, reference.dtype)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
