@@ -29,6 +29,6 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """
     known = list(known)
     lowered = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(lowered[item]) for item in close)}?" if close else "."
     return InputError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}.")
