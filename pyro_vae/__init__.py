@@ -8,6 +8,7 @@ vae.sample(10)
 
 from pyro_vae import criticism, data, moments, objectives, plots
 from pyro_vae.catalogue import catalogue
+from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
 from pyro_vae.families import (
@@ -77,6 +78,7 @@ __all__ = [
     "Conv",
     "Dirichlet",
     "DiscretizedLogistic",
+    "Evidence",
     "Exponential",
     "Flow",
     "Gamma",
@@ -109,6 +111,7 @@ __all__ = [
     "criticism",
     "data",
     "describe",
+    "evidence",
     "fit",
     "load",
     "moments",

@@ -9,6 +9,7 @@ import torch
 from pyro_vae import data as datasets
 from pyro_vae import moments, options, output
 from pyro_vae.catalogue import catalogue
+from pyro_vae.criticism.evidence import evidence
 from pyro_vae.describe import describe as describe_model
 from pyro_vae.errors import InputError
 from pyro_vae.families import Family, Normal
@@ -159,6 +160,40 @@ def reconstruct(
         print(f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize())
 
 
+def evaluate(
+    run: str,
+    data: str | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    draws: int = 1000,
+    proposal: Literal["guide", "defensive"] = "guide",
+    batch_size: int = 100,
+    to: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Estimate log p(x) of data under a fitted model, by importance sampling, and its errors.
+
+    Args:
+        run: run folder.
+        data: data set, file or folder; by default the data of the run.
+        split: which of its splits.
+        draws: importance draws per row.
+        proposal: what they are drawn from; defensive is a tenth from the prior, for heavier tails.
+        batch_size: rows at once.
+        to: file to write with log p(x), its error and k-hat of each row, .csv.
+        seed: seed of the draws and of dynamic binarisation.
+        overwrite: replace that file where it exists.
+        progress: show progress.
+    """
+    target = None if to is None else output.reserve(to, overwrite, (".csv",))
+    vae, rows = load(run), output.split_of(Run(Path(run)), data, split)
+    found = evidence(vae, rows, draws=draws, proposal=proposal, batch_size=batch_size, seed=seed, progress=progress)
+    print(found)
+    if target is not None:
+        output.write_text(target, found.to_csv(), f"Log p(x), error and k-hat of {len(found)} rows")
+
+
 def describe(run: str) -> None:
     """Print a fitted model as mathematics, with its families and the number of its weights.
 
@@ -182,6 +217,7 @@ VERBS: dict[str, options.Verb] = {
     "fit": fit,
     "sample": sample,
     "reconstruct": reconstruct,
+    "evaluate": evaluate,
     "describe": describe,
     "families": families,
 }

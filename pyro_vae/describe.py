@@ -6,8 +6,10 @@ from pyro_vae.conditional import Conditional, Slot
 from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
 from pyro_vae.families.constraints import real
+from pyro_vae.mathtext import readable
 from pyro_vae.networks import Network
 from pyro_vae.vae import PARTS, VAE
+from pyro_vae.written import written
 
 
 def describe(vae: VAE) -> str:
@@ -52,6 +54,7 @@ def formula(conditional: Conditional, context: str) -> str:
     """Write a family in its place, with the source of each parameter, as mathematics.
 
     >>> from pyro_vae import StudentT
+    >>> from pyro_vae.conditional import Site
     >>> formula(StudentT(df=4, scale="per_feature").build(Site("prior", (2,))), "")
     'StudentT(df=4, loc=loc_j, scale=scale_j)'
     """
@@ -76,7 +79,7 @@ def _name(family: Family) -> str:
 def _parameters(role: str, conditional: Conditional, network: object) -> list[str]:
     family = conditional.family
     summary = (type(family).__doc__ or "").strip().splitlines()[0]
-    lines = [f"{role:<12}{family!r}: {summary}"]
+    lines = [f"{role:<12}{written(family)}: {readable(summary)}"]
     width = max((len(name) for name in conditional.slots), default=0) + 2
     for name, slot in conditional.slots.items():
         source = slot.source

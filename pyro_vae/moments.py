@@ -96,7 +96,7 @@ def cdf(distribution: TorchDistribution, x: Tensor, draws: int = DRAWS) -> Estim
         value: Tensor = elements.cdf(x)
         return value
 
-    return _moment("cdf", closed, distribution, draws, lambda drawn: (drawn <= x).to(torch.get_default_dtype()))
+    return _moment("cdf", closed, distribution, draws, lambda drawn: (drawn <= x).to(torch.result_type(drawn, 1.0 * x)))
 
 
 def _moment(
@@ -108,13 +108,14 @@ def _moment(
 ) -> Estimate:
     """A closed form, or the mean of terms over draws."""
     try:
-        value = closed()
+        value = closed().detach()
+        error, draws = torch.zeros_like(value), 0
     except NotImplementedError:
         each = terms(distribution.sample((draws,)))
-        return Estimate(each.mean(0), each.std(0) / draws**0.5, draws, quantity)
-    if bool(torch.isnan(value).any()):
+        value, error = each.mean(0), each.std(0) / draws**0.5
+    if not bool(torch.isfinite(value).all()):
         raise InputError(
             f"this distribution has no {quantity} (its values are labels, or its tails are too heavy): look at draws, "
             "with mean=False, or at the distribution vae.decode(z)."
         )
-    return Estimate(value, torch.zeros_like(value), 0, quantity)
+    return Estimate(value, error, draws, quantity)

@@ -1,5 +1,6 @@
 """What the command line writes and says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +40,24 @@ def summary(data: Dataset, history: History, run: str) -> str:
     return "\n".join(lines)
 
 
-def reserve(path: str, overwrite: bool) -> Path:
+def reserve(path: str, overwrite: bool, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """Make sure, before any work, that a file can be written.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be replaced.
+        suffixes: what its name may end in.
 
     Raises:
         InputError: an unknown suffix, a file in the way, or no such folder.
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
-        raise InputError(f"--to {path}: name a file that ends in {', '.join(SUFFIXES)}.")
+    if target.suffix not in suffixes:
+        raise InputError(f"--to {path}: name a file that ends in {', '.join(suffixes)}.")
     if target.exists() and not overwrite:
         raise InputError(f"{path} exists: name another file with --to, or replace it with --overwrite.")
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {target.parent}.")
     return target
 
 
@@ -78,6 +86,19 @@ def write(target: Path, x: Tensor, beside: Tensor | None = None) -> None:
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error
     print(f"{len(x)} rows of shape {tuple(x.shape[1:])} in {target}")
+
+
+def write_text(target: Path, text: str, what: str) -> None:
+    """Write a file of text, and say what it holds.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        target.write_text(text)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}") from error
+    print(f"{what} in {target}")
 
 
 def split_of(run: Run, data: str | None, split: str) -> Rows:

@@ -113,7 +113,7 @@ class VAE(nn.Module):
             decoder = encoder.mirror()
         self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
         latent = (latent_dim,)
-        view = torch.log1p if likelihood.counts else None
+        view = _log_counts if likelihood.counts else None
         inputs = Inputs(event_shape, view) if isinstance(encoder, Network) else None
         self.encoder = guide.build(Site("guide", latent, event_shape, encoder, inputs))
         self.prior = prior.build(Site("prior", latent, guide=self.encoder, data_shape=event_shape))
@@ -306,7 +306,13 @@ class VAE(nn.Module):
         self.store_name = _store_name()
 
     def _emit(self, likelihood: TorchDistribution, mean: bool) -> Tensor:
-        return moments.mean(likelihood).value if mean else likelihood.sample()
+        if not mean:
+            return likelihood.sample()
+        try:
+            return moments.mean(likelihood).value
+        except InputError as error:
+            name = type(self.declaration.likelihood).__name__
+            raise InputError(str(error).replace("distribution", f"{name} likelihood", 1)) from None
 
     def _register(self, *parts: str) -> None:
         if self.store_name is None:
@@ -338,6 +344,11 @@ class VAE(nn.Module):
                 f"guide={declared.guide!r} cannot be reparameterised (its draws are no differentiable function of its "
                 "parameters), so the ELBO has no gradient through z: take guide=pv.Normal() with prior=pv.Normal(0, 1)."
             )
+
+
+def _log_counts(x: Tensor) -> Tensor:
+    """log(1 + x), continued by its tangent below 0, where no count is but a trained pseudo-input may go."""
+    return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
 
 
 def _store_name() -> str:

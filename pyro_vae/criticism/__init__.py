@@ -1,5 +1,6 @@
 """WHETHER to believe a model."""
 
+from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.latent import AggregateKL, aggregate_kl, spread_of_means
 
-__all__ = ["AggregateKL", "aggregate_kl", "spread_of_means"]
+__all__ = ["AggregateKL", "Evidence", "aggregate_kl", "evidence", "spread_of_means"]

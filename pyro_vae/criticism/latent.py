@@ -40,17 +40,18 @@ class AggregateKL:
 
 
 @torch.no_grad()
-def aggregate_kl(vae: VAE, x: Tensor) -> AggregateKL:
+def aggregate_kl(vae: VAE, x: Tensor, **given: Tensor) -> AggregateKL:
     """Take the mean KL of some rows apart, by Monte Carlo with one draw per row.
 
     Args:
         vae: the model.
         x: rows (N, *event_shape); the first 2,000 are used.
+        given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         The terms; they add up exactly, for they share their draws.
     """
-    posterior = vae.encode(x[:ROWS])
+    posterior = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()})
     z = posterior.sample()
     count = len(z)
     log_prior = vae.prior().log_prob(z)
@@ -66,17 +67,18 @@ def aggregate_kl(vae: VAE, x: Tensor) -> AggregateKL:
 
 
 @torch.no_grad()
-def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64) -> Tensor:
+def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, **given: Tensor) -> Tensor:
     """Estimate the variance over rows of each latent's posterior mean, Var_x E[z|x], without bias.
 
     Args:
         vae: the model.
         x: rows (N, *event_shape); the first 2,000 are used.
         draws: draws per row behind each mean.
+        given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         Variances (D,); around 0, and perhaps below it, where the means do not vary.
     """
-    z = vae.encode(x[:ROWS]).sample((draws,))
+    z = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()}).sample((draws,))
     noise = z.var(0).mean(0) / draws * (1 - 1 / z.shape[1])  # what the error of the means adds to their variance
     return z.mean(0).var(0, correction=0) - noise

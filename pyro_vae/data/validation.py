@@ -77,11 +77,11 @@ def completed(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
 
     >>> x, mask = torch.tensor([1.0, math.nan, 3.0, math.nan]), torch.tensor([True, False, True, False])
     >>> completed(x, mask, 0.0)
-    tensor([1., 3., 3., 3.])
+    tensor([1., 1., 3., 3.])
     """
     observed_first = torch.argsort((~mask).to(torch.uint8), dim=0, stable=True)
     counts = mask.sum(0)
-    turn = torch.arange(len(x), device=x.device).reshape(-1, *[1] * (x.ndim - 1)) % counts.clamp(min=1)
+    turn = ((~mask).cumsum(0) - 1).clamp(min=0) % counts.clamp(min=1)  # the first gap takes the first value
     others = x.gather(0, observed_first.gather(0, turn))
     return torch.where(mask, x, torch.where(counts > 0, others, otherwise))
 

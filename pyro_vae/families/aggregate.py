@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pyro_vae.conditional import Bound, Conditional, Site
 from pyro_vae.errors import InputError
 from pyro_vae.families.base import Composite, Family
+from pyro_vae.families.constraints import in_words, same_support
 from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import MultivariateNormal, Normal
 
@@ -59,7 +60,7 @@ class Aggregate(Composite):
         base: the prior during training.
 
     Raises:
-        InputError: in another role than the prior's.
+        InputError: in another role than the prior's; a density over another set than the base's.
 
     >>> Aggregate(Mixture(Normal(), components=20)).base
     Normal(loc=0.0, scale=1.0)
@@ -76,4 +77,11 @@ class Aggregate(Composite):
                 f"{site.role}: Aggregate is fitted to where the guide puts the data, so it can only be a prior: write "
                 "prior=pv.Aggregate()."
             )
-        return Bound({}, TwoStages(self.base.build(site), self.family.build(site)))
+        base, density = self.base.build(site), self.family.build(site)
+        if not same_support(base.support, density.support):
+            raise InputError(
+                f"prior: {self.family!r} has support {in_words(density.support)} and base={self.base!r} has "
+                f"{in_words(base.support)}, and one follows the other: take a pair over the same set, such as "
+                "pv.Aggregate(pv.Mixture(pv.Normal()), base=pv.Normal(0, 1))."
+            )
+        return Bound({}, TwoStages(base, density))

@@ -33,37 +33,30 @@ def _zuko() -> Any:
     return zuko
 
 
-def _stacked(name: str) -> Maker:
+def _stacked(name: str, **options: Any) -> Maker:
     """A flow of several transforms, each with a network of its own."""
     return lambda flow, features, context: getattr(_zuko().flows, name)(
-        features, context, transforms=flow.transforms, hidden_features=flow.hidden
+        features, context, transforms=flow.transforms, hidden_features=flow.hidden, **options
     )
 
 
-def _network_inside(name: str) -> Maker:
-    """A flow of monotonic networks, whose conditioner is told apart from them."""
-    return lambda flow, features, context: getattr(_zuko().flows, name)(
-        features,
-        context,
-        transforms=flow.transforms,
-        hidden_features=flow.hidden,
-        network={"hidden_features": (16, 16)},
-    )
+def _additive(flow: "Flow", features: int, context: int) -> Any:
+    """Couplings that shift and do not scale; Zuko's NICE scales, unless told not to."""
+    shift = _zuko().transforms.AdditiveTransform
+    return _stacked("NICE", univariate=shift, shapes=[()])(flow, features, context)
 
 
 KINDS: Mapping[str, Maker] = {
     "nsf": _stacked("NSF"),
     "maf": _stacked("MAF"),
     "realnvp": _stacked("RealNVP"),
-    "nice": _stacked("NICE"),
-    "naf": _network_inside("NAF"),
-    "unaf": _network_inside("UNAF"),
+    "nice": _additive,
+    "unaf": _stacked("UNAF", network={"hidden_features": (16, 16)}),
     "sospf": _stacked("SOSPF"),
     "bpf": _stacked("BPF"),
-    "gf": _stacked("GF"),
     "cnf": lambda flow, features, context: _zuko().flows.CNF(features, context, hidden_features=flow.hidden),
 }
-"""Zuko's flows by their usual names."""
+"""Zuko's flows by their usual names; its NAF and GF are no densities (they map the line to less than the line)."""
 
 
 class FlowDistribution(ZukoToPyro):
@@ -130,8 +123,9 @@ class Flow(Family):
 
     As a prior it is a learned density; as a guide or a likelihood, the network computes a context vector that every
     transform of the flow is conditioned on. Kinds: nsf (neural spline), maf (masked autoregressive), realnvp, nice,
-    naf, unaf (neural autoregressive), sospf (sum of squares), bpf (Bernstein), gf (Gaussianization), cnf (continuous).
-    realnvp and nice draw as fast as they score; autoregressive kinds draw in D passes.
+    unaf (unconstrained neural autoregressive), sospf (sum of squares), bpf (Bernstein), cnf (continuous).
+    realnvp and nice draw as fast as they score; autoregressive kinds draw in D passes, and unaf, sospf and bpf by
+    bisection too: take those three as a prior.
 
     References:
         Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021,

@@ -22,19 +22,31 @@ CLUSTERED_ROWS = 2000
 
 
 class DiagonalMixture(dist.MixtureSameFamily):
-    """A mixture of diagonal Gaussians, drawn by Pyro's pathwise derivative, so that it can be a guide."""
+    r"""A mixture of diagonal Gaussians whose draws are an implicit function of weights, means and scales: a guide.
 
-    @property
-    def has_rsample(self) -> bool:
-        """Whether it can be reparameterised; Pyro has no formula for one dimension."""
-        return bool(self.event_shape[0] > 1)
+    $$ F_i(z_i \mid z_{<i}; \theta) = u_i \quad\Rightarrow\quad
+       \frac{dz}{d\theta} = -\Big(\frac{\partial F}{\partial z}\Big)^{-1} \frac{\partial F}{\partial \theta} $$
+
+    Pyro's `MixtureOfDiagNormals` is no help: its gradient to the weights is off wherever a line through two means
+    misses the origin, or scales are not 1.
+    """
+
+    has_rsample = True
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw with a gradient to weights, means and scales."""
-        parts = self.component_distribution.base_dist
-        mixture = dist.MixtureOfDiagNormals(parts.loc, parts.scale, self.mixture_distribution.logits)
-        draw: Tensor = mixture.rsample(torch.Size(sample_shape))
-        return draw
+        """Draw with a gradient."""
+        parts, z = self.component_distribution.base_dist, self.sample(torch.Size(sample_shape))
+        at = (z.unsqueeze(-2) - parts.loc) / parts.scale
+        log_density = -0.5 * at.square() - parts.scale.log()
+        before = torch.nn.functional.pad(log_density[..., :-1].cumsum(-1), (1, 0))
+        share = (self.mixture_distribution.logits.unsqueeze(-1) + before).softmax(-2)  # of k, given z_<i
+        below = torch.special.ndtr(at)
+        cdf = (share * below).sum(-2)
+        with torch.no_grad():
+            slope = torch.einsum("...ki,...kj->...ij", share * (below - cdf.unsqueeze(-2)), -at / parts.scale)
+            density = (share * log_density.exp()).sum(-2) / math.sqrt(2 * math.pi)
+            slope = slope.tril(-1) + density.clamp(min=torch.finfo(z.dtype).tiny).diag_embed()
+        return z - torch.linalg.solve_triangular(slope, (cdf - cdf.detach()).unsqueeze(-1), upper=False).squeeze(-1)
 
 
 def _one_per_component(event: Shape, family: "Mixture") -> Shape:
@@ -49,15 +61,15 @@ class Mixture(Composite):
 
     Of events, a component is drawn for the whole event: `Mixture(MultivariateNormal(), 10)` as a prior is the
     Gaussian mixture prior. Of elements, one is drawn for each element, as for the pixels of an image. As a guide it
-    can be reparameterised for `Mixture(Normal())` of at least two latents.
+    can be reparameterised for `Mixture(Normal())`.
 
     Every parameter of the components follows the one rule, with K values where the family has one; "learned" is one
     number for all. Components start on clusters of the data, or apart from each other where there is none.
 
     References:
         McLachlan and Peel, Finite Mixture Models, 2000. Dilokthanakul et al., Deep Unsupervised Clustering with
-        Gaussian Mixture Variational Autoencoders, 2017, https://arxiv.org/abs/1611.02648. Jankowiak and Karaletsos,
-        Pathwise Derivatives for Multivariate Distributions, 2019, https://arxiv.org/abs/1806.01856.
+        Gaussian Mixture Variational Autoencoders, 2017, https://arxiv.org/abs/1611.02648. Figurnov, Mohamed and
+        Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
 
     Args:
         family: the family of the components.

@@ -79,8 +79,9 @@ def attach(
 class Inputs(nn.Module):
     """How data is prepared for a declared network: it sees (view(x) - m) / s.
 
-    m is the mean of each element and s the root mean square of what is left, over the rows that `look` is shown: far
-    from 0, or in units of thousands, a network would learn slowly. Before that, x is only viewed. A module of the
+    m is the mean of each element and s the root mean square of what is left, where that is above 1, over the rows that
+    `look` is shown: far from 0, or in units of thousands, a network would learn badly. Data within unit spread keep
+    it, for the learning rates in use are tuned to pixels in [0, 1]. Before that, x is only viewed. A module of the
     user's own sees x as it is.
 
     Args:
@@ -106,8 +107,7 @@ class Inputs(nn.Module):
         """Take m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
         self.loc.copy_(viewed.mean(0))
-        scale = (viewed - self.loc).square().mean().sqrt()
-        self.scale.copy_(torch.where(scale > 0, scale, 1))
+        self.scale.copy_((viewed - self.loc).square().mean().sqrt().clamp(min=1))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyro_vae.declared import Declared
-from pyro_vae.objectives.particles import Particles, draw
+from pyro_vae.objectives.estimators import Estimator
+from pyro_vae.objectives.particles import Particles, draw, draw_apart
 
 Program = Callable[..., Any]
 
@@ -27,6 +28,7 @@ class Objective(Declared, PyroELBO):
     retain_graph = None
 
     particles: int
+    estimator: Estimator = "plain"
 
     @property
     def num_particles(self) -> int:
@@ -67,9 +69,14 @@ class Objective(Declared, PyroELBO):
             total = total - latent.kl(name)
         return total.mean(0)
 
+    @property
+    def apart(self) -> bool:
+        """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_apart`."""
+        return self.estimator != "plain"
+
     def draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """Draw the particles this objective needs; see `pyro_vae.objectives.particles.draw`."""
-        return draw(model, guide, self.particles, *args, **kwargs)
+        return (draw_apart if self.apart else draw)(model, guide, self.particles, *args, **kwargs)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over rows, with its gradient; a scalar tensor, not waited for."""

@@ -13,7 +13,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import scale_and_mask, sum_rightmost
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
@@ -33,6 +33,7 @@ class Latent:
         log_prior: log p(z), (K, N).
         log_posterior: log q(z), (K, N).
         to_rows: sums a log-density in the programs' batch layout to (K, N), scaled and masked like them.
+        gather: sums anything else in that layout to (K, N), as it is.
     """
 
     value: Tensor
@@ -41,6 +42,7 @@ class Latent:
     log_prior: Tensor
     log_posterior: Tensor
     to_rows: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor]
 
     def kl(self, site: str) -> Tensor:
         """KL(q || p) in closed form, (K, N).
@@ -108,6 +110,37 @@ class Particles:
             weights = weights + (latent.log_prior - latent.log_posterior)
         return weights
 
+    @property
+    def log_joint(self) -> Tensor:
+        """Log p(x, z), (K, N)."""
+        return sum((latent.log_prior for latent in self.latents.values()), self.log_likelihood)
+
+    @property
+    def log_posterior(self) -> Tensor:
+        """Log q(z|x) over all latent sites, (K, N)."""
+        return sum((latent.log_posterior for latent in self.latents.values()), torch.zeros_like(self.log_likelihood))
+
+    def pulled_back(self, through: Tensor) -> Tensor:
+        """What leads the gradient of something through the draws, and past all parameters, to the guide.
+
+        Args:
+            through: (N,), a function of the draws; of a record of `draw_apart`.
+
+        Returns:
+            (N,): each row's draws times the fixed gradient of the sum of `through` to them.
+        """
+        rows = torch.zeros_like(through)
+        latents = [latent for latent in self.latents.values() if latent.value.requires_grad]
+        if not (latents and through.requires_grad):
+            return rows
+        values = [latent.value for latent in latents]
+        for latent, slope in zip(
+            latents, torch.autograd.grad(through.sum(), values, retain_graph=True, materialize_grads=True), strict=True
+        ):
+            products = sum_rightmost(slope * latent.value, len(latent.posterior.event_shape))
+            rows = rows + latent.gather(products).sum(0)
+        return rows
+
 
 def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
     """Run the guide K times at once, replay the model against it, and collect the record.
@@ -123,12 +156,40 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
         InputError: the sites of model and guide do not match, nothing is observed, or a guide site cannot be
             reparameterised.
     """
+    return _draw(model, guide, k, args, kwargs, apart=False)
+
+
+def draw_apart(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+    """Draw as `draw` does, every density taken at draws that stand apart from the guide's own graph.
+
+    The gradient of a log-density to `Latent.value` is then the partial one: that to the draw alone, not to the noise,
+    and not to what a later latent of the guide makes of it. A guide of several latent sites is run a second time for
+    this, given its draws; what else is random in it (dropout) is then drawn anew.
+
+    Args:
+        model: a Pyro program.
+        guide: a Pyro program for its latent sites.
+        k: the number of particles K.
+        *args: arguments of both programs.
+        **kwargs: the same by keyword.
+
+    Raises:
+        InputError: as for `draw`, or the guide's distribution can only score its own draws.
+    """
+    return _draw(model, guide, k, args, kwargs, apart=True)
+
+
+def _draw(
+    model: Callable[..., Any], guide: Callable[..., Any], k: int, args: Any, kwargs: Any, *, apart: bool
+) -> Particles:
     nesting = 0
     if k > 1:
         nesting = _nesting(model, guide, args, kwargs)
         plate = pyro.plate("particles", k, dim=-nesting - 1)
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    if apart:
+        guide_trace = _apart(guide, guide_trace, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
     _check_sites(model_sites, guide_sites)
@@ -139,7 +200,7 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
     latents = {}
     for name, at_guide in guide_sites.items():
         at_model = model_sites.get(name)
-        log_posterior = layout.log_prob(at_guide)
+        log_posterior = _scored(layout, name, at_guide) if apart else layout.log_prob(at_guide)
         latents[name] = Latent(
             value=at_guide["value"],
             prior=at_model["fn"] if at_model else None,
@@ -147,6 +208,7 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
             log_prior=layout.log_prob(at_model) if at_model else torch.zeros_like(log_posterior),
             log_posterior=log_posterior,
             to_rows=layout.rows_of(at_guide),
+            gather=layout.gather,
         )
     observed = {name: layout.log_prob(site) for name, site in model_sites.items() if site["is_observed"]}
     return Particles(latents, observed)
@@ -165,16 +227,39 @@ class _Layout:
 
     def rows_of(self, site: dict[str, Any]) -> Callable[[Tensor], Tensor]:
         def to_rows(log_prob: Tensor) -> Tensor:
-            log_prob = scale_and_mask(log_prob, scale=site["scale"], mask=site["mask"])
-            if self.k == 1:
-                log_prob = log_prob.unsqueeze(0)
-            elif log_prob.ndim <= self.nesting:  # a site outside of the particle plate is shared by all particles
-                log_prob = log_prob.expand(self.k, *log_prob.shape)
-            if not self.rows:
-                return log_prob.reshape(self.k, -1).sum(1, keepdim=True)
-            return log_prob if log_prob.ndim == 2 else log_prob.reshape(self.k, -1, log_prob.shape[-1]).sum(1)
+            return self.gather(scale_and_mask(log_prob, scale=site["scale"], mask=site["mask"]))
 
         return to_rows
+
+    def gather(self, terms: Tensor) -> Tensor:
+        if self.k == 1:
+            terms = terms.unsqueeze(0)
+        elif terms.ndim <= self.nesting:  # a site outside of the particle plate is shared by all particles
+            terms = terms.expand(self.k, *terms.shape)
+        if not self.rows:
+            return terms.reshape(self.k, -1).sum(1, keepdim=True)
+        return terms if terms.ndim == 2 else terms.reshape(self.k, -1, terms.shape[-1]).sum(1)
+
+
+def _apart(guide: Callable[..., Any], trace: Any, args: Any, kwargs: Any) -> Any:
+    """The trace of a guide at aliases of its draws, its distributions functions of these."""
+    sites = dict(_sites(trace))
+    for site in sites.values():
+        site["value"] = site["value"].view_as(site["value"])
+    if len(sites) == 1:  # no distribution in it depends on a draw
+        return trace
+    return poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
+
+
+def _scored(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
+    """The log-density of a guide at draws that it does not recognise as its own."""
+    try:
+        return layout.log_prob(site)
+    except (KeyError, NotImplementedError):  # what Pyro's and torch's transforms without an inverse raise
+        raise InputError(
+            f"the guide's distribution at {name!r}, {_name(site['fn'])}, has the density of its own draws only, for a "
+            "transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
+        ) from None
 
 
 def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:

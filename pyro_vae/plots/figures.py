@@ -1,10 +1,13 @@
 """The pictures of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.validation import completed
+from pyro_vae.families.constraints import an_element
 from pyro_vae.plots.latent import latent
 from pyro_vae.plots.samples import draws, reconstructions
 from pyro_vae.plots.training import training
@@ -26,13 +29,16 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
     """
     with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
         torch.manual_seed(0)
-        x = rows.batch(slice(ROWS))["x"]
+        given: dict[str, Any] = rows.batch(slice(ROWS))
+        x = given.pop("x")
+        if "mask" in given:  # pictures of data show what was observed, never a NaN
+            x = completed(x, given["mask"], an_element(vae.decoder.support))
         labels = None if rows.labels is None else rows.labels[:ROWS]
         pictures = {
             "training": training(history),
-            "draws": draws(vae, x),
-            "reconstructions": reconstructions(vae, x),
-            "latent": latent(vae, x, labels),
+            "draws": draws(vae, x, **given),
+            "reconstructions": reconstructions(vae, x, **given),
+            "latent": latent(vae, x, labels, **given),
         }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png")

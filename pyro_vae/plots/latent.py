@@ -1,5 +1,7 @@
 """The latent picture: where the guide puts each datum, over where the prior expects them."""
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
@@ -16,7 +18,7 @@ DRAWS = 256
 
 
 @torch.no_grad()
-def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400) -> Figure:
+def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400, **given: Any) -> Figure:
     """Draw each datum's posterior over two latents, coloured by class, over the prior's contours.
 
     The two latents are those whose posterior means vary most over the data. An ellipse holds one standard
@@ -27,14 +29,15 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
         x: rows (N, *event_shape).
         labels: classes (N,) of the rows, for colours.
         rows: how many rows are drawn; the distance to the prior is taken over all.
+        given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         The figure; its title says how far the aggregate posterior is from the prior.
     """
     dimension = vae.declaration.latent_dim
-    first, *others = torch.argsort(spread_of_means(vae, x), descending=True).tolist()
+    first, *others = torch.argsort(spread_of_means(vae, x, **given), descending=True).tolist()
     chosen = sorted([first, *others[:1]])
-    z = vae.encode(x[:rows]).sample((DRAWS,))[..., chosen]
+    z = vae.encode(x[:rows], **{name: value[:rows] for name, value in given.items()}).sample((DRAWS,))[..., chosen]
     if dimension == 1:
         z = torch.cat([z, torch.linspace(-1, 1, z.shape[1], device=z.device).expand(DRAWS, -1).unsqueeze(-1)], -1)
     colours = [COLOURS[int(label) % len(COLOURS)] for label in labels[:rows]] if labels is not None else [COLOURS[0]]
@@ -44,7 +47,7 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
     prior = vae.prior().sample((20000,))[:, chosen]
     if dimension > 1:
         _contours(axes, prior)
-    kl = aggregate_kl(vae, x)
+    kl = aggregate_kl(vae, x, **given)
     bound = "at most " if kl.saturated else ""
     tidy(
         axes,

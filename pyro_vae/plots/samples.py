@@ -1,6 +1,7 @@
 """Pictures of draws and reconstructions: grids for images, intervals and scatter for vectors."""
 
 import contextlib
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
-def draws(vae: VAE, x: Tensor, *, side: int = 8) -> Figure:
+def draws(vae: VAE, x: Tensor, *, side: int = 8, **given: Any) -> Figure:
     """Draw new data beside real data.
 
     Images: real rows, draws x ~ p(x|z) with z ~ p(z), and the decoder's means for the same number of other
@@ -30,15 +31,17 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8) -> Figure:
         vae: the model.
         x: real rows (N, *event_shape), for comparison.
         side: images per side of a grid.
+        given: further named tensors of these rows: draws take their size factors from them, in turn.
 
     Returns:
         The figure.
     """
     if not is_image(tuple(x.shape[1:])):
-        return _intervals(x, vae.sample(2000))
-    panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2))]
+        return _intervals(x, vae.sample(2000, **_sizes(given, 2000)))
+    sizes = _sizes(given, side**2)
+    panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2, **sizes))]
     with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
-        panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True)))
+        panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True, **sizes)))
     picture = figure(7.4 / len(panels), 7.0)
     for axes, (title, images) in zip(picture.subplots(1, len(panels)), panels, strict=True):
         _grid(axes, images, side, x)
@@ -46,7 +49,7 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8) -> Figure:
     return picture
 
 
-def reconstructions(vae: VAE, x: Tensor, *, count: int = 12) -> Figure:
+def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, **given: Any) -> Figure:
     """Show rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
 
     Images: originals, draws and means in three rows. Vectors: replicate against original, one colour per
@@ -56,16 +59,18 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12) -> Figure:
         vae: the model.
         x: rows (N, *event_shape).
         count: how many images.
+        given: further named tensors of these rows; of vectors, what `mask` leaves out is not shown.
 
     Returns:
         The figure.
     """
     if not is_image(tuple(x.shape[1:])):
-        return _scatter(x[:500], vae.reconstruct(x[:500]))
-    x_shown = x[:count]
-    panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown))]
+        given = {name: value[:500] for name, value in given.items()}
+        return _scatter(x[:500], vae.reconstruct(x[:500], **given), given.get("mask"))
+    x_shown, given = x[:count], {name: value[:count] for name, value in given.items()}
+    panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown, **given))]
     with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
-        panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True)))
+        panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True, **given)))
     picture = figure(0.85 * len(panels))
     for axes, (title, images) in zip(picture.subplots(len(panels), 1), panels, strict=True):
         _grid(axes, images, count, x)
@@ -132,14 +137,21 @@ def _intervals(x: Tensor, replicates: Tensor) -> Figure:
     return picture
 
 
-def _scatter(x: Tensor, replicates: Tensor) -> Figure:
-    x, replicates = x.reshape(len(x), -1).cpu(), replicates.reshape(len(x), -1).cpu()
+def _sizes(given: dict[str, Any], n: int) -> dict[str, Any]:
+    """The size factors of n draws."""
+    return {name: value[torch.arange(n) % len(value)] for name, value in given.items() if name == "size_factor"}
+
+
+def _scatter(x: Tensor, replicates: Tensor, mask: Tensor | None) -> Figure:
+    seen = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    x, replicates, seen = (tensor.reshape(len(x), -1).cpu() for tensor in (x, replicates, seen))
     centre, spread = x.mean(0), x.std(0).clamp(min=1e-9)
     shown = min(x.shape[1], 6)
     picture = figure(3.6, 4.2)
     axes = picture.subplots()
     for feature in range(shown):
-        at = [array((rows[:, feature] - centre[feature]) / spread[feature]) for rows in (x, replicates)]
+        shown_rows = [rows[seen[:, feature], feature] for rows in (x, replicates)]
+        at = [array((values - centre[feature]) / spread[feature]) for values in shown_rows]
         axes.plot(*at, ".", ms=3, alpha=0.5, color=COLOURS[feature], label=f"feature {feature}")
     axes.axline((0, 0), slope=1, color=INK, lw=0.8)
     note = "" if shown == x.shape[1] else f" (the first {shown} of {x.shape[1]} features)"

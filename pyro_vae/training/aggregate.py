@@ -72,6 +72,9 @@ def aggregate(
     Returns:
         A new model with `prior=Aggregate(family)`.
 
+    Raises:
+        InputError: rows that the model does not take, or a density over another set than the prior's.
+
     >>> import pyro_vae as pv
     >>> digits = pv.data.load("digits")
     >>> vae = pv.VAE(digits.event_shape, 2, encoder=pv.MLP(hidden=(16,)))
@@ -79,9 +82,13 @@ def aggregate(
     >>> better.declaration.prior.base
     Normal(loc=0.0, scale=1.0)
     """
-    other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
+    rows = Rows.of(x)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vae.check(rows.batch())
+        other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
     other.eval()
-    _fit(other, Rows.of(x), epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
+    _fit(other, rows, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
     return other
 
 

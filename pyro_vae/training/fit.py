@@ -191,8 +191,8 @@ class _Session:
         order: torch.Generator,
         reporter: Reporter,
     ) -> Tensor:
-        """One pass over the data; returns the sums over rows of loss and log-likelihood, still on the device."""
-        totals = torch.zeros(2, device=self.fabric.device, dtype=torch.float64)
+        """One pass over the data; returns the sums over rows of loss, log-likelihood and KL, still on the device."""
+        totals = torch.zeros(3, device=self.fabric.device, dtype=torch.float64)
         for index in torch.randperm(len(rows), generator=order).to(self.fabric.device).split(batch_size):
             optimizer.zero_grad()
             loss, parts = self.wrapped(rows.batch(index))
@@ -210,8 +210,7 @@ class _Session:
         return float(rows.tensors["mask"].sum()) / len(rows) if "mask" in rows.tensors else float(rows.x[0].numel())
 
     def _summary(self, totals: Tensor, count: int) -> dict[str, float]:
-        loss, log_likelihood = (totals / count).tolist()
-        return {"loss": loss, "log_likelihood": log_likelihood, "kl": log_likelihood + loss}
+        return dict(zip(("loss", "log_likelihood", "kl"), (totals / count).tolist(), strict=True))
 
     def _evaluate(self, rows: Rows, held: Rows | None, seed: int) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows."""

@@ -51,11 +51,14 @@ class Loss(nn.Module):
         self.held = as_module(programs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the loss per row, and (loss, log-likelihood) per row without gradient, shape (2,)."""
+        """Return the loss per row, and (loss, log-likelihood, KL) per row without gradient, shape (3,)."""
         particles = self.objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)
         loss = -self.objective.bound(particles).mean() * share
-        return loss, torch.stack((loss.detach(), particles.log_likelihood.detach().mean() * share))
+        with torch.no_grad():
+            log_likelihood = particles.log_likelihood.mean() * share
+            kl = log_likelihood - self.objective.rows(particles).mean() * share
+            return loss, torch.stack((loss, log_likelihood, kl))
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and every part of it, per row, without gradient."""

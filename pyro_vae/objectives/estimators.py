@@ -1,0 +1,111 @@
+r"""Estimators of a bound's gradient: what the weights and the draws of the particles tell the parameters.
+
+A bound $L(\log w_1, \dots, \log w_K)$ of $\log w_k = \log p_\theta(x, z_k) - \log q_\phi(z_k \mid x)$, with
+$z_k = z(\epsilon_k, \phi)$, $a_k = \partial L / \partial \log w_k$ and $b_k = \partial^2 L / \partial (\log w_k)^2$,
+reaches the parameters in three ways:
+
+$$ \nabla_\theta: \sum_k a_k \nabla_\theta \log p_\theta(x, z_k), \qquad
+   \nabla_\phi: \sum_k c_k \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}
+              - \sum_k d_k \nabla_\phi \log q_\phi(z_k \mid x) $$
+
+The score $\nabla_\phi \log q$ weighted by $a_k$ equals in expectation the path weighted by $b_k$, so all three are
+unbiased for the same gradient, but for "stl" where $b_k$ is not 0:
+
+| | path c | score d |
+|---|---|---|
+| "plain" | a | a |
+| "stl", sticking the landing | a | 0 |
+| "dreg", doubly reparameterised | a - b | 0 |
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pyro_vae.objectives.particles import Particles
+
+Estimator: TypeAlias = Literal["plain", "stl", "dreg"]
+
+NEAR = 0.1
+"""Below this distance of an order from 1, a power mean is computed relative to the arithmetic one."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """A bound as a function of log weights (K, N), and how much each particle counts in it.
+
+    Args:
+        bound: L of each row, (N,), in nats, differentiable.
+        first: a, its derivative to each log weight, (K, N), without gradient; it sums to 1 over particles.
+        second: b, its second derivative to each log weight, (K, N), without gradient.
+    """
+
+    bound: Tensor
+    first: Tensor
+    second: Tensor
+
+    def mixed(self, other: "Weighing", share: float) -> "Weighing":
+        """This one to a share, and the other for the rest."""
+        pairs = ((self.bound, other.bound), (self.first, other.first), (self.second, other.second))
+        return Weighing(*(share * mine + (1 - share) * theirs for mine, theirs in pairs))
+
+
+def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> Weighing:
+    r"""The Rényi bound of order alpha: the log of a power mean of the weights, averaged over groups of particles.
+
+    $$ L = \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}, \qquad
+       a_k = \frac{w_k^{1 - \alpha}}{\sum_j w_j^{1 - \alpha}}, \qquad b_k = (1 - \alpha)(a_k - a_k^2) $$
+
+    with its limit, the mean of $\log w$, at $\alpha = 1$.
+
+    Args:
+        log_weights: log w, (K, N), in nats.
+        alpha: the order.
+        groups: into how many groups, one after the other, the particles are divided.
+    """
+    count, power = len(log_weights), 1 - alpha
+    grouped = log_weights.reshape(groups, count // groups, -1)
+    with torch.no_grad():
+        within = torch.softmax(power * grouped, 1)
+        first = (within / groups).reshape(log_weights.shape)
+        second = (power * (within - within.square()) / groups).reshape(log_weights.shape)
+    if power == 0:
+        bound = grouped.mean(1)
+    elif abs(power) >= NEAR:
+        bound = (torch.logsumexp(power * grouped, 1) - math.log(count // groups)) / power
+    else:  # log K would cancel against the sum; relative to its largest term, nothing is lost and nothing overflows
+        extreme = (grouped.amax(1) if power > 0 else grouped.amin(1)).detach()
+        bound = extreme + torch.expm1(power * (grouped - extreme.unsqueeze(1))).mean(1).log1p() / power
+    return Weighing(bound.mean(0), first, second)
+
+
+def estimate(particles: Particles, estimator: Estimator, model: Weighing, guide: Weighing | None = None) -> Tensor:
+    """The bound of each row, (N,), in nats, whose gradient is that of the estimator.
+
+    Args:
+        particles: the record, drawn by `draw_apart` unless the estimator is "plain" with one weighing for both.
+        estimator: its name.
+        model: the bound, and how the particles count for the model's parameters.
+        guide: how they count for the guide's; None for the same.
+    """
+    if estimator == "plain" and guide is None:
+        return model.bound
+    value = model.bound.detach()
+    if not torch.is_grad_enabled():
+        return value
+    of_guide = guide or model
+    path = of_guide.first - of_guide.second if estimator == "dreg" else of_guide.first
+    log_joint, log_posterior = particles.log_joint, particles.log_posterior
+    surrogate = model.first * log_joint
+    through = torch.zeros_like(value)
+    if path is not model.first:  # the graph of log p(x, z) is walked a second time, for it counts otherwise in z
+        through = through + ((path - model.first) * log_joint).sum(0)
+    if estimator == "plain":
+        surrogate = surrogate - path * log_posterior
+    else:
+        through = through - (path * log_posterior).sum(0)
+    total = surrogate.sum(0) + particles.pulled_back(through)
+    return value + (total - total.detach())

@@ -1,0 +1,181 @@
+"""Importance-weighted bounds: many particles a row, tighter the more there are."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.objectives.base import Objective
+from pyro_vae.objectives.estimators import Estimator, Weighing, estimate, power_mean
+from pyro_vae.objectives.particles import Particles
+
+
+class Weighted(Objective):
+    """Base of every objective that is a function of the log weights alone: declare its options and write `weigh`."""
+
+    @abstractmethod
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The bound as a function of log weights (K, N), with its derivatives."""
+
+    def bound(self, particles: Particles) -> Tensor:
+        """The bound on log p(x) of each row, (N,), in nats."""
+        return estimate(particles, self.estimator, self.weigh(particles.log_weights))
+
+
+@dataclass(frozen=True)
+class IWAE(Weighted):
+    r"""The importance-weighted bound.
+
+    $$ \log p(x) \ge E\Big[\log \frac1K \sum_k w_k\Big], \qquad
+       w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x) $$
+
+    It never falls with K and tends to the evidence. The plain gradient of the guide drowns in noise as K grows, its
+    signal-to-noise ratio falling as $K^{-1/2}$; that of "dreg" rises as $K^{1/2}$: take it for many particles. "stl"
+    is biased here for K > 1. Value and plain gradient equal those of Pyro's `RenyiELBO(alpha=0)`.
+
+    References:
+        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
+        Tucker et al., Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019,
+        https://arxiv.org/abs/1810.04152.
+
+    Args:
+        particles: the number K of draws per row.
+        estimator: of the gradient, "plain", "stl" or "dreg".
+
+    >>> IWAE(particles=50, estimator="dreg")
+    IWAE(particles=50, estimator='dreg')
+    """
+
+    particles: int = option(5, low=1)
+    estimator: Estimator = "plain"
+
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The log of the mean weight."""
+        return power_mean(log_weights, 0)
+
+
+class Grouped(Weighted):
+    """Base of objectives that divide their particles into groups."""
+
+    groups: int
+
+    def __post_init__(self) -> None:
+        """Check that the groups are of one size."""
+        super().__post_init__()
+        if self.particles % self.groups:
+            name = type(self).__name__
+            raise InputError(
+                f"{name}.groups = {self.groups} does not divide {name}.particles = {self.particles} into groups of one "
+                f"size: write, for example, {name}(particles={4 * self.groups}, groups={self.groups})."
+            )
+
+
+@dataclass(frozen=True)
+class MIWAE(Grouped):
+    r"""The multiply importance-weighted bound: a mean of bounds of few particles each.
+
+    $$ \log p(x) \ge E\Big[\frac1M \sum_{m=1}^M \log \frac{M}{K} \sum_{k \in G_m} w_k\Big] $$
+
+    for K particles in M groups $G_m$; one group is `IWAE`, groups of one are `ELBO`. Fewer particles a group give a
+    looser bound and a clearer gradient of the guide. "stl" is biased for groups of more than one.
+
+    References:
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
+        https://arxiv.org/abs/1802.04537.
+
+    Args:
+        particles: the number K of draws per row, of all groups together.
+        groups: the number M of groups.
+        estimator: of the gradient, "plain", "stl" or "dreg".
+
+    Raises:
+        InputError: the groups do not divide the particles.
+
+    >>> MIWAE(particles=64, groups=8)
+    MIWAE(particles=64, groups=8, estimator='plain')
+    """
+
+    particles: int = option(8, low=1)
+    groups: int = option(4, low=1)
+    estimator: Estimator = "plain"
+
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The mean over groups of the log of the mean weight."""
+        return power_mean(log_weights, 0, self.groups)
+
+
+@dataclass(frozen=True)
+class PIWAE(Grouped):
+    r"""The partially importance-weighted objective: the model is trained by `IWAE`, the guide by `MIWAE`.
+
+    $$ \nabla_\theta\, E\Big[\log \frac1K \sum_k w_k\Big], \qquad
+       \nabla_\phi\, E\Big[\frac1M \sum_{m=1}^M \log \frac{M}{K} \sum_{k \in G_m} w_k\Big] $$
+
+    from the same K particles in M groups $G_m$: the model has the tight bound, the guide the clear gradient. Its value
+    is that of `IWAE`, and no bound has its gradient. What a prior takes of the guide (`VampPrior`) is the model's.
+
+    References:
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
+        https://arxiv.org/abs/1802.04537.
+
+    Args:
+        particles: the number K of draws per row, of all groups together.
+        groups: the number M of groups.
+        estimator: of the guide's gradient, "plain", "stl" (biased for groups of more than one) or "dreg".
+
+    Raises:
+        InputError: the groups do not divide the particles.
+
+    >>> PIWAE(particles=64, groups=8)
+    PIWAE(particles=64, groups=8, estimator='plain')
+    """
+
+    particles: int = option(8, low=1)
+    groups: int = option(4, low=1)
+    estimator: Estimator = "plain"
+
+    @property
+    def apart(self) -> bool:
+        """Always: the draws carry another bound to the guide than their densities to the model."""
+        return True
+
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The log of the mean weight of all particles."""
+        return power_mean(log_weights, 0)
+
+    def bound(self, particles: Particles) -> Tensor:
+        """The IWAE bound of each row, (N,), in nats, whose gradient to the guide is that of MIWAE."""
+        weights = particles.log_weights
+        return estimate(particles, self.estimator, self.weigh(weights), power_mean(weights, 0, self.groups))
+
+
+@dataclass(frozen=True)
+class CIWAE(Weighted):
+    r"""The combination importance-weighted bound: between `IWAE` and `ELBO`.
+
+    $$ \log p(x) \ge E\Big[\beta\, \frac1K \sum_k \log w_k + (1 - \beta) \log \frac1K \sum_k w_k\Big] $$
+
+    "stl" is biased for K > 1, unless beta is 1.
+
+    References:
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
+        https://arxiv.org/abs/1802.04537.
+
+    Args:
+        particles: the number K of draws per row.
+        beta: the share of the ELBO, in [0, 1].
+        estimator: of the gradient, "plain", "stl" or "dreg".
+
+    >>> CIWAE(particles=5, beta=0.1).beta
+    0.1
+    """
+
+    particles: int = option(5, low=1)
+    beta: float = option(0.5, low=0, high=1)
+    estimator: Estimator = "plain"
+
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The mean log weight and the log of the mean weight, mixed."""
+        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.beta)

@@ -1,0 +1,42 @@
+"""Variational Rényi bounds."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_vae.declared import option
+from pyro_vae.objectives.estimators import Estimator, Weighing, power_mean
+from pyro_vae.objectives.importance import Weighted
+
+
+@dataclass(frozen=True)
+class Renyi(Weighted):
+    r"""The variational Rényi bound of order alpha, from K particles.
+
+    $$ L_\alpha = \frac{1}{1 - \alpha} \log E_q\Big[\Big(\frac{p(x, z)}{q(z \mid x)}\Big)^{1 - \alpha}\Big]
+       \approx \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha} $$
+
+    $L_\alpha = \log p(x) - D_\alpha(q(z \mid x) \,\|\, p(z \mid x))$ falls in alpha: `ELBO` at 1, which is its limit,
+    the evidence at 0, where K particles give `IWAE`, and above the evidence for negative orders. Of few particles it is
+    estimated with a bias towards the ELBO. Value and plain gradient equal those of Pyro's `RenyiELBO`; "stl" is biased
+    for K > 1, unless alpha is 1.
+
+    References:
+        Li and Turner, Rényi Divergence Variational Inference, 2016, https://arxiv.org/abs/1602.02311.
+
+    Args:
+        alpha: the order.
+        particles: the number K of draws per row.
+        estimator: of the gradient, "plain", "stl" or "dreg".
+
+    >>> Renyi(alpha=0.5, particles=10)
+    Renyi(alpha=0.5, particles=10, estimator='plain')
+    """
+
+    alpha: float = 0.5
+    particles: int = option(5, low=1)
+    estimator: Estimator = "plain"
+
+    def weigh(self, log_weights: Tensor) -> Weighing:
+        """The log of the power mean of the weights."""
+        return power_mean(log_weights, self.alpha)

@@ -1,0 +1,472 @@
+"""Evidence by importance sampling, against evidence that is exact."""
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from cases import FAMILIES, Emitter, seeded
+from oracles import PPCA, linear
+from pyro import poutine
+from test_swapping import ONE_GUIDE, PRIORS, a_guide_for, rows_for, small
+from torch import Tensor, nn
+
+import pyro_vae as pv
+from pyro_vae.cli import main
+
+module = sys.modules[pv.evidence.__module__]  # the package has the function by that name
+MODEL = PPCA.random(5, 2, s2=4.0)
+
+
+def exact(model: PPCA = MODEL, spread: float = 1.0) -> pv.VAE:
+    """The VAE that is a probabilistic PCA, its guide the exact posterior with `spread` times its scale."""
+    vae = model.put_into(linear(*model.w.shape))
+    to_scale, raw = vae.encoder._transforms["scale_tril"], vae.encoder.constants["scale_tril"]
+    with torch.no_grad():
+        raw.copy_(to_scale.inv(spread * to_scale(raw)))
+    return vae
+
+
+def rows(n: int, model: PPCA = MODEL) -> Tensor:
+    return model.marginal().sample((n,))
+
+
+def truth(x: Tensor, model: PPCA = MODEL) -> Tensor:
+    return model.marginal().log_prob(x)
+
+
+def estimate(vae: Any, x: Any, **options: Any) -> pv.Evidence:
+    return pv.evidence(vae, x, **{"progress": False, **options})
+
+
+# The number, its error, k-hat
+
+
+def test_at_the_exact_posterior_every_weight_is_the_evidence() -> None:
+    x = rows(30)
+    found = estimate(exact(), x, draws=100, batch_size=7, draws_at_once=13)
+    torch.testing.assert_close(found.pointwise, truth(x), rtol=0, atol=1e-10)
+    assert float(found.error.max()) < 1e-10
+    assert bool((found.khat == 0).all())
+    assert found.warning == ""
+    assert found.mean == pytest.approx(float(truth(x).mean()), abs=1e-10)
+    assert found.error_over_rows == pytest.approx(float(truth(x).std()) / math.sqrt(30), abs=1e-9)
+    in_float32 = estimate(exact().float(), x, draws=100)
+    torch.testing.assert_close(in_float32.pointwise, truth(x), rtol=0, atol=2e-5)
+    assert bool((in_float32.khat == 0).all())  # what rounding leaves is no tail
+
+
+@pytest.mark.parametrize("proposal", ["guide", "defensive"])
+@pytest.mark.parametrize("spread", [0.8, 1.5])
+def test_evidence_is_exact_within_its_errors(proposal: Any, spread: float) -> None:
+    x = rows(60)
+    found = estimate(exact(spread=spread), x, draws=2000, proposal=proposal, seed=1)
+    scores = (found.pointwise - truth(x)) / found.error
+    assert float(scores.abs().max()) < 4
+    assert 0.7 < float(scores.square().mean()) < 1.4
+    assert float(found.khat.max()) < found.threshold
+    assert found.mean == pytest.approx(float(truth(x).mean()), abs=4 * found.error_over_draws)
+    assert found.warning == ""
+
+
+@pytest.mark.parametrize("proposal", ["guide", "defensive"])
+@pytest.mark.parametrize(("draws", "repeats"), [(24, 4000), (500, 500)])
+def test_the_stated_errors_cover(proposal: Any, draws: int, repeats: int) -> None:
+    """Rows that are all one row are repeats."""
+    row = rows(1)
+    found = estimate(exact(spread=1.6), row.expand(repeats, -1), draws=draws, proposal=proposal)
+    off = found.pointwise - truth(row)
+    assert float(off.std()) == pytest.approx(float(found.error.square().mean().sqrt()), rel=0.1)
+    scores = (off + found.error.square() / 2) / found.error
+    for level, share in ((1.0, 0.683), (2.0, 0.954)):
+        assert float((scores.abs() < level).double().mean()) == pytest.approx(share, abs=0.05)
+    assert float(off.mean()) == pytest.approx(found.bias, abs=4 * found.error_over_draws)
+    if draws == 24:
+        assert found.bias < -4 * found.error_over_draws  # so that the bias is there to be seen
+
+
+@pytest.mark.parametrize(("ratio", "k", "tolerance"), [(0.7, 0.29, 0.03), (0.2, 0.72, 0.06)])
+def test_khat_of_gaussians_is_that_of_the_reference(ratio: float, k: float, tolerance: float) -> None:
+    """REFERENCE.md: the variance of the proposal over that of the posterior; the mean of 20 runs."""
+    model = PPCA.random(3, 1, s2=1.0)
+    vae = exact(model, spread=math.sqrt(ratio))
+    found = estimate(vae, rows(1, model).expand(20, -1), draws=100_000, batch_size=4)
+    assert float(found.khat.mean()) == pytest.approx(k, abs=tolerance)
+
+
+def test_a_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
+    model = PPCA.random(5, 2, s2=10.0)  # a posterior that the prior is not much wider than
+    x = rows(40, model)
+    narrow = estimate(exact(model, spread=0.2), x, draws=1000)
+    assert bool(((narrow.pointwise - truth(x, model)).abs() > 4 * narrow.error).any())  # its errors are wrong indeed
+    assert float(narrow.doubtful.double().mean()) > 0.8
+    for words in (f"in {int(narrow.doubtful.sum())} of 40 rows", "too narrow", "proposal='defensive'", "StudentT"):
+        assert words in narrow.warning
+        assert words in repr(narrow)
+    mended = estimate(exact(model, spread=0.2), x, draws=4000, proposal="defensive")
+    assert float(((mended.pointwise - truth(x, model)) / mended.error).abs().max()) < 4
+    assert float(mended.doubtful.double().mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("log_weights", "k"),
+    [
+        (torch.zeros(100), 0.0),
+        (torch.cat([torch.zeros(1), torch.full((99,), -900.0)]), math.inf),
+        (torch.cat([torch.zeros(50), torch.full((50,), -1.0)]), 0.0),
+        (torch.full((100,), -math.inf), math.inf),
+        (torch.randn(24), math.nan),
+    ],
+    ids=["equal", "one alone", "bounded", "none", "few"],
+)
+def test_khat_of_odd_weights(log_weights: Tensor, k: float) -> None:
+    assert float(module._khats(log_weights.double()[:, None], 1e-16)) == pytest.approx(k, nan_ok=True)
+
+
+# Every prior, guide, program
+
+
+@pytest.mark.parametrize(
+    ("prior", "guide"),
+    [  # a prior with point masses has none under a guide with a density
+        (prior, guide)
+        for prior, guide in dict.fromkeys([*((prior, a_guide_for(prior)) for prior in PRIORS), *ONE_GUIDE])
+        if not FAMILIES[prior].masses
+    ],
+)
+def test_both_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) -> None:
+    vae = small(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family, likelihood=pv.Normal(scale=6.0)).double()
+    x = rows_for("Normal")[:4].double()
+    vae.initialize(x)
+    with torch.no_grad():
+        log_likelihood = vae.decode(vae.prior().sample((10_000, 1))).log_prob(x)
+    plainly, error = module._estimate(log_likelihood, 0)
+    assert float(error.max()) < 0.02
+    guided, mended = (
+        estimate(vae, x, draws=draws, proposal=proposal, draws_at_once=250)
+        for proposal, draws in (("guide", 100), ("defensive", 1000))
+    )
+    scores = [(found.pointwise - plainly) / found.error.hypot(error) for found in (guided, mended)]
+    assert float(scores[0].max()) < 4  # it lies below, where the guide of an untrained model reaches too little
+    assert bool((mended.khat < 0.5).any())
+    assert float(scores[1][mended.khat < 0.5].abs().max()) < 4
+
+
+def test_gamma_and_poisson_are_negative_binomial() -> None:
+    """Of z ~ Gamma(3, 1/2), x|z ~ Poisson(z): x ~ NegativeBinomial(3, 1 / 1.5), the guide too wide."""
+
+    model = pyro_pair(lambda z: dist.Poisson(z), dist.Gamma(3.0, 0.5), lambda x: dist.Gamma(3.0 + 0.9 * x, 1.4))
+    x = torch.arange(12.0, dtype=torch.float64)
+    exactly = dist.GammaPoisson(3.0, 0.5).log_prob(x)
+    for proposal in ("guide", "defensive"):
+        found = estimate(model, x, draws=2000, proposal=proposal)
+        assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
+
+
+def pyro_pair(likelihood: Callable[[Tensor], Any], prior: Any, guide: Callable[[Tensor], Any]) -> SimpleNamespace:
+    """Programs of a user's own with one number for z and for x."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("rows", len(x), dim=-1):
+            z = pyro.sample("z", prior)
+            pyro.sample("x", likelihood(z), obs=x)
+
+    def posterior(x: Tensor) -> None:
+        with pyro.plate("rows", len(x), dim=-1):
+            pyro.sample("z", guide(x))
+
+    return SimpleNamespace(model=model, guide=posterior)
+
+
+class Chain:
+    """z1 ~ N(0, 1), z2 | z1 ~ N(z1, 1), four x in a plate of their own ~ N(z2, 1); the guide is too wide."""
+
+    def model(self, x: Tensor) -> None:
+        data = pyro.plate("data", len(x), dim=-1)
+        with data:
+            first = pyro.sample("z1", dist.Normal(0.0, 1.0))
+            second = pyro.sample("z2", dist.Normal(first, 1.0))
+        with pyro.plate("columns", 4, dim=-2), data:
+            pyro.sample("x", dist.Normal(second, 1.0), obs=x.T)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            second = pyro.sample("z2", dist.Normal(x.mean(1), 1.0))
+            pyro.sample("z1", dist.Normal(second / 2, 1.0))
+
+
+@pytest.mark.parametrize("at_once", [1, 300])
+@pytest.mark.parametrize("proposal", ["guide", "defensive"])
+def test_a_users_own_hierarchy_is_weighed_too(proposal: Any, at_once: int) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())
+    draws = 60 if at_once == 1 else 2000
+    found = estimate(Chain(), x, draws=draws, proposal=proposal, draws_at_once=at_once)
+    assert float(((found.pointwise - marginal.log_prob(x)) / found.error).abs().max()) < 4
+
+
+# Rows: masks, sizes, binarisation, pixels, seeds
+
+
+def test_masked_rows_have_the_evidence_of_what_is_observed() -> None:
+    x = rows(40)
+    mask = torch.rand(40, 5) < 0.6
+    mask[0], mask[1] = True, False
+    exactly = []
+    for row, seen in zip(x, mask, strict=True):
+        part = PPCA(MODEL.w[seen], MODEL.mu[seen], MODEL.s2)
+        exactly.append(float(part.marginal().log_prob(row[seen])) if bool(seen.any()) else 0.0)
+    given = {"x": torch.where(mask, x, math.nan), "mask": mask}
+    found = estimate(exact(spread=1.8), given, draws=4000, proposal="defensive", batch_size=9)
+    assert float(((found.pointwise - torch.tensor(exactly)) / found.error.clamp(min=1e-12)).abs().max()) < 4
+    assert abs(float(found.pointwise[1])) < 0.2  # of nothing observed
+
+
+def test_size_factors_reach_both_programs() -> None:
+    vae = pv.VAE((3,), 2, likelihood=pv.Poisson(), encoder=pv.MLP(hidden=(5,))).double()
+    x, size = torch.tensor([[3.0, 1.0, 0.0]]).double(), torch.tensor([1.0, 2.0]).double()
+    given = {"x": torch.cat([x, 2 * x]), "size_factor": size}
+    found = estimate(vae, given, draws=2000)
+    with torch.no_grad():
+        z = torch.randn(200_000, 2).double()
+        for n in range(2):
+            log_likelihood = vae.decode(z, size_factor=size[n].expand(len(z))).log_prob(given["x"][n])
+            exactly = float(log_likelihood.logsumexp(0)) - math.log(len(z))
+            assert float(found.pointwise[n]) == pytest.approx(exactly, abs=4 * float(found.error[n]) + 0.02)
+
+
+def test_dynamic_rows_are_drawn_once_by_the_seed() -> None:
+    grey = pv.data.Rows({"x": torch.rand(20, 6, generator=seeded(7))}, dynamic=True)
+    seen: list[Tensor] = []
+    vae = pv.VAE((6,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(5,)))
+    check = vae.check
+    vae.check = lambda batch: (seen.append(batch["x"]), check(batch))[1]  # type: ignore[method-assign, func-returns-value]
+    first = estimate(vae, grey, draws=40)
+    other = estimate(vae, grey, draws=90, batch_size=3, proposal="defensive")
+    assert torch.equal(seen[0], seen[1])
+    assert set(seen[0].unique().tolist()) == {0.0, 1.0}
+    same = estimate(vae, seen[0], draws=90, proposal="defensive")
+    for found in (first, other):
+        assert float(((found.pointwise - same.pointwise) / found.error.hypot(same.error)).abs().max()) < 4.5
+    estimate(vae, grey, draws=40, seed=1)
+    assert not torch.equal(seen[0], seen[-1])
+
+
+def test_bits_per_dimension_is_arithmetic() -> None:
+    pixels = pv.VAE((2, 3), 2, likelihood=pv.DiscretizedLogistic(bins=4, components=2), encoder=pv.MLP(hidden=(5,)))
+    x = torch.randint(4, (7, 2, 3)).float()
+    found = estimate(pixels, x, draws=30)
+    assert found.bits_per_dim == -found.mean / (6 * math.log(2))
+    assert f"{found.bits_per_dim:.4f} bits per dimension" in repr(found)
+    mask = torch.ones(7, 2, 3, dtype=torch.bool)
+    mask[:, 0, 0], mask[0] = False, True
+    masked = estimate(pixels, {"x": x, "mask": mask}, draws=30)
+    assert masked.bits_per_dim == pytest.approx(-float(masked.pointwise.sum()) / (36 * math.log(2)), rel=1e-12)
+    assert estimate(exact(), rows(3), draws=30).bits_per_dim is None
+
+
+def test_what_is_no_density_says_so() -> None:
+    vae = pv.VAE((4,), 2, likelihood=pv.Bernoulli(grey=True), encoder=pv.MLP(hidden=(5,)))
+    shown = repr(estimate(vae, torch.rand(5, 4), draws=30))
+    assert "no density" in shown
+    assert "log p(x)" not in shown
+
+
+def test_the_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
+    vae, x = exact(spread=1.5).train(), rows(9)
+    state, weights = torch.get_rng_state(), {name: value.clone() for name, value in vae.state_dict().items()}
+    first = estimate(vae, x, draws=30, proposal="defensive", seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
+    assert not list(pyro.get_param_store())
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
+    torch.manual_seed(99)
+    again = estimate(vae, x, draws=30, proposal="defensive", seed=3)
+    assert torch.equal(first.pointwise, again.pointwise)
+    assert not torch.equal(first.pointwise, estimate(vae, x, draws=30, proposal="defensive", seed=4).pointwise)
+    assert first.pointwise.dtype == torch.float64 == estimate(exact().float(), x, draws=5).pointwise.dtype
+
+
+def test_dropout_is_off() -> None:
+    class Noisy(Emitter):
+        def forward(self, rows: Tensor) -> Any:
+            assert not self.training
+            return super().forward(rows)
+
+    encoder = Noisy({"loc": torch.zeros(2), "scale": torch.zeros(2)})
+    vae = pv.VAE((3,), 2, encoder=encoder, decoder=pv.MLP(hidden=(4,)))
+    encoder.training = True
+    estimate(vae, torch.randn(4, 3), draws=5)
+    assert encoder.training
+
+
+# Memory
+
+
+@pytest.mark.parametrize("proposal", ["guide", "defensive"])
+def test_memory_grows_neither_with_draws_nor_with_rows(proposal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(nn.Module):
+        largest = 0
+
+        def forward(self, z: Tensor) -> Tensor:
+            Counting.largest = max(Counting.largest, z.shape[:-1].numel())
+            return z
+
+    vae = pv.VAE((2,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(4,)), decoder=Counting())
+
+    def largest(n: int, **options: Any) -> int:
+        Counting.largest = 0
+        estimate(vae, torch.zeros(n, 2), proposal=proposal, **options)
+        return Counting.largest
+
+    assert largest(20, draws=50, batch_size=10, draws_at_once=7) == 70
+    assert largest(40, draws=150, batch_size=10, draws_at_once=7) == 70
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 5 * 4 * module.WIDTH)
+    assert largest(8, draws=60, batch_size=4) == largest(8, draws=120, batch_size=4) == 20
+    assert largest(3, draws=60, batch_size=1) == 20  # fewer rows, more draws
+
+
+# Wrong input
+
+
+def apart(x: Tensor) -> None:
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z, 1.0).expand([len(x)]).to_event(1), obs=x)
+
+
+def subsampled(x: Tensor, latent_only: bool = False) -> None:
+    with pyro.plate("data", 100, subsample_size=len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        if not latent_only:
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def auxiliary(x: Tensor) -> None:
+    with pyro.plate("rows", len(x), dim=-1):
+        a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Normal(a, 1.0))
+
+
+def moved(x: Tensor) -> None:
+    with pyro.plate("rows", len(x), dim=-1):
+        a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Delta(2 * a, log_density=torch.full_like(a, -math.log(2))))
+
+
+PAIR = pyro_pair(lambda z: dist.Normal(z, 1.0), dist.Normal(0.0, 1.0), lambda x: dist.Normal(x / 2, 1.0))
+
+
+def with_guide(guide: Any) -> SimpleNamespace:
+    return SimpleNamespace(model=PAIR.model, guide=guide)
+
+
+WRONG: dict[str, tuple[Any, Any, dict[str, Any], list[str]]] = {
+    "no programs": (nn.Linear(2, 2), torch.zeros(4), {}, ["Linear", ".model and .guide"]),
+    "proposal": (PAIR, torch.zeros(4), {"proposal": "prior"}, ["'prior'", "Known: guide, defensive"]),
+    "draws": (PAIR, torch.zeros(4), {"draws": 1}, ["draws = 1", "at least 2"]),
+    "defensive draws": (PAIR, torch.zeros(4), {"draws": 3, "proposal": "defensive"}, ["draws = 3", "at least 4"]),
+    "half a draw": (PAIR, torch.zeros(4), {"draws": 10.5}, ["draws = 10.5", "whole number"]),
+    "batch": (PAIR, torch.zeros(4), {"batch_size": 0}, ["batch_size = 0", "at least 1"]),
+    "at once": (PAIR, torch.zeros(4), {"draws_at_once": True}, ["draws_at_once = True"]),
+    "seed": (PAIR, torch.zeros(4), {"seed": -1}, ["seed = -1"]),
+    "shape": (exact(), torch.zeros(4, 3), {}, ["(4, 3)", "(N, 5)"]),
+    "values": (exact(), torch.full((4, 5), math.nan), {}, ["x[0, 0] is nan", "mask"]),
+    "one z for all": (
+        SimpleNamespace(model=apart, guide=lambda x: pyro.sample("z", dist.Normal(0.0, 1.0))),
+        torch.zeros(4),
+        {},
+        ["2 rows as 1", 'pyro.plate("data"'],
+    ),
+    "a part of the data": (
+        SimpleNamespace(model=subsampled, guide=lambda x: subsampled(x, latent_only=True)),
+        torch.zeros(4),
+        {},
+        ["'z' is scaled", "x.shape[0]"],
+    ),
+    "tempered": (
+        SimpleNamespace(model=poutine.scale(PAIR.model, scale=0.5), guide=PAIR.guide),
+        torch.zeros(4),
+        {},
+        ["is scaled", "poutine.scale"],
+    ),
+    "auxiliary": (with_guide(auxiliary), torch.zeros(4), {}, ["'a'", "auxiliary", "do without"]),
+    "auxiliary, defensive": (
+        with_guide(moved),
+        torch.zeros(4),
+        {"proposal": "defensive"},
+        ["'a'", "auxiliary", "proposal='guide'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_a_sentence(name: str) -> None:
+    vae, x, options, words = WRONG[name]
+    with pytest.raises(pv.InputError) as caught:
+        estimate(vae, x, **options)
+    message = str(caught.value)
+    assert not [word for word in words if word not in message], message
+    assert message.endswith("."), message
+
+
+def test_a_guide_that_moves_an_auxiliary_draw_is_weighed() -> None:
+    x = torch.tensor([0.0, 1.0])
+    found = estimate(with_guide(moved), x, draws=2000)
+    exactly = dist.Normal(0.0, math.sqrt(2)).log_prob(x)
+    assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
+
+
+def test_a_weight_that_is_no_number_names_its_row() -> None:
+    broken = pyro_pair(
+        lambda z: dist.Normal(z, 1.0, validate_args=False),
+        dist.Normal(0.0, 1.0),
+        lambda x: dist.Normal(x, torch.where(x == 7, -1.0, 1.0), validate_args=False),
+    )
+    with pytest.raises(FloatingPointError, match="weights of row 4 are not finite"):
+        estimate(broken, torch.tensor([0.0, 1, 2, 3, 7, 5]), draws=5, batch_size=2)
+
+
+# The command line
+
+
+def test_evaluate_prints_a_summary_and_writes_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "fit --latent_dim 2 --epochs 1 --encoder MLP --encoder.hidden [8] --progress false --run run"
+    main([*words.split(), "--binarize", "dynamic", "--likelihood", "Bernoulli"])
+    capsys.readouterr()
+    evaluate = ["evaluate", "run", "--draws", "30", "--proposal", "defensive"]
+    main([*evaluate, "--to", "e.csv"])
+    out, error = capsys.readouterr()
+    assert error == ""
+    digits = pv.data.load("digits", binarize="dynamic")
+    found = estimate(pv.load("run"), digits.test.to(dtype=torch.float32), draws=30, proposal="defensive")
+    assert out == f"{found!r}\nLog p(x), error and k-hat of {len(digits.test)} rows in e.csv\n"
+    table = np.genfromtxt("e.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("row", "log_p", "error", "khat")
+    np.testing.assert_array_equal(table["log_p"], found.pointwise.numpy())
+    np.testing.assert_array_equal(table["khat"], found.khat.numpy())
+    main([*evaluate, "--split", "validation", "--data", "digits"])
+    assert f"{len(digits.validation)} rows, 30 draws" in capsys.readouterr().out
+    for wrong, sentence in {
+        "--draws 1": "draws = 1",
+        "--proposal prior": "'prior'",
+        "--to e.csv": "exists",
+        "--to e.npy": "ends in .csv",
+        "--to none/e.csv": "there is no folder none",
+        "--split tset": "tset",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            main([*evaluate, *wrong.split()])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1
