@@ -152,7 +152,9 @@ def roles(family: type[Family]) -> tuple[str, ...]:
     guides = [other.guide for other in others if other.guide is not None and other.guide.has_rsample]
     priors = [other.prior for other in others if other.prior is not None]
     found = {
-        "prior": own.prior is not None and any(same_support(own.prior.support, guide.support) for guide in guides),
+        "prior": own.prior is not None
+        and not family().atoms
+        and any(same_support(own.prior.support, guide.support) for guide in guides),
         "likelihood": bool(own.likelihoods),
         "guide": own.guide in guides and any(same_support(own.guide.support, prior.support) for prior in priors),
     }

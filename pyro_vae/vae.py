@@ -332,6 +332,11 @@ class VAE(nn.Module):
 
     def _check_roles(self) -> None:
         declared = self.declaration
+        if declared.prior.atoms:
+            raise InputError(
+                f"prior={declared.prior!r} has point masses, which no continuous guide can follow: take one without, "
+                "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
+            )
         prior, posterior = self.prior.example(), self.encoder.example()
         if not same_support(prior.support, posterior.support):
             raise InputError(

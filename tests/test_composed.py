@@ -388,7 +388,7 @@ def test_a_fit_trains_under_the_base_and_then_fits_the_density(tmp_path: Path, q
     torch.manual_seed(0)
     encoded = vae.encode(TWO).sample()
     gain = vae.prior().log_prob(encoded).mean() - stages.base().log_prob(encoded).mean()
-    assert float(gain) > 0.1
+    assert float(gain.detach()) > 0.1
     assert torch.equal(vae.prior().log_prob(z), stages.density().log_prob(z))
     for other in (pv.load(tmp_path / "run"), copy.deepcopy(vae)):
         assert bool(other.prior.distribution.fitted)
@@ -419,10 +419,11 @@ def test_aggregate_leaves_the_model_and_the_random_state_alone(family: Family) -
     for part in ("encoder", "decoder"):
         assert cases.same(getattr(vae, part).state_dict(), getattr(better, part).state_dict())
     z = vae.encode(TWO).sample()
-    assert float(better.prior().log_prob(z).mean()) > float(vae.prior().log_prob(z).mean())
     once_more = pv.aggregate(better, TWO, family, epochs=1)
     assert once_more.declaration.prior == better.declaration.prior
-    assert math.isfinite(float(once_more.prior().log_prob(z).mean()))
+    with torch.no_grad():
+        scores = [float(model.prior().log_prob(z).mean()) for model in (vae, better, once_more)]
+    assert scores[0] < min(scores[1:])
 
 
 def test_aggregate_takes_incomplete_rows_and_refuses_others() -> None:

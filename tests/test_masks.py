@@ -151,10 +151,10 @@ def test_values_that_a_mask_leaves_out_change_nothing(name: str) -> None:
         vae.initialize(**batch)
         loss = ELBO(particles=2).differentiable_loss(vae.model, vae.guide, **batch)
         loss.backward()
-        gradients = {key: weight.grad for key, weight in vae.named_parameters()}
+        gradients = {f"gradient of {key}": weight.grad for key, weight in vae.named_parameters()}
         seen.append({"loss": loss.detach(), **gradients, **vae.state_dict()})
         assert all(bool(torch.isfinite(value).all()) for value in seen[-1].values())
-        assert any(bool(gradient.any()) for key, gradient in gradients.items() if key.startswith("encoder"))
+        assert any(bool(gradient.any()) for key, gradient in gradients.items() if key.startswith("gradient of encoder"))
     assert all(cases.same(seen[0], other) for other in seen[1:])
 
 

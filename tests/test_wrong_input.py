@@ -112,6 +112,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "text column": (lambda: fit(pd.DataFrame({"a": [1, 2], "b": ["u", "v"], "c": [1, 2]})), ["'b'", "drop"]),
     "mapping without x": (lambda: fit({"y": X}), ["'x'", "'y'"]),
     "batch with an unknown tensor": (lambda: fit({"x": X, "maks": X > 0}), ["'maks'", "did you mean 'mask'"]),
+    "prior with point masses": (lambda: vae(prior=pv.Censored(pv.Normal(0, 1))), ["point masses", "pv.Truncated"]),
     "mask of numbers": (lambda: fit({"x": X, "mask": X}), ["mask is float32", "mask.bool()"]),
     "mask of another shape": (lambda: fit({"x": X, "mask": X[:, 0] > 0}), ["mask has shape", "one value for each"]),
     "empty mask": (lambda: fit({"x": X, "mask": X > 1e9}), ["leaves out every value"]),

@@ -90,6 +90,9 @@ class Family(Declared, ABC):
     counts: ClassVar[bool] = False
     """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
 
+    atoms: ClassVar[bool] = False
+    """Whether it has point masses beside a density, which no guide follows: it is a likelihood only."""
+
     pixels: ClassVar[bool] = False
     """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
 
@@ -163,6 +166,7 @@ class Composite(Family, ABC):
     within: ClassVar[Any]
     remedy: ClassVar[Any]
     counts: ClassVar[Any]
+    atoms: ClassVar[Any]
     pixels: ClassVar[Any]
 
     @property
@@ -189,7 +193,7 @@ class Composite(Family, ABC):
         return {name: replace(slot, broadcasts=False, **changes) for name, slot in bound.slots.items()}
 
 
-for _name in ("event_ranks", "within", "remedy", "counts", "pixels"):
+for _name in ("event_ranks", "within", "remedy", "counts", "atoms", "pixels"):
     setattr(Composite, _name, property(operator.attrgetter(f"family.{_name}")))
 
 

@@ -243,6 +243,7 @@ class Censored(_Bounded):
     Censored(family=Normal(loc=None, scale='learned'), low=0.0, high=None)
     """
 
+    atoms: ClassVar[Any] = True
     family: Family = Normal()
     low: float | None = 0.0
     high: float | None = None

@@ -61,7 +61,7 @@ CASES = {
     ),
     "Censored": FamilyCase(
         family=pv.Censored(pv.Normal(), LOW, HIGH),
-        roles=("prior", "likelihood"),
+        roles=("likelihood",),
         data=_told,
         parameters=location_scale,
         start=mean_and_spread,
