@@ -109,7 +109,7 @@ for group in groups:
 picture.suptitle(
     "Draws z ~ p(z), x ~ p(x|z), cut off at black and white, and the held-out bound ± standard error over images:\n"
     "more nats are better, fewer bits are better. Compare within a group only.\n"
-    " Grey values are 16ths: a density gains by spikes on them, without end, and a probability does not.",
+    "Grey values are 16ths: a density gains by spikes on them, without end, and a probability does not.",
     fontsize=8,
     color=INK,
     x=0.02,

@@ -1,7 +1,8 @@
 """Six priors for the same digits: what each expects of two latents, over where the guide puts the data.
 
 Run: python examples/priors.py. It writes runs/priors.png. Nothing but the prior differs: network, starting weights and
-shuffles are the same, so the held-out bounds compare.
+shuffles are the same, so the held-out bounds compare. With two latents they differ little, for the decoder bends any
+prior to the data's needs; with eight they do: benchmarks/priors.py.
 """
 
 import os
@@ -63,13 +64,13 @@ for axes, (name, prior) in zip(picture.subplots(2, 3).flat, priors.items(), stri
     draw_prior(axes, vae, z.flatten(0, 1))
     for some in z:
         axes.scatter(*array(some.T), s=2.5, c=colours, linewidths=0)
-    tidy(axes, title=f"{name}\nbound {said}", xlabel="latent 0", ylabel="latent 1")
+    tidy(axes, title=f"{name}\n{said}", xlabel="latent 0", ylabel="latent 1")
 dots = [Line2D([], [], marker="o", ls="", ms=4, color=colour, label=str(k)) for k, colour in enumerate(COLOURS)]
 picture.legend(handles=dots, ncols=10, loc="outside lower center", frameon=False, fontsize=8)
 picture.suptitle(
     "Each prior (contours around 50, 90 and 99 % of its mass) over the aggregate posterior: 5 draws for each of\n"
-    f"{len(held)} held-out digits, coloured by class. Bounds are nats per image after {EPOCHS} epochs; in brackets\n"
-    "the difference to Normal(0, 1) and its standard error over images. Latents have no unit.",
+    f"{len(held)} held-out digits, coloured by class. Below the name: the bound in nats per image, {EPOCHS} epochs;\n"
+    "in brackets the difference to Normal(0, 1) and its standard error over images. Latents have no unit.",
     fontsize=9,
     color=INK,
     x=0.02,

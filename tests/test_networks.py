@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.errors import InputError
-from pyro_vae.networks import NETWORKS, Network
+from pyro_vae.networks import NETWORKS, Inputs, Network
 from pyro_vae.networks.base import attach
 
 Shape = tuple[int, ...]
@@ -320,3 +320,32 @@ def test_rehearsing_leaves_modes_and_statistics_as_they_were(pack: Callable[[Ten
 def test_own_module_may_be_in_float64() -> None:
     module = attach(Own(PACKS["dict"]).double(), CONTEXT, WANTED, where="likelihood Normal")
     assert module(torch.randn(4, 3, dtype=torch.float64))["loc"].dtype == torch.float64
+
+
+def test_inputs_far_from_unit_size_are_centred_and_scaled_and_others_are_left() -> None:
+    pixels, thousands = torch.rand(50, 3), 5000 + 2000 * torch.rand(50, 3)
+    for x in (pixels, thousands):
+        inputs = Inputs((3,))
+        assert torch.equal(inputs(x), x)
+        inputs.look(x)
+        if x is pixels:
+            assert torch.equal(inputs(x), x)
+        else:
+            torch.testing.assert_close(inputs(x).mean(0), torch.zeros(3), rtol=0, atol=1e-4)
+            torch.testing.assert_close(inputs(x).square().mean(), torch.tensor(1.0))
+        again = Inputs((3,))
+        again.load_state_dict(inputs.state_dict())
+        assert torch.equal(again(x), inputs(x))
+    counts = Inputs((3,), torch.log1p)
+    assert torch.equal(counts(thousands), torch.log1p(thousands))
+
+
+def test_an_encoder_learns_raw_units_as_well_as_standard_ones() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 1) * torch.tensor([1.0, -1.0, 0.5]) + 0.1 * torch.randn(200, 3)
+    losses = []
+    for rows in (x, 300 + x):
+        torch.manual_seed(0)
+        vae = pv.VAE((3,), 1, encoder=pv.MLP(hidden=(8,)))
+        losses.append(pv.fit(vae, rows, epochs=30, optimizer=pv.Adam(1e-2), progress=False)["loss"][-1])
+    assert losses[1] < losses[0] + 0.2

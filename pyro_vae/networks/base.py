@@ -79,10 +79,10 @@ def attach(
 class Inputs(nn.Module):
     """How data is prepared for a declared network: it sees (view(x) - m) / s.
 
-    m is the mean of each element and s the root mean square of what is left, where that is above 1, over the rows that
-    `look` is shown: far from 0, or in units of thousands, a network would learn badly. Data within unit spread keep
-    it, for the learning rates in use are tuned to pixels in [0, 1]. Before that, x is only viewed. A module of the
-    user's own sees x as it is.
+    m is the mean of each element and s the root mean square of what is left, at least 1, over the rows that `look` is
+    shown: far from 0, or in units of thousands, a network would learn badly. Data of a root mean square within 1, such
+    as pixels in [0, 1], stay as they are, for the learning rates in use are tuned to them. Before `look`, x is only
+    viewed. A module of the user's own sees x as it is.
 
     Args:
         in_shape: shape of one x.
@@ -106,8 +106,9 @@ class Inputs(nn.Module):
     def look(self, x: Tensor) -> None:
         """Take m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
-        self.loc.copy_(viewed.mean(0))
-        self.scale.copy_((viewed - self.loc).square().mean().sqrt().clamp(min=1))
+        if bool(viewed.square().mean() > 1):
+            self.loc.copy_(viewed.mean(0))
+            self.scale.copy_((viewed - self.loc).square().mean().sqrt().clamp(min=1))
 
 
 @contextmanager
