@@ -20,10 +20,10 @@ from torch.distributions import constraints as sets
 
 from pyro_vae import spec
 from pyro_vae.conditional import Shape, Site
+from pyro_vae.constraints import element_of, in_words, real, same_support
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import FAMILIES, Family, Parameter
 from pyro_vae.families.base import Composite, per_element
-from pyro_vae.families.constraints import in_words, real, same_support
 from pyro_vae.families.normal import Normal
 from pyro_vae.mathtext import readable
 from pyro_vae.networks import MLP
@@ -166,9 +166,7 @@ def roles(family: type[Family]) -> tuple[str, ...]:
 
 def _element(distribution: TorchDistribution, family: Family) -> Any:
     """The constraint of one element of its data, or of one vector where elements depend on each other."""
-    support: Any = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = element_of(distribution.support)
     return support if family.within is None or support.event_dim else family.within
 
 
@@ -193,7 +191,7 @@ def _followed(family: type[Family]) -> list[str]:
     example = family()
     bounds = _bounds(_of(family, example))
     words = [number(bound) for bound in bounds]
-    for field in dataclasses.fields(family):  # type: ignore[arg-type]
+    for field in dataclasses.fields(family):
         value = getattr(example, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not tried(family).likelihoods:
             continue
@@ -251,7 +249,7 @@ def _kind(family: type[Family]) -> str:
     if constraint.is_discrete:
         counted = example.counts or any(parameter.sized for parameter in family.parameters.values())
         return "Counts" if counted else "Categories"
-    if family.event_ranks == (1,):
+    if example.event_ranks == (1,):
         return "Vectors"
     if (low, high) == (0, 1):
         return "Unit interval"
@@ -308,15 +306,15 @@ def _page(family: type[Family]) -> str:
     sections = _sections(inspect.getdoc(family) or "")
     one, arguments = entry(family), _arguments(sections.get("Args", ""))
     lines = [*textwrap.wrap(one.signature, WIDTH, subsequent_indent="    "), "", *_paragraphs(sections[""]), ""]
-    ranks = family.event_ranks if isinstance(family.event_ranks, tuple) else ()
+    ranks = family().event_ranks or ()
     lines += [f"roles      {', '.join(one.roles)}", f"support    {one.support}"]
     if ranks:
         span = "vectors" if ranks == (1,) else f"of rank {ranks[0]} to {ranks[-1]}, where a vector has 1 and an image 3"
         lines.append(f"events     {span}")
     lines += ["", "Parameters and options"]
     example = family()
-    width = max(len(field.name) for field in dataclasses.fields(family)) + 4  # type: ignore[arg-type]
-    for field in dataclasses.fields(family):  # type: ignore[arg-type]
+    width = max(len(field.name) for field in dataclasses.fields(family)) + 4
+    for field in dataclasses.fields(family):
         about = arguments.get(field.name, "")
         default = getattr(example, field.name)
         parameter = family.parameters.get(field.name)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from pyro_vae import data as datasets
-from pyro_vae import moments, options, output
+from pyro_vae import options, output
 from pyro_vae.catalogue import catalogue
 from pyro_vae.criticism.evidence import evidence
 from pyro_vae.describe import describe as describe_model
@@ -126,7 +126,7 @@ def sample(
     torch.manual_seed(seed)
     output.write(target, vae.sample(n, mean=mean))
     if mean:
-        print(f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize())
+        print(output.how_means_come(vae))
 
 
 def reconstruct(
@@ -154,10 +154,10 @@ def reconstruct(
     target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
     vae, rows = load(run), output.split_of(Run(Path(run)), data, split)
     torch.manual_seed(seed)
-    x = rows.batch(slice(n))["x"]
-    output.write(target, vae.reconstruct(x, mean=mean), beside=x)
+    batch = rows.batch(slice(n))
+    output.write(target, vae.reconstruct(**batch, mean=mean), beside=vae.completed(batch))
     if mean:
-        print(f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize())
+        print(output.how_means_come(vae))
 
 
 def evaluate(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from pyro.distributions import Independent, MaskedDistribution, MixtureSameFamily, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
+from pyro_vae.distributions import masked, per_row
 from pyro_vae.errors import InputError
 from pyro_vae.networks.base import Network, attach, evaluating
 
@@ -298,36 +299,6 @@ class Conditional(nn.Module):
                 f"{' or '.join(map(str, ranks))}, and {shape} has rank {len(shape)}: flatten the data to vectors "
                 "with x.flatten(1), or take a family with independent elements, such as Normal()."
             )
-
-
-def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
-    """Leave the unobserved elements of an event out of a density.
-
-    Args:
-        distribution: one whose elements are independent, given a mixture's component if it is a mixture; its batch
-            shape ends with the event's where these elements are its batch.
-        mask: true where an element is observed; it broadcasts to batch and event shape.
-
-    Raises:
-        InputError: the elements depend on each other.
-    """
-    if isinstance(distribution, Independent):
-        rank = distribution.reinterpreted_batch_ndims
-        return masked(distribution.base_dist, mask).to_event(rank)
-    if isinstance(distribution, MixtureSameFamily):
-        component = masked(distribution.component_distribution, mask.unsqueeze(-1 - len(distribution.event_shape)))
-        return MixtureSameFamily(distribution.mixture_distribution, component, validate_args=False)
-    if distribution.event_shape:
-        raise InputError(
-            f"{type(distribution).__name__} takes no mask: its elements depend on each other, so that one cannot be "
-            "left out. Take a family with independent elements, such as pv.Normal(), or drop the incomplete rows."
-        )
-    return MaskedDistribution(distribution, mask)
-
-
-def per_row(values: Tensor, rank: int) -> Tensor:
-    """Give one value per row as many trailing dimensions as an event has."""
-    return values.reshape(*values.shape, *[1] * rank)
 
 
 def _noise(shape: Shape, scale: float) -> Tensor:

@@ -23,6 +23,8 @@ def option(default: Any, *, low: float = -math.inf, high: float = math.inf, know
 class Declared:
     """Base of everything declared: a frozen dataclass whose fields are checked against their types."""
 
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
+
     def __post_init__(self) -> None:
         """Check and canonicalise every field.
 
@@ -30,7 +32,7 @@ class Declared:
             InputError: a field has the wrong type or lies outside of its range.
         """
         hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
             where = f"{type(self).__name__}.{field.name}"
             value = self.check_field(field.name, where, hints[field.name], getattr(self, field.name))
             _check_option(where, value, **field.metadata)

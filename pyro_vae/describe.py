@@ -3,9 +3,9 @@
 from torch import nn
 
 from pyro_vae.conditional import Conditional, Slot
+from pyro_vae.constraints import real
 from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
-from pyro_vae.families.constraints import real
 from pyro_vae.mathtext import readable
 from pyro_vae.networks import Network
 from pyro_vae.vae import PARTS, VAE

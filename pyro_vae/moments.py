@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor
 
+from pyro_vae.distributions import name_of
 from pyro_vae.errors import InputError
 
 DRAWS = 1000
@@ -115,7 +116,7 @@ def _moment(
         value, error = each.mean(0), each.std(0) / draws**0.5
     if not bool(torch.isfinite(value).all()):
         raise InputError(
-            f"this distribution has no {quantity} (its values are labels, or its tails are too heavy): look at draws, "
-            "with mean=False, or at the distribution vae.decode(z)."
+            f"{name_of(distribution)} has no {quantity} (its values are labels, or its tails are too heavy): look at "
+            "draws, with mean=False, or at the distribution vae.decode(z)."
         )
     return Estimate(value, error, draws, quantity)

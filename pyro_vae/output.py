@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae import data as datasets
+from pyro_vae import moments
 from pyro_vae.data import Dataset, Rows
 from pyro_vae.errors import InputError
 from pyro_vae.plots.samples import image_grid, is_image
 from pyro_vae.run import Run
 from pyro_vae.training import History
+from pyro_vae.vae import VAE
 
 SUFFIXES = (".npy", ".csv", ".png")
 
@@ -30,14 +32,17 @@ def summary(data: Dataset, history: History, run: str) -> str:
                 loss, likelihood, kl = (last[prefix + column] for column in ("loss", "log_likelihood", "kl"))
                 bits = last.get(f"{prefix}bits_per_dim")
                 told = "" if bits is None else f" = {bits:.4f} bits per dimension"
-                lines.append(
-                    f"{split:<11} loss {loss:.3f} nats per row = -({name} {likelihood:.3f} - KL {kl:.3f}){told}"
-                )
+                lines.append(f"{split:<11} loss {loss:.3f} nats per row ({name} {likelihood:.3f}, KL {kl:.3f}){told}")
     if history.caveat:
         lines.append(f"Note: {history.caveat}.")
     lines.append(f"Look at {Path(run) / 'figures'}: training.png, draws.png, reconstructions.png, latent.png")
     lines.append(f"Go on with: pyro-vae describe {run}   pyro-vae sample {run} --to draws.png")
     return "\n".join(lines)
+
+
+def how_means_come(vae: VAE) -> str:
+    """Say whether means of p(x|z) are closed forms, or how large the error of their draws is."""
+    return f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize()
 
 
 def reserve(path: str, overwrite: bool, suffixes: Sequence[str] = SUFFIXES) -> Path:

@@ -63,7 +63,7 @@ def to_plain(declared: Any) -> Any:
         name = type(declared).__name__
         changed = {
             field.name: to_plain(getattr(declared, field.name))
-            for field in dataclasses.fields(declared)  # type: ignore[arg-type]
+            for field in dataclasses.fields(declared)
             if getattr(declared, field.name) != field.default
         }
         return {name: changed} if changed else name
@@ -160,7 +160,7 @@ def _named(where: str, kind: str, name: str) -> type[Declared]:
 
 
 def _check_field(where: str, declared: type[Declared], field: str) -> None:
-    known = [known.name for known in dataclasses.fields(declared)]  # type: ignore[arg-type]
+    known = [known.name for known in dataclasses.fields(declared)]
     if field not in known:
         inside = f" in {where}" if "." in where else ""
         raise unknown(f"field of {declared.__name__}{inside}", field, known)
@@ -171,14 +171,12 @@ def _inner(declared: type[Declared]) -> dict[str, str]:
     hints = typing.get_type_hints(declared)
     kinds = {base: kind for kind, base in BASES.items()}
     return {
-        field.name: kinds[hints[field.name]]
-        for field in dataclasses.fields(declared)  # type: ignore[arg-type]
-        if hints[field.name] in kinds
+        field.name: kinds[hints[field.name]] for field in dataclasses.fields(declared) if hints[field.name] in kinds
     }
 
 
 def _default(declared: type[Declared], name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(declared) if field.name == name)  # type: ignore[arg-type]
+    return next(field.default for field in dataclasses.fields(declared) if field.name == name)
 
 
 def dump(plain: Mapping[str, Any]) -> str:

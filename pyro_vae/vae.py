@@ -10,9 +10,8 @@ over x, and an image is a draw from it.
 import contextlib
 import copy
 import dataclasses
-import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -21,11 +20,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_vae import moments
-from pyro_vae.conditional import Shape, Site, per_row
+from pyro_vae.conditional import Shape, Site
+from pyro_vae.constraints import an_element, in_words, same_support
 from pyro_vae.data.validation import check_batch, completed
+from pyro_vae.distributions import per_row
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import Family, Normal
-from pyro_vae.families.constraints import an_element, in_words, same_support
 from pyro_vae.networks import MLP, Conv, Inputs, Network
 
 _counter = itertools.count(1)
@@ -136,8 +136,6 @@ class VAE(nn.Module):
         """
         self._refuse(given)
         self._register("prior", "decoder")
-        if x is not None and "mask" in given:
-            x = torch.where(given["mask"], x, self._filling)
         present = next((tensor for tensor in (x, *given.values()) if tensor is not None), None)
         count = len(present) if present is not None and (x is not None or rows is None) else rows or 1
         with pyro.plate("data", count, dim=-1):
@@ -232,14 +230,18 @@ class VAE(nn.Module):
         """
         self.check({"x": x, **given})
         x = x.to(self.decoder.reference)
-        if "mask" in given:
-            x = completed(x, given["mask"], self._filling)
+        x = self.completed({"x": x, **given})
         if "size_factor" in given:
             x = x / per_row(given["size_factor"], len(self.declaration.event_shape))
         self.decoder.initialize(x)
         self.encoder.look(x)
         self.prior.look(x)
         return self
+
+    def completed(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The data of a batch (N, *event_shape), where values that a mask leaves out are filled with observed ones."""
+        x, mask = batch["x"], batch.get("mask")
+        return x if mask is None else completed(x, mask, an_element(self.decoder.support))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors against the declaration; nothing is changed.
@@ -286,15 +288,15 @@ class VAE(nn.Module):
         finally:
             self.store_name = name
 
-    @functools.cached_property
-    def _filling(self) -> float:
-        """What stands where a mask leaves a value out, so that no NaN is computed with."""
-        return an_element(self.decoder.support)
-
     @property
     def caveat(self) -> str:
         """What has to be said wherever the log-likelihood is reported; empty for a density."""
         return self.declaration.likelihood.caveat
+
+    @property
+    def pixels(self) -> bool:
+        """Whether log-likelihoods are of pixel levels, and told in bits per dimension too."""
+        return self.declaration.likelihood.pixels
 
     def extra_repr(self) -> str:
         """Show the declaration."""
@@ -306,13 +308,7 @@ class VAE(nn.Module):
         self.store_name = _store_name()
 
     def _emit(self, likelihood: TorchDistribution, mean: bool) -> Tensor:
-        if not mean:
-            return likelihood.sample()
-        try:
-            return moments.mean(likelihood).value
-        except InputError as error:
-            name = type(self.declaration.likelihood).__name__
-            raise InputError(str(error).replace("distribution", f"{name} likelihood", 1)) from None
+        return moments.mean(likelihood).value if mean else likelihood.sample()
 
     def _register(self, *parts: str) -> None:
         if self.store_name is None:

@@ -17,7 +17,7 @@ def signature(family: type[Family]) -> str:
     'Categorical(classes=2, logits)'
     """
     example, shown = family(), []
-    for field in dataclasses.fields(family):  # type: ignore[arg-type]
+    for field in dataclasses.fields(family):
         value = getattr(example, field.name)
         shown.append(field.name if value is None else f"{field.name}={written(value)}")
     return f"{family.__name__}({', '.join(shown)})"
@@ -31,7 +31,7 @@ def written(value: Any) -> str:
     ('Normal(loc=0, scale=1)', 'Normal()', '"learned"')
     """
     if isinstance(value, Family):
-        fields = dataclasses.fields(value)  # type: ignore[arg-type]
+        fields = dataclasses.fields(value)
         pairs = [(field.name, getattr(value, field.name), field.default) for field in fields]
         inside = ", ".join(f"{name}={written(one)}" for name, one, default in pairs if one != default)
         return f"{type(value).__name__}({inside})"

@@ -15,9 +15,9 @@ import pyro_vae as pv
 from pyro_vae import catalogue, options, spec
 from pyro_vae.catalogue import KINDS, entries, entry, example_of, roles, tried
 from pyro_vae.cli import fit, main
+from pyro_vae.constraints import same_support
 from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES
-from pyro_vae.families.constraints import same_support
 from pyro_vae.mathtext import readable
 
 README = Path(__file__).parent.parent / "README.md"

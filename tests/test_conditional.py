@@ -13,10 +13,10 @@ from torch.distributions import transform_to
 
 import pyro_vae as pv
 from pyro_vae.conditional import Conditional, Site
+from pyro_vae.constraints import Ordered
 from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.base import Composite
-from pyro_vae.families.constraints import Ordered
 
 CLOSED = [name for name in FAMILIES if cases.FAMILIES[name].closed]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 
+from pyro_vae.constraints import Bounded, ScaleTril, in_words, positive, same_support, scale_tril
 from pyro_vae.families import FAMILIES
-from pyro_vae.families.constraints import Bounded, ScaleTril, in_words, positive, same_support, scale_tril
 
 BOUNDED = {
     repr(p.constraint): p.constraint

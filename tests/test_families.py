@@ -20,9 +20,9 @@ from torch.distributions.constraints import real_vector, simplex
 
 import pyro_vae as pv
 from pyro_vae.conditional import Conditional, Site
+from pyro_vae.constraints import Bounded, Ordered
 from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES, Family
-from pyro_vae.families.constraints import Bounded, Ordered
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 

@@ -70,7 +70,7 @@ def test_moments_agree_with_draws_or_are_refused(name: str) -> None:
         (moments.variance, circular_variance if circle else lambda x: x.var(0)),
     ):
         if name in NONE:
-            with pytest.raises(pv.InputError, match=rf"^this distribution has no {function.__name__} .* labels, or"):
+            with pytest.raises(pv.InputError, match=rf"has no {function.__name__} .* labels, or"):
                 function(distribution, COUNT)
         else:
             agrees(function(distribution, COUNT), statistic, draws)

@@ -15,9 +15,9 @@ from torch.distributions import transform_to
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.constraints import Ordered, cutpoints
 from pyro_vae.errors import InputError
 from pyro_vae.families.categorical import StableOrderedLogistic
-from pyro_vae.families.constraints import Ordered, cutpoints
 from pyro_vae.families.pixels import DiscretizedLogisticMixture
 from pyro_vae.output import summary
 from pyro_vae.plots.samples import image_grid

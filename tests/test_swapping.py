@@ -11,9 +11,9 @@ from cases import FAMILIES, Place, seeded
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae.constraints import same_support
 from pyro_vae.families import FAMILIES as FAMILY_TABLE
 from pyro_vae.families import Family
-from pyro_vae.families.constraints import same_support
 
 SMALL = pv.MLP(hidden=(6,), activation="tanh")
 

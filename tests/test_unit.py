@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 import pyro_vae as pv
+from pyro_vae.constraints import an_element, in_words, same_support
 from pyro_vae.errors import InputError
 from pyro_vae.families import Family
 from pyro_vae.families.circular import StableVonMises
-from pyro_vae.families.constraints import an_element, in_words, same_support
 from pyro_vae.families.simplex import StickBreaking
 from pyro_vae.families.unit import StableContinuousBernoulli, logistic_normal_mean
 

@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.distributions import innermost
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives.particles import Particles, draw
@@ -229,7 +230,8 @@ def evidence(
                 )
             results.append((log_p, error, _khats(log_weights, torch.finfo(dtype).eps)))
     pointwise, errors, khat = (torch.cat(parts) for parts in zip(*results, strict=True))
-    return Evidence(pointwise, errors, khat, draws, proposal, _pixels(vae, rows), getattr(vae, "caveat", ""))
+    pixels = rows.observed if getattr(vae, "pixels", False) else 0.0
+    return Evidence(pointwise, errors, khat, draws, proposal, pixels, getattr(vae, "caveat", ""))
 
 
 class _Weigher:
@@ -309,7 +311,7 @@ class _Weigher:
     def _check_auxiliary(self, particles: Particles) -> None:
         """An auxiliary site leaves the guide's density known only where all others are functions of it."""
         latents = particles.latents
-        moved = all(isinstance(_innermost(at.posterior), Delta) for at in latents.values() if at.prior is not None)
+        moved = all(isinstance(innermost(at.posterior), Delta) for at in latents.values() if at.prior is not None)
         extra = [name for name, at in latents.items() if at.prior is None]
         if extra and (self.from_prior or not moved):
             raise InputError(
@@ -361,19 +363,6 @@ def _khat(log_weights: np.ndarray, eps: float) -> float:
 
 def _wide(log_prob: Tensor) -> Tensor:
     return log_prob.cpu().double() if log_prob.device.type == "mps" else log_prob.double()
-
-
-def _innermost(distribution: Any) -> Any:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution
-
-
-def _pixels(vae: Any, rows: Rows) -> float:
-    """The observed pixels per row, on average; 0 where the likelihood is none of pixels."""
-    if not getattr(getattr(getattr(vae, "declaration", None), "likelihood", None), "pixels", False):
-        return 0.0
-    return float(rows.tensors["mask"].sum()) / len(rows) if "mask" in rows.tensors else float(rows.x[0].numel())
 
 
 def _check_arguments(vae: Any, draws: Any, proposal: Any, batch_size: Any, draws_at_once: Any, seed: Any) -> None:

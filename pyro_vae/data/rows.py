@@ -94,6 +94,12 @@ class Rows:
         """The shape of one datum."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def observed(self) -> float:
+        """The elements of x per row, on average; with a mask, those that it lets in."""
+        mask = self.tensors.get("mask")
+        return float(self.x[0].numel()) if mask is None else float(mask.sum()) / len(self)
+
     def batch(self, index: Tensor | slice | None = None) -> dict[str, Tensor]:
         """Take some rows of every tensor, the keyword arguments of the Pyro programs.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.constraints import an_element, element_of
 from pyro_vae.errors import InputError
-from pyro_vae.families.constraints import an_element
 
 if TYPE_CHECKING:
     from pyro_vae.conditional import Conditional
@@ -117,9 +117,7 @@ def check_finite(x: Tensor) -> None:
 def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tensor]) -> None:
     """Refuse values that the likelihood gives no density, naming the first."""
     family = likelihood.family
-    element: Any = family.within or likelihood.example(**given).support
-    while hasattr(element, "base_constraint"):
-        element = element.base_constraint
+    element = element_of(family.within or likelihood.example(**given).support)
     inside = element.check(x)
     if not bool(inside.all()):
         where, value, count = _first(x, ~inside)

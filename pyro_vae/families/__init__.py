@@ -1,5 +1,6 @@
 """WHAT distribution: every family, by name."""
 
+from pyro_vae import constraints as constraints  # what a new family is written with
 from pyro_vae.families.aggregate import Aggregate
 from pyro_vae.families.base import Family, Parameter, Source
 from pyro_vae.families.binary import Bernoulli

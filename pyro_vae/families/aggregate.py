@@ -1,15 +1,15 @@
 """A prior that is fitted after training, to where the encoder puts the data."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Bound, Conditional, Site
+from pyro_vae.constraints import in_words, same_support
 from pyro_vae.errors import InputError
 from pyro_vae.families.base import Composite, Family
-from pyro_vae.families.constraints import in_words, same_support
 from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import MultivariateNormal, Normal
 
@@ -68,7 +68,7 @@ class Aggregate(Composite):
 
     family: Family = Mixture(MultivariateNormal(), components=10)
     base: Family = Normal(0, 1)
-    event_ranks: ClassVar = (1,)
+    event_ranks = (1,)
 
     def bind(self, site: Site) -> Bound:
         """Make both stages."""

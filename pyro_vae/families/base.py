@@ -78,23 +78,37 @@ class Family(Declared, ABC):
     distribution: ClassVar[Callable[..., Distribution]]
     """The Pyro distribution, called with the parameters by name."""
 
-    event_ranks: ClassVar[tuple[int, ...] | None] = None
-    """Ranks of the events it describes (0 scalar, 1 vector, 3 image); None for any."""
+    # What follows are traits: a family sets one as a class value, or as a property where it depends on a field.
 
-    within: ClassVar[Constraint | None] = None
-    """What each element of its data has to lie in, where that is less than the distribution's support."""
+    @property
+    def event_ranks(self) -> tuple[int, ...] | None:
+        """Ranks of the events it describes (0 scalar, 1 vector, 3 image); None for any."""
+        return None
 
-    remedy: ClassVar[str] = ""
-    """What to do about data outside of its support."""
+    @property
+    def within(self) -> Constraint | None:
+        """What each element of its data has to lie in, where that is less than the distribution's support."""
+        return None
 
-    counts: ClassVar[bool] = False
-    """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
+    @property
+    def remedy(self) -> str:
+        """What to do about data outside of its support."""
+        return ""
 
-    atoms: ClassVar[bool] = False
-    """Whether it has point masses beside a density, which no guide follows: it is a likelihood only."""
+    @property
+    def counts(self) -> bool:
+        """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
+        return False
 
-    pixels: ClassVar[bool] = False
-    """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
+    @property
+    def atoms(self) -> bool:
+        """Whether it has point masses beside a density, which no guide follows: it is a likelihood only."""
+        return False
+
+    @property
+    def pixels(self) -> bool:
+        """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
+        return False
 
     @property
     def caveat(self) -> str:
@@ -148,11 +162,15 @@ class Family(Declared, ABC):
         constraint = self.parameters[name].constraint
         if value is None and self.parameters[name].trained:
             return None
-        numbers = _numbers(where, value)
+        numbers = numbers_in(where, value)
         tensor = torch.tensor(numbers, dtype=torch.float64)
         if tensor.ndim < constraint.event_dim or not bool(constraint.check(tensor).all()):
             raise InputError(f"{where} = {_short(numbers)} is outside of its range: {constraint!r}.")
         return numbers
+
+
+def _of_the_part(trait: str) -> Any:
+    return property(operator.attrgetter(f"family.{trait}"))
 
 
 class Composite(Family, ABC):
@@ -162,17 +180,13 @@ class Composite(Family, ABC):
     """
 
     family: Family
-    event_ranks: ClassVar[Any]
-    within: ClassVar[Any]
-    remedy: ClassVar[Any]
-    counts: ClassVar[Any]
-    atoms: ClassVar[Any]
-    pixels: ClassVar[Any]
-
-    @property
-    def caveat(self) -> str:
-        """What has to be said wherever its likelihood is reported."""
-        return self.family.caveat
+    event_ranks = _of_the_part("event_ranks")
+    within = _of_the_part("within")
+    remedy = _of_the_part("remedy")
+    counts = _of_the_part("counts")
+    atoms = _of_the_part("atoms")
+    pixels = _of_the_part("pixels")
+    caveat = _of_the_part("caveat")
 
     def slots_of(self, bound: Bound, **changes: Any) -> dict[str, Slot]:
         """The slots of the part, changed.
@@ -193,22 +207,18 @@ class Composite(Family, ABC):
         return {name: replace(slot, broadcasts=False, **changes) for name, slot in bound.slots.items()}
 
 
-for _name in ("event_ranks", "within", "remedy", "counts", "atoms", "pixels"):
-    setattr(Composite, _name, property(operator.attrgetter(f"family.{_name}")))
-
-
 def _start(function: Callable[[Tensor, Family], Tensor], family: Family, x: Tensor) -> Tensor:
     return function(x, family)
 
 
-def _numbers(where: str, value: Any) -> Any:
+def numbers_in(where: str, value: Any) -> Any:
     """Return an array of any kind as nested tuples of floats, a number as a float."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-        rows = tuple(_numbers(where, item) for item in value)
+        rows = tuple(numbers_in(where, item) for item in value)
         shapes = {torch.tensor(row).shape for row in rows}
         if len(shapes) == 1:
             return rows

@@ -1,15 +1,15 @@
 """Families of binary events."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.constraints import unit_interval
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
+from pyro_vae.conditional import Bound, Site
 from pyro_vae.families.base import Family, Parameter, Source
 
 
@@ -49,16 +49,16 @@ class Bernoulli(Family):
     logits: Source = None
     grey: bool = False
     parameters = {"logits": Parameter(constraints.real, start=_log_odds)}
-    remedy: ClassVar = (
+    remedy = (
         "take their density, ContinuousBernoulli(), binarise the data (pv.data.load(..., binarize='dynamic'), on the "
         "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
         "cross-entropy that is no density: Bernoulli(grey=True)"
     )
 
-    @property
-    def distribution(self) -> Callable[..., dist.TorchDistribution]:  # type: ignore[override]
-        """Pyro's Bernoulli, with the support that `grey` asks for."""
-        return GreyBernoulli if self.grey else dist.Bernoulli
+    def bind(self, site: Site) -> Bound:
+        """Take Pyro's Bernoulli, with the support that `grey` asks for."""
+        kind = GreyBernoulli if self.grey else dist.Bernoulli
+        return Bound(self.own_slots(site), partial(kind, validate_args=False))
 
     @property
     def caveat(self) -> str:

@@ -1,15 +1,15 @@
 """Families of labels."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from pyro_vae import constraints
 from pyro_vae.declared import option
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 GREY_LEVELS = 16
@@ -47,7 +47,7 @@ class Categorical(Family):
     classes: int = option(2, low=2)
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, one_value=False)}
-    remedy: ClassVar = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
+    remedy = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -55,7 +55,7 @@ class Categorical(Family):
         return dist.Categorical(logits=logits, validate_args=validate_args)
 
     @property
-    def pixels(self) -> bool:  # type: ignore[override]
+    def pixels(self) -> bool:
         """Whether there are as many classes as a pixel has levels."""
         return self.classes >= GREY_LEVELS
 
@@ -123,10 +123,10 @@ class OrderedLogistic(Family):
         "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, start=_log_odds_below, one_value=False),
     }
     distribution = StableOrderedLogistic
-    remedy: ClassVar = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
+    remedy = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
 
     @property
-    def pixels(self) -> bool:  # type: ignore[override]
+    def pixels(self) -> bool:
         """Whether there are as many levels as a pixel has."""
         return self.levels >= GREY_LEVELS
 
@@ -157,8 +157,8 @@ class OneHot(Family):
 
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, start=_log_shares_of_one, one_value=False)}
-    event_ranks: ClassVar = (1, 2, 3, 4)
-    remedy: ClassVar = (
+    event_ranks = (1, 2, 3, 4)
+    remedy = (
         "code labels as torch.nn.functional.one_hot(labels, K), along the last dimension, or give the labels "
         "themselves to Categorical(classes=K)"
     )

@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.constraints import interval
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 
@@ -78,7 +77,7 @@ class VonMises(Family):
         "concentration": Parameter(constraints.positive, start=_concentration),
     }
     distribution = StableVonMises
-    remedy: ClassVar = (
+    remedy = (
         "give angles in radians between -pi and pi: wrap them with torch.atan2(x.sin(), x.cos()), after "
         "torch.deg2rad(x) where they are degrees"
     )

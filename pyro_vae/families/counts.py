@@ -6,14 +6,14 @@ an open count, the number n of trials of a closed one.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 RATES = constraints.positive
@@ -65,8 +65,8 @@ class Poisson(Family):
     rate: Source = None
     parameters = {"rate": Parameter(RATES, start=_rate, sized=True)}
     distribution = dist.Poisson
-    counts: ClassVar = True
-    remedy: ClassVar = (
+    counts = True
+    remedy = (
         "counts are whole numbers from 0 on, so undo a scaling or a logarithm, or take a family for real values such "
         "as Normal(scale='learned'); what multiplies a row's counts is its size_factor"
     )
@@ -102,8 +102,8 @@ class NegativeBinomial(Family):
         "mean": Parameter(RATES, start=_rate, sized=True),
         "dispersion": Parameter(DISPERSIONS, start=_dispersion),
     }
-    counts: ClassVar = True
-    remedy: ClassVar = Poisson.remedy
+    counts = True
+    remedy = Poisson.remedy
 
     @staticmethod
     def distribution(mean: Tensor, dispersion: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -214,7 +214,7 @@ class Binomial(Family):
         "total_count": Parameter(TRIALS, sized=True),
     }
     distribution = Trials
-    remedy: ClassVar = (
+    remedy = (
         "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
         "each row's as size_factor, a whole number), or take a family of counts without a bound such as Poisson()"
     )
@@ -252,4 +252,4 @@ class BetaBinomial(Family):
         "total_count": Parameter(TRIALS, sized=True),
     }
     distribution = BetaTrials
-    remedy: ClassVar = Binomial.remedy
+    remedy = Binomial.remedy

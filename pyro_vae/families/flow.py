@@ -1,8 +1,9 @@
 """Normalizing flows, from Zuko."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution
 from torch.distributions.constraints import real_vector
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Site, Slot
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Maker = Callable[["Flow", int, int], Any]
 
 
+@functools.cache
 def _zuko() -> Any:
     """Zuko, whose import switches the validation of all distributions off: that is put back as it was."""
     before = Distribution._validate_args
@@ -157,7 +159,7 @@ class Flow(Family):
         "loc": Parameter(constraints.real, start=mean_of),
         "scale": Parameter(constraints.positive, start=spread_of),
     }
-    event_ranks: ClassVar = (1,)
+    event_ranks = (1,)
 
     def bind(self, site: Site) -> Bound:
         """Add a context vector to location and scale, where the site has a context."""

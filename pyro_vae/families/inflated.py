@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Shape, Site, Slot
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.counts import NegativeBinomial
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions.utils import broadcast_all, clamp_probs
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
 
 

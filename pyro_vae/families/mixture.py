@@ -11,9 +11,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Shape, Site
 from pyro_vae.declared import option
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.normal import Normal
 

@@ -3,16 +3,16 @@
 import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Site
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
 
 
@@ -107,7 +107,7 @@ class MultivariateNormal(Family):
         "loc": Parameter(constraints.real, start=mean_of),
         "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, start=_diagonal, one_value=False),
     }
-    event_ranks: ClassVar = (1,)
+    event_ranks = (1,)
 
     @staticmethod
     def distribution(loc: Tensor, scale_tril: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -203,7 +203,7 @@ class LowRankNormal(Family):
         "cov_diag": Parameter(constraints.Bounded(1e-8, 1e12), start=_squared_spread),
     }
     distribution = Factors
-    event_ranks: ClassVar = (1,)
+    event_ranks = (1,)
 
     def bind(self, site: Site) -> Bound:
         """Resolve the parameters; without data the factors start at noise, for at zero they have no gradient."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions.constraints import integer_interval
 from torch.nn.functional import logsigmoid
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Shape, Site
 from pyro_vae.declared import option
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, spread_of
 from pyro_vae.families.categorical import log_one_minus_exp
 
@@ -168,18 +168,14 @@ class DiscretizedLogistic(Family):
         "loc": Parameter(constraints.real, shape=_per_component, start=_quantiles),
         "scale": Parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, start=_spread),
     }
-    pixels: ClassVar = True
-    remedy: ClassVar = (
+    pixels = True
+    remedy = (
         "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
         "line --levels 256), set bins to their number, or take a family for real values"
     )
 
-    @property
-    def distribution(self) -> Callable[..., dist.TorchDistribution]:  # type: ignore[override]
-        """The mixture, with that number of levels."""
-        return partial(DiscretizedLogisticMixture, bins=self.bins)
-
     def bind(self, site: Site) -> Bound:
-        """Let components differ also where no data say how: those that are alike stay alike."""
-        bound = super().bind(site)
-        return replace(bound, slots={**bound.slots, "loc": replace(bound.slots["loc"], jitter=0.5)})
+        """Take the mixture with that number of levels, its components apart also where no data say how."""
+        slots = self.own_slots(site)
+        slots["loc"] = replace(slots["loc"], jitter=0.5)
+        return Bound(slots, partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False))

@@ -7,7 +7,7 @@ has no logarithm: densities and draws are computed from logarithms wherever a po
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import ExpTransform, TransformedDistribution
 from torch.distributions.constraints import positive as above_zero
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 _REMEDY = (
@@ -86,8 +86,8 @@ class Gamma(Family):
         "rate": Parameter(rates, start=_gamma_rate),
     }
     distribution = dist.Gamma  # its draws are at least the smallest normal number
-    within: ClassVar = above_zero
-    remedy: ClassVar = _REMEDY
+    within = above_zero
+    remedy = _REMEDY
 
 
 class OpenLogNormal(dist.LogNormal):
@@ -149,8 +149,8 @@ class LogNormal(Family):
         "scale": Parameter(constraints.Bounded(1e-4, 10.0), start=_log_scale),
     }
     distribution = OpenLogNormal
-    within: ClassVar = above_zero
-    remedy: ClassVar = _REMEDY
+    within = above_zero
+    remedy = _REMEDY
 
 
 class OpenExponential(dist.Exponential):
@@ -187,7 +187,7 @@ class Exponential(Family):
     rate: Source = None
     parameters = {"rate": Parameter(rates, start=_exponential_rate)}
     distribution = OpenExponential
-    remedy: ClassVar = "these numbers may not be negative; for such take a family for real values, such as Normal()"
+    remedy = "these numbers may not be negative; for such take a family for real values, such as Normal()"
 
 
 _FURTHEST = 40.0  # log of the cumulated hazard, beyond which it is continued by its tangent
@@ -252,5 +252,5 @@ class Weibull(Family):
         "concentration": Parameter(constraints.Bounded(0.1, 100.0), start=_weibull_concentration),
     }
     distribution = OpenWeibull
-    within: ClassVar = above_zero
-    remedy: ClassVar = _REMEDY
+    within = above_zero
+    remedy = _REMEDY

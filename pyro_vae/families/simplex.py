@@ -1,7 +1,7 @@
 """Families on the simplex: compositions, topic proportions."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.distributions import StickBreakingTransform
 from torch.nn.functional import logsigmoid, pad
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Shape
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
 from pyro_vae.families.unit import concentrations, inner, logistic_normal_mean, logit_scale
 
@@ -72,9 +72,9 @@ class Dirichlet(Family):
     concentration: Source = None
     parameters = {"concentration": Parameter(concentrations, shape=_per_part, start=_moments)}
     distribution = InnerDirichlet
-    event_ranks: ClassVar = (1,)
-    within: ClassVar = constraints.open_simplex
-    remedy: ClassVar = _REMEDY
+    event_ranks = (1,)
+    within = constraints.open_simplex
+    remedy = _REMEDY
 
 
 class StickBreaking(StickBreakingTransform):
@@ -156,6 +156,6 @@ class LogisticNormal(Family):
         "scale": Parameter(logit_scale, shape=_per_break, start=_spread_break),
     }
     distribution = StickBreakingNormal
-    event_ranks: ClassVar = (1,)
-    within: ClassVar = constraints.open_simplex
-    remedy: ClassVar = _REMEDY
+    event_ranks = (1,)
+    within = constraints.open_simplex
+    remedy = _REMEDY

@@ -17,11 +17,11 @@ from torch.distributions.transforms import (
     Transform,
 )
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Shape, Site, Slot
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
-from pyro_vae.families.base import Composite, Family, _numbers
+from pyro_vae.families.base import Composite, Family, numbers_in
 from pyro_vae.families.normal import Normal
 
 TRANSFORMS: dict[str, Transform] = {
@@ -110,9 +110,7 @@ class Rescaled(Pushed):
 
 
 def _is_real(constraint: Any) -> bool:
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
-    return constraint is torch_constraints.real
+    return constraints.element_of(constraint) is torch_constraints.real
 
 
 def moved(constraint: Any, loc: Any, scale: Any) -> Any:
@@ -122,8 +120,7 @@ def moved(constraint: Any, loc: Any, scale: Any) -> Any:
 
 def inside(x: Tensor, support: Any) -> Tensor:
     """Numbers, those at an end of a set moved inside by what their floating type resolves."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = constraints.element_of(support)
     precision, about = torch.finfo(x.dtype), abs(getattr(support, "loc", 0.0))
     if hasattr(support, "lower_bound"):
         low = support.lower_bound
@@ -147,10 +144,7 @@ def _support(bound: Bound) -> Any:
             values[name] = transform(torch.zeros(transform.inverse_shape(slot.shape)))
         else:
             values[name] = torch.tensor(slot.source).expand(slot.shape)
-    support = bound.distribution(**values).support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
+    return constraints.element_of(bound.distribution(**values).support)
 
 
 @dataclass(frozen=True)
@@ -183,13 +177,13 @@ class Transformed(Composite):
     transform: str = option("exp", known=TRANSFORMS)
 
     @property
-    def within(self) -> Any:  # type: ignore[override]
+    def within(self) -> Any:
         """The numbers that the map reaches, without the ends that it does not."""
         image: Any = TRANSFORMS[self.transform].codomain
         return constraints.Open(image.lower_bound, image.upper_bound) if hasattr(image, "upper_bound") else image
 
     @property
-    def remedy(self) -> str:  # type: ignore[override]
+    def remedy(self) -> str:
         """What to do about data that the map does not reach."""
         if hasattr(TRANSFORMS[self.transform].codomain, "upper_bound"):
             return (
@@ -254,7 +248,7 @@ class Scaled(Composite):
         if name == "family":
             return super().check_field(name, where, hint, value)
         try:
-            numbers = _numbers(where, value)
+            numbers = numbers_in(where, value)
         except InputError:
             raise InputError(f"{where} = {value!r} is no unit: write a finite number, or a list of them.") from None
         if name == "scale" and not bool((torch.tensor(numbers, dtype=torch.float64) > 0).all()):
@@ -262,13 +256,13 @@ class Scaled(Composite):
         return numbers
 
     @property
-    def within(self) -> Any:  # type: ignore[override]
+    def within(self) -> Any:
         """What the family takes, in the new unit."""
         loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
         return None if self.family.within is None else moved(self.family.within, loc, scale)
 
     @property
-    def remedy(self) -> str:  # type: ignore[override]
+    def remedy(self) -> str:
         """What to do about data that are not in the family's support in this unit."""
         return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import SigmoidTransform, register_kl
 from torch.nn.functional import softplus
 
-from pyro_vae.families import constraints
+from pyro_vae import constraints
 from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
 
 concentrations = constraints.Bounded(1e-2, 1e4)
@@ -143,7 +143,7 @@ class ContinuousBernoulli(Family):
 
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, start=_logits)}
-    remedy: ClassVar = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
+    remedy = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -207,8 +207,8 @@ class Beta(Family):
         "concentration0": Parameter(concentrations, start=_concentration0),
     }
     distribution = InnerBeta
-    within: ClassVar = constraints.open_unit
-    remedy: ClassVar = _REMEDY
+    within = constraints.open_unit
+    remedy = _REMEDY
 
 
 def logistic_normal_mean(loc: Tensor, scale: Tensor) -> Tensor:
@@ -292,5 +292,5 @@ class LogitNormal(Family):
         "scale": Parameter(logit_scale, start=_spread_logit),
     }
     distribution = SigmoidNormal
-    within: ClassVar = constraints.open_unit
-    remedy: ClassVar = _REMEDY
+    within = constraints.open_unit
+    remedy = _REMEDY

@@ -1,16 +1,15 @@
 """Priors that look at the model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Shape, Site
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
-from pyro_vae.families import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 
@@ -65,7 +64,7 @@ class VampPrior(Family):
     components: int = option(500, low=1)
     weights: Source = 0.0
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, one_value=False)}
-    event_ranks: ClassVar = (1,)
+    event_ranks = (1,)
 
     def bind(self, site: Site) -> Bound:
         """Make the pseudo-inputs, of the data's shape, for the site's guide."""

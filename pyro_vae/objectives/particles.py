@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_vae.distributions import name_of
 from pyro_vae.errors import InputError
 
 
@@ -59,7 +60,7 @@ class Latent:
             return self.to_rows(kl_divergence(self.posterior, self.prior))
         except NotImplementedError:
             raise InputError(
-                f"there is no closed form of the KL from {_name(self.posterior)} to {_name(self.prior)} at site "
+                f"there is no closed form of the KL from {name_of(self.posterior)} to {name_of(self.prior)} at site "
                 f"{site!r}: take kl='sampled', as in pv.objectives.ELBO()."
             ) from None
 
@@ -257,8 +258,8 @@ def _scored(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
         return layout.log_prob(site)
     except (KeyError, NotImplementedError):  # what Pyro's and torch's transforms without an inverse raise
         raise InputError(
-            f"the guide's distribution at {name!r}, {_name(site['fn'])}, has the density of its own draws only, for a "
-            "transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
+            f"the guide's distribution at {name!r}, {name_of(site['fn'])}, has the density of its own draws only, for "
+            "a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
         ) from None
 
 
@@ -292,7 +293,7 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
         if not site["fn"].has_rsample:
             raise InputError(
-                f"the guide's distribution at {name!r}, {_name(site['fn'])}, cannot be reparameterised, and this "
+                f"the guide's distribution at {name!r}, {name_of(site['fn'])}, cannot be reparameterised, and this "
                 "objective differentiates through the draw: take a continuous guide, or Pyro's own Trace_ELBO with SVI."
             )
 
@@ -319,10 +320,3 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
         ]
         known[methods] = max((-frame.dim for frame in frames), default=0)
     return known[methods]
-
-
-def _name(distribution: Any) -> str:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    kinds = type(distribution).__mro__
-    return next(kind.__name__ for kind in kinds if kind.__module__.startswith(("pyro.", "torch.")))

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.validation import completed
-from pyro_vae.families.constraints import an_element
 from pyro_vae.plots.latent import latent
 from pyro_vae.plots.samples import draws, reconstructions
 from pyro_vae.plots.training import training
@@ -30,9 +28,8 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
     with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
         torch.manual_seed(0)
         given: dict[str, Any] = rows.batch(slice(ROWS))
-        x = given.pop("x")
-        if "mask" in given:  # pictures of data show what was observed, never a NaN
-            x = completed(x, given["mask"], an_element(vae.decoder.support))
+        x = vae.completed(given)  # pictures of data show what was observed, never a NaN
+        del given["x"]
         labels = None if rows.labels is None else rows.labels[:ROWS]
         pictures = {
             "training": training(history),

@@ -11,12 +11,12 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.data.rows import Rows
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.families.aggregate import TwoStages
-from pyro_vae.training.fit import fit
+from pyro_vae.training.fit import EVALUATION_ROWS, fit
 from pyro_vae.training.optimizers import Adam
 from pyro_vae.vae import VAE
 
-ROWS = 1000
-"""Rows encoded at once."""
+EPOCHS, BATCH_SIZE, LR = 50, 256, 5e-3
+"""How a density is fitted, unless told otherwise."""
 
 
 class Density(nn.Module):
@@ -44,9 +44,9 @@ def aggregate(
     x: Any,
     family: Family = Mixture(MultivariateNormal(), components=10),
     *,
-    epochs: int = 50,
-    batch_size: int = 256,
-    lr: float = 5e-3,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH_SIZE,
+    lr: float = LR,
     seed: int = 0,
     progress: bool = False,
 ) -> VAE:
@@ -95,7 +95,7 @@ def aggregate(
 def settle(vae: Any, rows: Rows, seed: int) -> None:
     """Fit the density of a model whose prior is an `Aggregate` in its first stage; do nothing with any other."""
     if isinstance(vae, VAE) and isinstance(vae.prior.distribution, TwoStages) and not vae.prior.distribution.fitted:
-        _fit(vae, rows, epochs=50, batch_size=256, lr=5e-3, seed=seed, progress=False)
+        _fit(vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
 
 
 def _fit(vae: VAE, rows: Rows, *, seed: int, lr: float, **options: Any) -> None:
@@ -104,7 +104,7 @@ def _fit(vae: VAE, rows: Rows, *, seed: int, lr: float, **options: Any) -> None:
     rows = rows.to(reference.device, reference.dtype)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        batches = [rows.batch(slice(start, start + ROWS)) for start in range(0, len(rows), ROWS)]
+        batches = [rows.batch(slice(start, start + EVALUATION_ROWS)) for start in range(0, len(rows), EVALUATION_ROWS)]
         z = torch.cat([vae.encode(**batch).sample() for batch in batches])
     density = Density(copy.deepcopy(stages.density))
     fit(density, z, optimizer=Adam(lr), seed=seed, **options)

@@ -130,6 +130,7 @@ class _Session:
         from lightning.fabric import Fabric  # here, for importing it takes seconds
 
         self.programs = programs
+        self.levels = getattr(programs, "pixels", False)
         self.loss = Loss(programs, objective)
         precision = runtime.precision or "32-true"  # by which Fabric leaves every type as it is, float64 too
         self.fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
@@ -176,7 +177,8 @@ class _Session:
                     )
                 record |= self._evaluate(rows, held, seed)
                 record["seconds"] = time.perf_counter() - start
-                history.add(record, self._pixels(rows), 0.0 if held is None else self._pixels(held))
+                pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
+                history.add(record, *pixels)
                 reporter.epoch(record)
         except KeyboardInterrupt:
             history.stopped = f"interrupted in epoch {len(history) + 1} of {epochs}"
@@ -201,13 +203,6 @@ class _Session:
             totals += parts * len(index)
             reporter.step()
         return totals
-
-    def _pixels(self, rows: Rows) -> float:
-        """The observed pixels per row, on average; 0 where the likelihood is none of pixels."""
-        family = getattr(getattr(self.programs, "declaration", None), "likelihood", None)
-        if not getattr(family, "pixels", False):
-            return 0.0
-        return float(rows.tensors["mask"].sum()) / len(rows) if "mask" in rows.tensors else float(rows.x[0].numel())
 
     def _summary(self, totals: Tensor, count: int) -> dict[str, float]:
         return dict(zip(("loss", "log_likelihood", "kl"), (totals / count).tolist(), strict=True))

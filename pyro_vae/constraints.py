@@ -294,14 +294,24 @@ def same_support(first: Any, second: Any) -> bool:
     return first.event_dim == second.event_dim and _as_set(first) == _as_set(second)
 
 
+def element_of(support: Any) -> Any:
+    """The set that each element of an event lies in; of a vector's family, the set of vectors.
+
+    >>> element_of(constraints.independent(constraints.boolean, 2)) is constraints.boolean
+    True
+    """
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
 def an_element(constraint: Any) -> float:
     """A number inside the support of one element, to stand where there is none.
 
     >>> an_element(constraints.positive), an_element(constraints.boolean), an_element(constraints.unit_interval)
     (1.0, 0.0, 0.5)
     """
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
+    constraint = element_of(constraint)
     if constraint.is_discrete:
         return float(getattr(constraint, "lower_bound", 0))
     return float(transform_to(constraint)(torch.zeros((1,) * constraint.event_dim)).flatten()[0])
@@ -324,8 +334,7 @@ def in_words(constraint: Any) -> str:
 
 
 def _as_set(constraint: Any) -> tuple[Any, ...]:
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
+    constraint = element_of(constraint)
     bounded = hasattr(constraint, "lower_bound") or hasattr(constraint, "upper_bound")
     if bounded or constraint in (constraints.real, constraints.boolean):
         return ("discrete" if constraint.is_discrete else "interval", *_bounds(constraint))
