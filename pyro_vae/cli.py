@@ -10,6 +10,7 @@ from pyro_vae import data as datasets
 from pyro_vae import options, output
 from pyro_vae.catalogue import catalogue
 from pyro_vae.criticism.evidence import evidence
+from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.describe import describe as describe_model
 from pyro_vae.errors import InputError
 from pyro_vae.families import Family, Normal
@@ -164,22 +165,23 @@ def evaluate(
     run: str,
     data: str | None = None,
     split: Literal["train", "validation", "test"] = "test",
-    draws: int = 1000,
-    proposal: Literal["guide", "defensive"] = "guide",
+    method: Method = Importance(),
     batch_size: int = 100,
     to: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
-    """Estimate log p(x) of data under a fitted model, by importance sampling, and its errors.
+    """Estimate log p(x) of data under a fitted model, and its errors.
+
+    --method Importance --method.draws 5000 --method.proposal defensive samples with 5,000 draws per row, a tenth of
+    them from the prior.
 
     Args:
         run: run folder.
         data: data set, file or folder; by default the data of the run.
         split: which of its splits.
-        draws: importance draws per row.
-        proposal: what they are drawn from; defensive is a tenth from the prior, for heavier tails.
+        method: how, Importance or AIS.
         batch_size: rows at once.
         to: file to write with log p(x), its error and k-hat of each row, .csv.
         seed: seed of the draws and of dynamic binarisation.
@@ -188,7 +190,7 @@ def evaluate(
     """
     target = None if to is None else output.reserve(to, overwrite, (".csv",))
     vae, rows = load(run), output.split_of(Run(Path(run)), data, split)
-    found = evidence(vae, rows, draws=draws, proposal=proposal, batch_size=batch_size, seed=seed, progress=progress)
+    found = evidence(vae, rows, method=method, batch_size=batch_size, seed=seed, progress=progress)
     print(found)
     if target is not None:
         output.write_text(target, found.to_csv(), f"Log p(x), error and k-hat of {len(found)} rows")

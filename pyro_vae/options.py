@@ -19,6 +19,7 @@ import jsonargparse
 from jsonargparse.typing import register_type
 
 from pyro_vae import spec
+from pyro_vae.criticism.methods import Method
 from pyro_vae.declared import Declared, conform, describe_type
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import Family
@@ -29,7 +30,13 @@ from pyro_vae.training import Optimizer
 
 Verb = Callable[..., Any]
 
-TYPES: Mapping[type, str] = {Family: "prior", Network: "encoder", Objective: "objective", Optimizer: "optimizer"}
+TYPES: Mapping[type, str] = {
+    Family: "prior",
+    Network: "encoder",
+    Objective: "objective",
+    Optimizer: "optimizer",
+    Method: "method",
+}
 """The types of options that are declared things, and one role of each."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from pyro_vae.criticism.methods import METHODS, Method
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import FAMILIES, Family
@@ -29,6 +30,7 @@ TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "network": NETWORKS,
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
+    "method": METHODS,
 }
 """Every kind of declared thing, and its table."""
 
@@ -37,6 +39,7 @@ BASES: dict[str, type[Declared]] = {
     "network": Network,
     "objective": Objective,
     "optimizer": Optimizer,
+    "method": Method,
 }
 """The type of every kind, which says where a declaration holds another one."""
 
@@ -48,6 +51,7 @@ KINDS = {
     "decoder": "network",
     "objective": "objective",
     "optimizer": "optimizer",
+    "method": "method",
 }
 """The kind of each role that takes a declared thing."""
 

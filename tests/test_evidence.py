@@ -1,50 +1,20 @@
 """Evidence by importance sampling, against evidence that is exact."""
 
 import math
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from cases import FAMILIES, Emitter, seeded
-from oracles import PPCA, linear
-from pyro import poutine
+from measured import MODEL, Chain, estimate, exact, pyro_pair, rows, truth
+from oracles import PPCA
 from test_swapping import ONE_GUIDE, PRIORS, a_guide_for, rows_for, small
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.cli import main
-
-module = sys.modules[pv.evidence.__module__]  # the package has the function by that name
-MODEL = PPCA.random(5, 2, s2=4.0)
-
-
-def exact(model: PPCA = MODEL, spread: float = 1.0) -> pv.VAE:
-    """The VAE that is a probabilistic PCA, its guide the exact posterior with `spread` times its scale."""
-    vae = model.put_into(linear(*model.w.shape))
-    to_scale, raw = vae.encoder._transforms["scale_tril"], vae.encoder.constants["scale_tril"]
-    with torch.no_grad():
-        raw.copy_(to_scale.inv(spread * to_scale(raw)))
-    return vae
-
-
-def rows(n: int, model: PPCA = MODEL) -> Tensor:
-    return model.marginal().sample((n,))
-
-
-def truth(x: Tensor, model: PPCA = MODEL) -> Tensor:
-    return model.marginal().log_prob(x)
-
-
-def estimate(vae: Any, x: Any, **options: Any) -> pv.Evidence:
-    return pv.evidence(vae, x, **{"progress": False, **options})
-
+from pyro_vae.criticism.methods import Weights, importance
 
 # The number, its error, k-hat
 
@@ -127,7 +97,9 @@ def test_a_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
     ids=["equal", "one alone", "bounded", "none", "few"],
 )
 def test_khat_of_odd_weights(log_weights: Tensor, k: float) -> None:
-    assert float(module._khats(log_weights.double()[:, None], 1e-16)) == pytest.approx(k, nan_ok=True)
+    assert float(Weights(log_weights.double()[:, None], (len(log_weights),), 1e-16).khats()) == pytest.approx(
+        k, nan_ok=True
+    )
 
 
 # Every prior, guide, program
@@ -147,7 +119,7 @@ def test_both_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) 
     vae.initialize(x)
     with torch.no_grad():
         log_likelihood = vae.decode(vae.prior().sample((10_000, 1))).log_prob(x)
-    plainly, error = module._estimate(log_likelihood, 0)
+    plainly, error = Weights(log_likelihood, (len(log_likelihood),), 0.0).estimate()
     assert float(error.max()) < 0.02
     guided, mended = (
         estimate(vae, x, draws=draws, proposal=proposal, draws_at_once=250)
@@ -168,38 +140,6 @@ def test_gamma_and_poisson_are_negative_binomial() -> None:
     for proposal in ("guide", "defensive"):
         found = estimate(model, x, draws=2000, proposal=proposal)
         assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
-
-
-def pyro_pair(likelihood: Callable[[Tensor], Any], prior: Any, guide: Callable[[Tensor], Any]) -> SimpleNamespace:
-    """Programs of a user's own with one number for z and for x."""
-
-    def model(x: Tensor) -> None:
-        with pyro.plate("rows", len(x), dim=-1):
-            z = pyro.sample("z", prior)
-            pyro.sample("x", likelihood(z), obs=x)
-
-    def posterior(x: Tensor) -> None:
-        with pyro.plate("rows", len(x), dim=-1):
-            pyro.sample("z", guide(x))
-
-    return SimpleNamespace(model=model, guide=posterior)
-
-
-class Chain:
-    """z1 ~ N(0, 1), z2 | z1 ~ N(z1, 1), four x in a plate of their own ~ N(z2, 1); the guide is too wide."""
-
-    def model(self, x: Tensor) -> None:
-        data = pyro.plate("data", len(x), dim=-1)
-        with data:
-            first = pyro.sample("z1", dist.Normal(0.0, 1.0))
-            second = pyro.sample("z2", dist.Normal(first, 1.0))
-        with pyro.plate("columns", 4, dim=-2), data:
-            pyro.sample("x", dist.Normal(second, 1.0), obs=x.T)
-
-    def guide(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x), dim=-1):
-            second = pyro.sample("z2", dist.Normal(x.mean(1), 1.0))
-            pyro.sample("z1", dist.Normal(second / 2, 1.0))
 
 
 @pytest.mark.parametrize("at_once", [1, 300])
@@ -328,145 +268,6 @@ def test_memory_grows_neither_with_draws_nor_with_rows(proposal: Any, monkeypatc
 
     assert largest(20, draws=50, batch_size=10, draws_at_once=7) == 70
     assert largest(40, draws=150, batch_size=10, draws_at_once=7) == 70
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 5 * 4 * module.WIDTH)
+    monkeypatch.setattr(importance, "NUMBERS_AT_ONCE", 5 * 4 * importance.WIDTH)
     assert largest(8, draws=60, batch_size=4) == largest(8, draws=120, batch_size=4) == 20
     assert largest(3, draws=60, batch_size=1) == 20  # fewer rows, more draws
-
-
-# Wrong input
-
-
-def apart(x: Tensor) -> None:
-    z = pyro.sample("z", dist.Normal(0.0, 1.0))
-    pyro.sample("x", dist.Normal(z, 1.0).expand([len(x)]).to_event(1), obs=x)
-
-
-def subsampled(x: Tensor, latent_only: bool = False) -> None:
-    with pyro.plate("data", 100, subsample_size=len(x), dim=-1):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        if not latent_only:
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def auxiliary(x: Tensor) -> None:
-    with pyro.plate("rows", len(x), dim=-1):
-        a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
-        pyro.sample("z", dist.Normal(a, 1.0))
-
-
-def moved(x: Tensor) -> None:
-    with pyro.plate("rows", len(x), dim=-1):
-        a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
-        pyro.sample("z", dist.Delta(2 * a, log_density=torch.full_like(a, -math.log(2))))
-
-
-PAIR = pyro_pair(lambda z: dist.Normal(z, 1.0), dist.Normal(0.0, 1.0), lambda x: dist.Normal(x / 2, 1.0))
-
-
-def with_guide(guide: Any) -> SimpleNamespace:
-    return SimpleNamespace(model=PAIR.model, guide=guide)
-
-
-WRONG: dict[str, tuple[Any, Any, dict[str, Any], list[str]]] = {
-    "no programs": (nn.Linear(2, 2), torch.zeros(4), {}, ["Linear", ".model and .guide"]),
-    "proposal": (PAIR, torch.zeros(4), {"proposal": "prior"}, ["'prior'", "Known: guide, defensive"]),
-    "draws": (PAIR, torch.zeros(4), {"draws": 1}, ["draws = 1", "at least 2"]),
-    "defensive draws": (PAIR, torch.zeros(4), {"draws": 3, "proposal": "defensive"}, ["draws = 3", "at least 4"]),
-    "half a draw": (PAIR, torch.zeros(4), {"draws": 10.5}, ["draws = 10.5", "whole number"]),
-    "batch": (PAIR, torch.zeros(4), {"batch_size": 0}, ["batch_size = 0", "at least 1"]),
-    "at once": (PAIR, torch.zeros(4), {"draws_at_once": True}, ["draws_at_once = True"]),
-    "seed": (PAIR, torch.zeros(4), {"seed": -1}, ["seed = -1"]),
-    "shape": (exact(), torch.zeros(4, 3), {}, ["(4, 3)", "(N, 5)"]),
-    "values": (exact(), torch.full((4, 5), math.nan), {}, ["x[0, 0] is nan", "mask"]),
-    "one z for all": (
-        SimpleNamespace(model=apart, guide=lambda x: pyro.sample("z", dist.Normal(0.0, 1.0))),
-        torch.zeros(4),
-        {},
-        ["2 rows as 1", 'pyro.plate("data"'],
-    ),
-    "a part of the data": (
-        SimpleNamespace(model=subsampled, guide=lambda x: subsampled(x, latent_only=True)),
-        torch.zeros(4),
-        {},
-        ["'z' is scaled", "x.shape[0]"],
-    ),
-    "tempered": (
-        SimpleNamespace(model=poutine.scale(PAIR.model, scale=0.5), guide=PAIR.guide),
-        torch.zeros(4),
-        {},
-        ["is scaled", "poutine.scale"],
-    ),
-    "auxiliary": (with_guide(auxiliary), torch.zeros(4), {}, ["'a'", "auxiliary", "do without"]),
-    "auxiliary, defensive": (
-        with_guide(moved),
-        torch.zeros(4),
-        {"proposal": "defensive"},
-        ["'a'", "auxiliary", "proposal='guide'"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_is_a_sentence(name: str) -> None:
-    vae, x, options, words = WRONG[name]
-    with pytest.raises(pv.InputError) as caught:
-        estimate(vae, x, **options)
-    message = str(caught.value)
-    assert not [word for word in words if word not in message], message
-    assert message.endswith("."), message
-
-
-def test_a_guide_that_moves_an_auxiliary_draw_is_weighed() -> None:
-    x = torch.tensor([0.0, 1.0])
-    found = estimate(with_guide(moved), x, draws=2000)
-    exactly = dist.Normal(0.0, math.sqrt(2)).log_prob(x)
-    assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
-
-
-def test_a_weight_that_is_no_number_names_its_row() -> None:
-    broken = pyro_pair(
-        lambda z: dist.Normal(z, 1.0, validate_args=False),
-        dist.Normal(0.0, 1.0),
-        lambda x: dist.Normal(x, torch.where(x == 7, -1.0, 1.0), validate_args=False),
-    )
-    with pytest.raises(FloatingPointError, match="weights of row 4 are not finite"):
-        estimate(broken, torch.tensor([0.0, 1, 2, 3, 7, 5]), draws=5, batch_size=2)
-
-
-# The command line
-
-
-def test_evaluate_prints_a_summary_and_writes_every_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = "fit --latent_dim 2 --epochs 1 --encoder MLP --encoder.hidden [8] --progress false --run run"
-    main([*words.split(), "--binarize", "dynamic", "--likelihood", "Bernoulli"])
-    capsys.readouterr()
-    evaluate = ["evaluate", "run", "--draws", "30", "--proposal", "defensive"]
-    main([*evaluate, "--to", "e.csv"])
-    out, error = capsys.readouterr()
-    assert error == ""
-    digits = pv.data.load("digits", binarize="dynamic")
-    found = estimate(pv.load("run"), digits.test.to(dtype=torch.float32), draws=30, proposal="defensive")
-    assert out == f"{found!r}\nLog p(x), error and k-hat of {len(digits.test)} rows in e.csv\n"
-    table = np.genfromtxt("e.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("row", "log_p", "error", "khat")
-    np.testing.assert_array_equal(table["log_p"], found.pointwise.numpy())
-    np.testing.assert_array_equal(table["khat"], found.khat.numpy())
-    main([*evaluate, "--split", "validation", "--data", "digits"])
-    assert f"{len(digits.validation)} rows, 30 draws" in capsys.readouterr().out
-    for wrong, sentence in {
-        "--draws 1": "draws = 1",
-        "--proposal prior": "'prior'",
-        "--to e.csv": "exists",
-        "--to e.npy": "ends in .csv",
-        "--to none/e.csv": "there is no folder none",
-        "--split tset": "tset",
-    }.items():
-        with pytest.raises(SystemExit) as stopped:
-            main([*evaluate, *wrong.split()])
-        assert stopped.value.code == 2
-        error = capsys.readouterr().err
-        assert sentence in error
-        assert error.count("\n") == 1

@@ -10,13 +10,10 @@ import pytest
 
 import pyro_vae as pv
 from pyro_vae import options, spec
-from pyro_vae.cli import fit
+from pyro_vae.cli import VERBS
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES
-from pyro_vae.networks import NETWORKS
-from pyro_vae.objectives import OBJECTIVES
-from pyro_vae.training import OPTIMIZERS
 
 # For each kind a role of it, and declarations beside the defaults that exercise every type of field.
 WRITTEN: dict[str, tuple[str, list[Declared]]] = {
@@ -27,6 +24,7 @@ WRITTEN: dict[str, tuple[str, list[Declared]]] = {
         "optimizer",
         [pv.Adam(1e-4, {"encoder": 0.0}), pv.SGD(0.1, momentum=0.5), pv.AdamW(betas=(0.5, 0.9))],
     ),
+    "method": ("method", [pv.criticism.Importance(50, "defensive", draws_at_once=7)]),
 }
 DECLARED = [
     pytest.param(role, thing, id=f"{role} {thing}"[:80])
@@ -36,7 +34,7 @@ DECLARED = [
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
-    """What the command line hands to `fit`."""
+    """What the command line hands to a verb."""
     got: dict[str, Any] = {}
 
     def capture(
@@ -47,6 +45,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
         decoder: pv.networks.Network | None = None,
         objective: pv.objectives.Objective = pv.objectives.ELBO(),
         optimizer: pv.training.Optimizer = pv.Adam(),
+        method: pv.criticism.Method = pv.criticism.Importance(),
         epochs: int = 20,
     ) -> None:
         got.update(locals())
@@ -159,12 +158,12 @@ def test_a_field_changes_what_stood_before_it(tmp_path: Any) -> None:
     assert parsed("--config", str(file), "--epochs", "8")["epochs"] == 8
 
 
-def test_every_role_of_fit_is_a_declared_kind() -> None:
-    roles = {name for name, p in inspect.signature(fit).parameters.items() if isinstance(p.default, Declared)}
+def test_every_role_of_the_command_line_is_a_declared_kind() -> None:
+    parameters = [item for verb in VERBS.values() for item in inspect.signature(verb).parameters.items()]
+    roles = {name for name, parameter in parameters if isinstance(parameter.default, Declared)}
     assert roles | {"encoder", "decoder"} == set(spec.KINDS)
     assert set(spec.TABLES) == set(spec.KINDS.values()) == set(WRITTEN)
-    tables = (FAMILIES, NETWORKS, OBJECTIVES, OPTIMIZERS)
-    assert all(name == entry.__name__ for table in tables for name, entry in table.items())
+    assert all(name == entry.__name__ for table in spec.TABLES.values() for name, entry in table.items())
 
 
 @pytest.mark.parametrize(
