@@ -23,6 +23,7 @@ from pyro_vae.errors import InputError, unknown
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES, Objective
+from pyro_vae.schedules import SCHEDULES, Schedule
 from pyro_vae.training import OPTIMIZERS, Optimizer
 
 TABLES: dict[str, Mapping[str, type[Declared]]] = {
@@ -30,6 +31,7 @@ TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "network": NETWORKS,
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "method": METHODS,
 }
 """Every kind of declared thing, and its table."""
@@ -39,6 +41,7 @@ BASES: dict[str, type[Declared]] = {
     "network": Network,
     "objective": Objective,
     "optimizer": Optimizer,
+    "schedule": Schedule,
     "method": Method,
 }
 """The type of every kind, which says where a declaration holds another one."""
@@ -115,7 +118,9 @@ def _declared(where: str, kind: str, plain: Any) -> Any:
         _check_field(where, declared, field)
     inner = _inner(declared)
     parts = {
-        field: _declared(f"{where}.{field}", inner[field], value) if field in inner else value
+        field: _declared(f"{where}.{field}", inner[field], value)
+        if field in inner and not isinstance(value, int | float)  # a schedule stands where a number may
+        else value
         for field, value in fields.items()
     }
     return declared(**parts)
@@ -153,6 +158,12 @@ def _merged(where: str, kind: str, plain: Any, path: list[str], value: Any) -> A
                 f"{where}.{head} of {name} is one value and has no {rest[0]!r} to set: give --{where}.{head} itself."
             )
         before = fields[head] if head in fields else to_plain(_default(declared, head))
+        if isinstance(before, int | float):
+            first = next(iter(TABLES[inner[head]]))
+            raise InputError(
+                f"{where}.{head} is the number {before} and has no {rest[0]!r} to set: name what it shall be first, as "
+                f"in --{where}.{head} {first} --{where}.{head}.{rest[0]} {value}."
+            )
         value = _merged(f"{where}.{head}", inner[head], before, rest, value)
     return {name: {**fields, head: value}}
 
@@ -174,9 +185,10 @@ def _inner(declared: type[Declared]) -> dict[str, str]:
     """The fields that hold a declaration themselves, and the kind of each."""
     hints = typing.get_type_hints(declared)
     kinds = {base: kind for kind, base in BASES.items()}
-    return {
-        field.name: kinds[hints[field.name]] for field in dataclasses.fields(declared) if hints[field.name] in kinds
+    members = {
+        field.name: (hints[field.name], *typing.get_args(hints[field.name])) for field in dataclasses.fields(declared)
     }
+    return {name: kinds[member] for name, several in members.items() for member in several if member in kinds}
 
 
 def _default(declared: type[Declared], name: str) -> Any:

@@ -9,6 +9,7 @@ os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: no test 
 import pyro
 import pytest
 import torch
+from torch import Tensor
 
 torch.set_num_threads(2)  # the same sums, and the same speed, on every machine
 
@@ -23,3 +24,16 @@ def clean_slate() -> Iterator[None]:
     pyro.settings.set(**flags)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make every way from a tensor to a Python number raise."""
+
+    def refuse(self: Tensor, *arguments: object) -> None:
+        raise AssertionError("the host waited for the device")
+
+    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"):
+        monkeypatch.setattr(Tensor, name, refuse)
+    yield
+    monkeypatch.undo()

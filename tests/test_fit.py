@@ -17,6 +17,7 @@ import pytest
 import torch
 from cases import same
 from oracles import PPCA, linear
+from programs import CHOSEN
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
@@ -482,7 +483,10 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("objective", [ELBO(), ELBO(particles=2, kl="analytic")], ids=str)
+TIMED = [ELBO(beta=pv.schedules.Linear()), ELBO(beta=pv.schedules.GECO(rate=1)), pv.objectives.Capacity()]
+
+
+@pytest.mark.parametrize("objective", [*CHOSEN.values(), ELBO(particles=2, kl="analytic"), *TIMED], ids=str)
 def test_syncs_do_not_grow_with_the_steps(objective: ELBO, syncs: Counter[str]) -> None:
     x, counts = rows(40), []
     for batch_size in (20, 20, 2):  # the first run fills caches

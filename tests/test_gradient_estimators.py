@@ -13,15 +13,15 @@ import pytest
 import torch
 from cases import FAMILIES, over_families
 from oracles import PPCA, linear
-from test_objectives import PAIRS, PROGRAMS, loss_and_gradient, no_sync, vae_of  # noqa: F401  the fixture
+from programs import ESTIMATED, PAIRS, PROGRAMS, loss_and_gradient, vae_of
 from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.conditional import Site
-from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, OBJECTIVES, PIWAE, Objective, Renyi
+from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, Objective, Renyi
 
 APART = ("stl", "dreg")
-CHOICES = [OBJECTIVES[name](estimator=estimator) for name in OBJECTIVES for estimator in ("plain", *APART)]
+CHOICES = [ESTIMATED[name](estimator=estimator) for name in ESTIMATED for estimator in ("plain", *APART)]
 over_choices = pytest.mark.parametrize("objective", CHOICES, ids=lambda o: f"{type(o).__name__}-{o.estimator}")
 
 
@@ -90,10 +90,10 @@ INTEGRATED = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ESTIMATED)
 def test_the_expected_gradient_is_exactly_that_of_the_plain_estimator(name: str) -> None:
     arguments, order = INTEGRATED[name]
-    plain, stl, dreg = (integrated(OBJECTIVES[name](**arguments, estimator=e), order) for e in ("plain", *APART))
+    plain, stl, dreg = (integrated(ESTIMATED[name](**arguments, estimator=e), order) for e in ("plain", *APART))
     print(f"{name}: plain {plain.tolist()}, bias of stl {(stl - plain).tolist()}, of dreg {(dreg - plain).tolist()}")
     torch.testing.assert_close(dreg, plain, rtol=0, atol=1e-6)
     torch.testing.assert_close(stl[0], plain[0], rtol=0, atol=1e-10)  # the model's
@@ -106,12 +106,12 @@ def test_the_expected_gradient_is_exactly_that_of_the_plain_estimator(name: str)
         assert float((stl - plain)[1:].abs().min()) > 1e-3  # as their docstrings say
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ESTIMATED)
 def test_the_gradient_of_drawn_particles_agrees_with_the_integral(name: str) -> None:
     arguments, order = INTEGRATED[name]
-    exact = integrated(OBJECTIVES[name](**arguments), order)
+    exact = integrated(ESTIMATED[name](**arguments), order)
     for estimator in ("plain", "dreg"):
-        found = PerRow.of(10000).gradients(OBJECTIVES[name](**arguments, estimator=estimator))
+        found = PerRow.of(10000).gradients(ESTIMATED[name](**arguments, estimator=estimator))
         errors = found.std(1) / math.sqrt(found.shape[1])
         assert bool(((found.mean(1) - exact).abs() < 5 * errors).all())
         assert float(errors.max()) < 0.03
@@ -314,7 +314,7 @@ def test_a_resting_encoder_or_decoder_stays_out_of_it(objective: Objective) -> N
 
 
 @over_choices
-def test_the_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[None]) -> None:  # noqa: F811
+def test_the_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[None]) -> None:
     prior, guide, _ = PAIRS["normal, correlated"]
     vae, x = vae_of(prior, guide), torch.randn(6, 3)
     loss = objective.differentiable_loss(vae.model, vae.guide, x)

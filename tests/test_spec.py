@@ -15,16 +15,31 @@ from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError
 from pyro_vae.families import FAMILIES
 
+# One of each, with every type of field.
+SCHEDULED = [pv.schedules.Linear(2), pv.schedules.Sigmoid(steepness=3), pv.schedules.Cyclical(periods=2)]
+SCHEDULED += [pv.schedules.GECO(rate=5), pv.schedules.GECO(distortion=-3.5, speed=0.1)]
+
 # For each kind a role of it, and declarations beside the defaults that exercise every type of field.
 WRITTEN: dict[str, tuple[str, list[Declared]]] = {
     "family": ("prior", [v for case in cases.FAMILIES.values() for v in (case.family, *case.variants)]),
     "network": ("encoder", [pv.MLP(hidden=()), pv.MLP((3, 4), "tanh"), pv.Conv((8,), 16, "silu")]),
-    "objective": ("objective", [pv.objectives.ELBO(5), pv.objectives.ELBO(kl="analytic")]),
+    "objective": (
+        "objective",
+        [
+            pv.objectives.ELBO(5),
+            pv.objectives.ELBO(kl="analytic", beta=0.5, groups=2),
+            *(pv.objectives.ELBO(beta=schedule) for schedule in SCHEDULED),
+            pv.objectives.Capacity(pv.schedules.Linear(1, 2, 3.5), gamma=pv.schedules.Sigmoid(epochs=2)),
+        ],
+    ),
     "optimizer": (
         "optimizer",
         [pv.Adam(1e-4, {"encoder": 0.0}), pv.SGD(0.1, momentum=0.5), pv.AdamW(betas=(0.5, 0.9))],
     ),
-    "method": ("method", [pv.criticism.Importance(50, "defensive", draws_at_once=7)]),
+    "method": (
+        "method",
+        [pv.criticism.Importance(50, "defensive", draws_at_once=7), pv.criticism.AIS(4, 50, 3, 0.8, "guide")],
+    ),
 }
 DECLARED = [
     pytest.param(role, thing, id=f"{role} {thing}"[:80])
@@ -162,7 +177,9 @@ def test_every_role_of_the_command_line_is_a_declared_kind() -> None:
     parameters = [item for verb in VERBS.values() for item in inspect.signature(verb).parameters.items()]
     roles = {name for name, parameter in parameters if isinstance(parameter.default, Declared)}
     assert roles | {"encoder", "decoder"} == set(spec.KINDS)
-    assert set(spec.TABLES) == set(spec.KINDS.values()) == set(WRITTEN)
+    inside = {kind for table in spec.TABLES.values() for one in table.values() for kind in spec._inner(one).values()}
+    assert set(spec.KINDS.values()) == set(WRITTEN)
+    assert set(spec.TABLES) == set(WRITTEN) | inside
     assert all(name == entry.__name__ for table in spec.TABLES.values() for name, entry in table.items())
 
 

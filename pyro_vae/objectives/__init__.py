@@ -1,18 +1,26 @@
 """HOW to fit: every objective, by name."""
 
 from pyro_vae.objectives.base import Objective
-from pyro_vae.objectives.elbo import ELBO
+from pyro_vae.objectives.decompositions import DIP, BetaTC, InfoVAE
+from pyro_vae.objectives.elbo import ELBO, Capacity
 from pyro_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
 from pyro_vae.objectives.particles import Latent, Particles, draw, draw_apart
 from pyro_vae.objectives.renyi import Renyi
+from pyro_vae.objectives.running import Running
+from pyro_vae.objectives.wake_sleep import RWS
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "ELBO": ELBO,
+    "Capacity": Capacity,
     "IWAE": IWAE,
     "Renyi": Renyi,
     "MIWAE": MIWAE,
     "PIWAE": PIWAE,
     "CIWAE": CIWAE,
+    "BetaTC": BetaTC,
+    "InfoVAE": InfoVAE,
+    "DIP": DIP,
+    "RWS": RWS,
 }
 
 __all__ = [
@@ -22,10 +30,15 @@ __all__ = [
     "MIWAE",
     "OBJECTIVES",
     "PIWAE",
+    "RWS",
+    "BetaTC",
+    "Capacity",
+    "InfoVAE",
     "Latent",
     "Objective",
     "Particles",
     "Renyi",
+    "Running",
     "draw",
     "draw_apart",
 ]

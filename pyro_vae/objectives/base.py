@@ -1,16 +1,20 @@
 """An objective: a bound on the log evidence as a function of `Particles`, and Pyro's `ELBO` interface to it."""
 
+import copy
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyro_vae.declared import Declared
+from pyro_vae.errors import InputError
 from pyro_vae.objectives.estimators import Estimator
-from pyro_vae.objectives.particles import Particles, draw, draw_apart
+from pyro_vae.objectives.particles import Particles, draw, draw_apart, draw_fixed
+from pyro_vae.schedules import Schedule
 
 Program = Callable[..., Any]
 
@@ -28,6 +32,7 @@ class Objective(Declared, PyroELBO):
     retain_graph = None
 
     particles: int
+    kl: Literal["sampled", "analytic"] = "sampled"
     estimator: Estimator = "plain"
 
     @property
@@ -37,18 +42,60 @@ class Objective(Declared, PyroELBO):
 
     @abstractmethod
     def bound(self, particles: Particles) -> Tensor:
-        """The bound on log p(x) of each row, (N,), in nats, to be maximised."""
+        """The bound on log p(x) of each row, (N,), in nats, to be maximised.
+
+        A term of the whole batch is taken off every row, so that the mean over rows holds it once.
+        """
+
+    def terms(self, particles: Particles) -> dict[str, Tensor]:
+        """What the bound holds beside log-likelihood and KL, by name: scalars in nats per row, for the history."""
+        return {}
+
+    @property
+    def bounds(self) -> bool:
+        """Whether the bound is one on log p(x), so that bits per dimension can be told from it."""
+        return True
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """The hyperparameters that follow a schedule, by name."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if isinstance(value, Schedule)}
+
+    def number(self, name: str) -> float | Tensor:
+        """The value of a hyperparameter.
+
+        Raises:
+            InputError: it follows a schedule, and nobody tells the time.
+        """
+        value = getattr(self, name)
+        if isinstance(value, Schedule):
+            raise InputError(
+                f"{type(self).__name__}.{name} = {value!r} follows time, which pv.fit tells: with Pyro's SVI give "
+                "loss=pv.objectives.Running(objective, steps_per_epoch=...)."
+            )
+        return float(value) if isinstance(value, int) else value
+
+    def at(self, **values: Any) -> Self:
+        """The objective with numbers, or scalar tensors, in some of its fields."""
+        if not values:
+            return self
+        other = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        return other
 
     def parts(self, particles: Particles) -> dict[str, Tensor]:
         """What the bound is made of, without gradient: scalars per row in nats, and vectors per latent.
 
         Returns:
             "log_likelihood": E_q log p(x|z), a scalar; "kl": KL(q(z|x) || p(z)), a scalar; "kl_" and a site's
-            name: its KL per latent, of the site's event shape, where prior and guide both factorise.
+            name: its KL per latent, of the site's event shape, where prior and guide both factorise; and `terms`.
         """
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean()
-            parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - self.rows(particles).mean()}
+            parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - self.elbo(particles).mean()}
+            parts |= self.terms(particles)
             for name, latent in particles.latents.items():
                 split = latent.kl_per_dimension(analytic=self.analytic)
                 if split is not None:
@@ -58,9 +105,9 @@ class Objective(Declared, PyroELBO):
     @property
     def analytic(self) -> bool:
         """Whether KL terms are taken in closed form."""
-        return False
+        return self.kl == "analytic"
 
-    def rows(self, particles: Particles) -> Tensor:
+    def elbo(self, particles: Particles) -> Tensor:
         """The plain ELBO of each row, (N,), in nats: what `parts` splits up."""
         if not self.analytic:
             return particles.log_weights.mean(0)
@@ -74,9 +121,19 @@ class Objective(Declared, PyroELBO):
         """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_apart`."""
         return self.estimator != "plain"
 
+    @property
+    def pathwise(self) -> bool:
+        """Whether the gradient goes through the draws, so that the guide has to be reparameterised."""
+        return True
+
     def draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
-        """Draw the particles this objective needs; see `pyro_vae.objectives.particles.draw`."""
-        return (draw_apart if self.apart else draw)(model, guide, self.particles, *args, **kwargs)
+        """Draw the particles this objective needs; see `pyro_vae.objectives.particles.draw`.
+
+        Raises:
+            InputError: the programs do not fit each other or the objective.
+        """
+        how = draw_fixed if not self.pathwise else draw_apart if self.apart else draw
+        return how(model, guide, self.particles, *args, **kwargs)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over rows, with its gradient; a scalar tensor, not waited for."""

@@ -1,15 +1,17 @@
-"""The evidence lower bound."""
+"""The evidence lower bound, and what becomes of it when its KL is shaped."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.estimators import Estimator, estimate, power_mean
-from pyro_vae.objectives.particles import Particles
+from pyro_vae.objectives.particles import Latent, Particles
+from pyro_vae.schedules import Linear, Number
 
 
 @dataclass(frozen=True)
@@ -23,43 +25,139 @@ class ELBO(Objective):
     (`kl="analytic"`) for the same draws of a reparameterised guide. The estimator "stl" leaves out the score of the
     guide, whose mean is 0: its noise vanishes as the guide nears the posterior. "dreg" is the same here.
 
+    Its KL may be shaped: $E_q \log p(x|z) - \beta \sum_g \max(\lambda, KL_g)$, with a weight beta and, in each group g
+    of latents, lambda nats that are free. With beta other than 1 it is no ELBO of the model as declared. Where a
+    Gaussian likelihood learns its scale s, beta is usually not needed: a fixed s under beta has the optima of a scale
+    $s \sqrt\beta$ under beta = 1, and learning s finds the one under which the data are most likely (sigma-VAE).
+
     References:
         Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
+        Higgins et al., beta-VAE, 2017, https://openreview.net/forum?id=Sy2fzU9gl.
+        Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow (free bits), 2016,
+        https://arxiv.org/abs/1606.04934.
+        Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders (sigma-VAE), 2021,
+        https://arxiv.org/abs/2006.13202.
         Roeder, Wu and Duvenaud, Sticking the Landing, 2017, https://arxiv.org/abs/1703.09194.
 
     Args:
         particles: the number K of draws per row.
         kl: "sampled", or "analytic" where torch or Pyro register the pair; no silent fallback.
         estimator: of the gradient, "plain", "stl" or "dreg".
+        beta: the weight of the KL, a number or a schedule.
+        free_bits: lambda, the nats per group that cost nothing: a group's KL, averaged over the batch, is not pushed
+            below; a number or a schedule.
+        groups: into how many groups of equal size the latents are divided, in their order; None for one each. 1 where
+            prior or guide does not factorise over latents.
 
     Raises:
-        InputError: fewer than one particle; "analytic" for a pair without a closed form, or with another estimator
-            than "plain".
+        InputError: an option out of range; "analytic" for a pair without a closed form, or with another estimator than
+            "plain"; free bits with another estimator than "plain".
 
-    >>> ELBO(particles=5)
-    ELBO(particles=5, kl='sampled', estimator='plain')
+    >>> ELBO(particles=5).estimator
+    'plain'
+    >>> from pyro_vae.schedules import Linear
+    >>> ELBO(beta=Linear(0, 1, epochs=10), free_bits=0.1).beta
+    Linear(start=0.0, end=1.0, epochs=10.0)
     """
 
     particles: int = option(1, low=1)
     kl: Literal["sampled", "analytic"] = "sampled"
     estimator: Estimator = "plain"
+    beta: Number = option(1.0, low=0)
+    free_bits: Number = option(0.0, low=0)
+    groups: int | None = option(None, low=1)
 
     def __post_init__(self) -> None:
         """Check that there is a score to leave out."""
         super().__post_init__()
-        if self.analytic and self.apart:
+        if self.apart and (self.analytic or self._frees):
+            other = "kl='analytic' takes the KL in closed form" if self.analytic else "free bits cut it off"
             raise InputError(
-                f"ELBO.estimator = {self.estimator!r} is about the sampled log q(z|x), and kl='analytic' takes the KL "
-                "in closed form: leave one of the two out."
+                f"ELBO.estimator = {self.estimator!r} is about the sampled log q(z|x), and {other}: leave one of "
+                "the two out."
             )
 
     @property
-    def analytic(self) -> bool:
-        """Whether the KL is taken in closed form."""
-        return self.kl == "analytic"
+    def bounds(self) -> bool:
+        """Whether this is the ELBO, unshaped."""
+        return self.beta == 1 and not self._frees
+
+    @property
+    def _frees(self) -> bool:
+        return isinstance(self.free_bits, Tensor) or self.free_bits != 0
 
     def bound(self, particles: Particles) -> Tensor:
-        """The ELBO of each row, (N,), in nats."""
+        """The ELBO of each row with its KL shaped, (N,), in nats."""
+        if self._frees:
+            return particles.log_likelihood.mean(0) - self.number("beta") * self._above_free_bits(particles)
+        beta = self.number("beta")
+        if isinstance(beta, Tensor) or beta != 1:
+            particles = particles.tempered(beta)
         if not self.apart:
-            return self.rows(particles)
+            return self.elbo(particles)
         return estimate(particles, self.estimator, power_mean(particles.log_weights, 1))
+
+    def _above_free_bits(self, particles: Particles) -> Tensor:
+        """The KL of the batch, every group's at least its free nats: a scalar."""
+        total = torch.zeros_like(particles.log_likelihood[0, 0])
+        for name, latent in particles.latents.items():
+            if self.groups == 1:
+                kl = latent.kl(name) if self.analytic else latent.log_posterior - latent.log_prior
+                by_group = kl.mean()
+            else:
+                by_group = self._by_group(name, latent)
+            total = total + by_group.clamp(min=self.number("free_bits")).sum()
+        return total
+
+    def _by_group(self, name: str, latent: Latent) -> Tensor:
+        split = latent.kl_per_dimension(analytic=self.analytic)
+        if split is None:
+            raise InputError(
+                f"the KL at site {name!r} is no sum over latents, for prior or guide does not factorise, so it has no "
+                "free bits of each: take groups=1, free bits for all of them together."
+            )
+        groups = self.groups or split.numel()
+        if split.numel() % groups:
+            raise InputError(
+                f"ELBO.groups = {groups} does not divide the {split.numel()} latents at site {name!r} into groups of "
+                "one size."
+            )
+        return split.reshape(groups, -1).sum(1)
+
+
+@dataclass(frozen=True)
+class Capacity(Objective):
+    r"""The ELBO with a KL that is held at a capacity, which usually grows: controlled capacity increase.
+
+    $$ E_q \log p(x \mid z) - \gamma \, \big| \overline{KL} - C \big| $$
+
+    with the KL averaged over the batch. It is no bound on log p(x).
+
+    References:
+        Burgess et al., Understanding Disentangling in beta-VAE, 2018, https://arxiv.org/abs/1804.03599.
+
+    Args:
+        capacity: C, in nats per row, a number or a schedule.
+        gamma: the weight of the distance to it, a number or a schedule.
+        particles: the number K of draws per row.
+        kl: "sampled" or "analytic", as for `ELBO`.
+
+    >>> Capacity(capacity=5, gamma=10)
+    Capacity(capacity=5.0, gamma=10.0, particles=1, kl='sampled')
+    """
+
+    capacity: Number = Linear(0, 25, epochs=20)
+    gamma: Number = option(100.0, low=0)
+    particles: int = option(1, low=1)
+    kl: Literal["sampled", "analytic"] = "sampled"
+
+    @property
+    def bounds(self) -> bool:
+        """Never."""
+        return False
+
+    def bound(self, particles: Particles) -> Tensor:
+        """The log-likelihood of each row less the cost of the batch's KL, (N,), in nats."""
+        log_likelihood = particles.log_likelihood.mean(0)
+        kl = (log_likelihood - self.elbo(particles)).mean()
+        return log_likelihood - self.number("gamma") * (kl - self.number("capacity")).abs()

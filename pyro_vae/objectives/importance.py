@@ -10,6 +10,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.estimators import Estimator, Weighing, estimate, power_mean
 from pyro_vae.objectives.particles import Particles
+from pyro_vae.schedules import Number
 
 
 class Weighted(Objective):
@@ -165,7 +166,7 @@ class CIWAE(Weighted):
 
     Args:
         particles: the number K of draws per row.
-        beta: the share of the ELBO, in [0, 1].
+        beta: the share of the ELBO, in [0, 1], a number or a schedule.
         estimator: of the gradient, "plain", "stl" or "dreg".
 
     >>> CIWAE(particles=5, beta=0.1).beta
@@ -173,9 +174,9 @@ class CIWAE(Weighted):
     """
 
     particles: int = option(5, low=1)
-    beta: float = option(0.5, low=0, high=1)
+    beta: Number = option(0.5, low=0, high=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> Weighing:
         """The mean log weight and the log of the mean weight, mixed."""
-        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.beta)
+        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), float(self.number("beta")))

@@ -6,7 +6,7 @@ objective is free of synchronisation, and can be lowered by torch.export.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +63,15 @@ class Latent:
                 f"there is no closed form of the KL from {name_of(self.posterior)} to {name_of(self.prior)} at site "
                 f"{site!r}: take kl='sampled', as in pv.objectives.ELBO()."
             ) from None
+
+    def tempered(self, beta: float | Tensor) -> "Latent":
+        """The site with its log-densities, and what is summed of them, weighed by beta."""
+        return replace(
+            self,
+            log_prior=beta * self.log_prior,
+            log_posterior=beta * self.log_posterior,
+            to_rows=lambda log_prob: beta * self.to_rows(log_prob),
+        )
 
     def kl_per_dimension(self, *, analytic: bool) -> Tensor | None:
         """The KL split over the latent's elements, mean over particles and rows, (*event); None if it is no sum."""
@@ -121,6 +130,10 @@ class Particles:
         """Log q(z|x) over all latent sites, (K, N)."""
         return sum((latent.log_posterior for latent in self.latents.values()), torch.zeros_like(self.log_likelihood))
 
+    def tempered(self, beta: float | Tensor) -> "Particles":
+        """The record with every KL term weighed by beta: log p(z), log q(z|x), and their KL in closed form."""
+        return replace(self, latents={name: latent.tempered(beta) for name, latent in self.latents.items()})
+
     def pulled_back(self, through: Tensor) -> Tensor:
         """What leads the gradient of something through the draws, and past all parameters, to the guide.
 
@@ -157,7 +170,7 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
         InputError: the sites of model and guide do not match, nothing is observed, or a guide site cannot be
             reparameterised.
     """
-    return _draw(model, guide, k, args, kwargs, apart=False)
+    return _draw(model, guide, k, args, kwargs)
 
 
 def draw_apart(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
@@ -167,21 +180,28 @@ def draw_apart(model: Callable[..., Any], guide: Callable[..., Any], k: int, *ar
     and not to what a later latent of the guide makes of it. A guide of several latent sites is run a second time for
     this, given its draws; what else is random in it (dropout) is then drawn anew.
 
-    Args:
-        model: a Pyro program.
-        guide: a Pyro program for its latent sites.
-        k: the number of particles K.
-        *args: arguments of both programs.
-        **kwargs: the same by keyword.
-
     Raises:
         InputError: as for `draw`, or the guide's distribution can only score its own draws.
     """
-    return _draw(model, guide, k, args, kwargs, apart=True)
+    return _draw(model, guide, k, args, kwargs, alias=lambda value: value.view_as(value))
+
+
+def draw_fixed(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+    """Draw as `draw_apart` does, with draws that no gradient goes through: a guide may be discrete.
+
+    Raises:
+        InputError: as for `draw_apart`, but for reparameterisation.
+    """
+    return _draw(model, guide, k, args, kwargs, alias=Tensor.detach)
 
 
 def _draw(
-    model: Callable[..., Any], guide: Callable[..., Any], k: int, args: Any, kwargs: Any, *, apart: bool
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    k: int,
+    args: Any,
+    kwargs: Any,
+    alias: Callable[[Tensor], Tensor] | None = None,
 ) -> Particles:
     nesting = 0
     if k > 1:
@@ -189,19 +209,17 @@ def _draw(
         plate = pyro.plate("particles", k, dim=-nesting - 1)
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    if apart:
-        guide_trace = _apart(guide, guide_trace, args, kwargs)
+    if alias:
+        guide_trace = _apart(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
-    _check_sites(model_sites, guide_sites)
-    everything = [*guide_sites.values(), *model_sites.values()]
-    plates = {_row_plate(site) for site in everything}
-    layout = _Layout(k, nesting, len(plates) == 1 and None not in plates)
+    _check_sites(model_sites, guide_sites, pathwise=alias is not Tensor.detach)
+    layout = _Layout.of([*guide_sites.values(), *model_sites.values()], k, nesting)
 
     latents = {}
     for name, at_guide in guide_sites.items():
         at_model = model_sites.get(name)
-        log_posterior = _scored(layout, name, at_guide) if apart else layout.log_prob(at_guide)
+        log_posterior = _scored(layout, name, at_guide) if alias else layout.log_prob(at_guide)
         latents[name] = Latent(
             value=at_guide["value"],
             prior=at_model["fn"] if at_model else None,
@@ -215,6 +233,13 @@ def _draw(
     return Particles(latents, observed)
 
 
+def by_rows(trace: Any) -> Tensor:
+    """The log-density of all sites of a trace, (N,)."""
+    sites = [site for _, site in _sites(trace)]
+    layout = _Layout.of(sites)
+    return torch.stack([layout.log_prob(site)[0] for site in sites]).sum(0)
+
+
 @dataclass(frozen=True)
 class _Layout:
     """How the programs' batch dimensions become (K, N): the particle plate lies left of `nesting` others."""
@@ -222,6 +247,12 @@ class _Layout:
     k: int
     nesting: int
     rows: bool
+
+    @classmethod
+    def of(cls, sites: list[dict[str, Any]], k: int = 1, nesting: int = 0) -> "_Layout":
+        """That of some sites: their rows can be told apart where all lie in one plate."""
+        plates = {_row_plate(site) for site in sites}
+        return cls(k, nesting, len(plates) == 1 and None not in plates)
 
     def log_prob(self, site: dict[str, Any]) -> Tensor:
         return self.rows_of(site)(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
@@ -242,11 +273,11 @@ class _Layout:
         return terms if terms.ndim == 2 else terms.reshape(self.k, -1, terms.shape[-1]).sum(1)
 
 
-def _apart(guide: Callable[..., Any], trace: Any, args: Any, kwargs: Any) -> Any:
+def _apart(guide: Callable[..., Any], trace: Any, alias: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> Any:
     """The trace of a guide at aliases of its draws, its distributions functions of these."""
     sites = dict(_sites(trace))
     for site in sites.values():
-        site["value"] = site["value"].view_as(site["value"])
+        site["value"] = alias(site["value"])
     if len(sites) == 1:  # no distribution in it depends on a draw
         return trace
     return poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
@@ -274,7 +305,7 @@ def _row_plate(site: dict[str, Any]) -> str | None:
     return next((frame.name for frame in frames if frame.dim == -1 and frame.name != "particles"), None)
 
 
-def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
+def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, pathwise: bool) -> None:
     hidden = [name for name, site in model_sites.items() if not site["is_observed"]]
     if missing := sorted(set(hidden) - set(guide_sites)):
         raise InputError(
@@ -291,10 +322,10 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
             )
         if name in model_sites and model_sites[name]["is_observed"]:
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
-        if not site["fn"].has_rsample:
+        if pathwise and not site["fn"].has_rsample:
             raise InputError(
                 f"the guide's distribution at {name!r}, {name_of(site['fn'])}, cannot be reparameterised, and this "
-                "objective differentiates through the draw: take a continuous guide, or Pyro's own Trace_ELBO with SVI."
+                "objective differentiates through the draw: take a continuous guide, or objective=pv.objectives.RWS()."
             )
 
 

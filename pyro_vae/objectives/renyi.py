@@ -7,6 +7,7 @@ from torch import Tensor
 from pyro_vae.declared import option
 from pyro_vae.objectives.estimators import Estimator, Weighing, power_mean
 from pyro_vae.objectives.importance import Weighted
+from pyro_vae.schedules import Number
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Renyi(Weighted):
         Li and Turner, Rényi Divergence Variational Inference, 2016, https://arxiv.org/abs/1602.02311.
 
     Args:
-        alpha: the order.
+        alpha: the order, a number or a schedule.
         particles: the number K of draws per row.
         estimator: of the gradient, "plain", "stl" or "dreg".
 
@@ -33,10 +34,10 @@ class Renyi(Weighted):
     Renyi(alpha=0.5, particles=10, estimator='plain')
     """
 
-    alpha: float = 0.5
+    alpha: Number = 0.5
     particles: int = option(5, low=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> Weighing:
         """The log of the power mean of the weights."""
-        return power_mean(log_weights, self.alpha)
+        return power_mean(log_weights, float(self.number("alpha")))

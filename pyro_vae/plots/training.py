@@ -1,5 +1,7 @@
 """Pictures of training."""
 
+import math
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -7,33 +9,51 @@ from pyro_vae.plots.style import COLOURS, figure, tidy
 from pyro_vae.training.history import History
 
 
+PANELS = {"loss": "minus the bound", "log_likelihood": "log-likelihood", "kl": "KL from guide to prior"}
+"""The columns of every history, and what they are."""
+
+ACROSS = 3
+"""Panels in a row."""
+
+
 def training(history: History) -> Figure:
     """Draw loss, log-likelihood and KL over epochs, for training and validation data.
+
+    Further rows of panels show what else the history has of the objective: parts of its bound, and hyperparameters that
+    followed a schedule.
 
     Args:
         history: what `fit` returned.
 
     Returns:
-        A figure with three panels, in nats per row.
+        A figure with three panels a row; the first row in nats per row of data.
     """
-    picture = figure(2.6)
-    panels = (
-        ("loss", "minus the bound"),
-        ("log_likelihood", "minus cross-entropy" if history.caveat else "log-likelihood"),
-        ("kl", "KL from guide to prior"),
-    )
-    for axes, (column, title) in zip(picture.subplots(1, 3), panels, strict=True):
+    titles = PANELS | ({"log_likelihood": "minus cross-entropy"} if history.caveat else {})
+    columns = [*titles, *_further(history)]
+    rows = math.ceil(len(columns) / ACROSS)
+    picture = figure(2.6 * rows)
+    grid = picture.subplots(rows, ACROSS, squeeze=False).flatten()
+    for axes, column in zip(grid, columns, strict=False):
         axes.plot(history["epoch"], history[column], color=COLOURS[0], label="training", marker=_marker(history))
         if f"validation_{column}" in history.columns:
             held = history[f"validation_{column}"]
             axes.plot(history["epoch"], held, color=COLOURS[1], ls="--", label="validation", marker=_marker(history))
+        title = titles.get(column, column.replace("_", " "))
         tidy(axes, title=title, xlabel="epoch", ylabel="nats per row" if column == "loss" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         if column == "loss":
             axes.legend(frameon=False, fontsize=8)
+    for axes in grid[len(columns) :]:
+        axes.set_axis_off()
     if notes := [note for note in (_bits(history), history.caveat) if note]:
         picture.supxlabel("; ".join(notes), fontsize=7)
     return picture
+
+
+def _further(history: History) -> list[str]:
+    """The columns of this objective alone."""
+    known = {"epoch", "seconds", "bits_per_dim", *PANELS}
+    return [name for name in history.columns if name not in known and not name.startswith(("validation_", "kl_"))]
 
 
 def _bits(history: History) -> str:

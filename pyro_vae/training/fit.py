@@ -104,7 +104,7 @@ def fit(
     }
     folder = Run.reserve(run, overwrite) if run is not None else None
 
-    session = _Session(vae, objective, runtime)
+    session = _Session(vae, objective, runtime, math.ceil(len(rows) / batch_size), len(rows))
     with session.seeded(seed):
         rows, held = session.place(rows), None if held is None else session.place(held)
         weights = session.loss.weights(rows.batch(slice(2)))
@@ -126,12 +126,14 @@ def fit(
 class _Session:
     """The programs on their device: what one call of `fit` trains."""
 
-    def __init__(self, programs: Programs, objective: Objective, runtime: Runtime) -> None:
+    def __init__(
+        self, programs: Programs, objective: Objective, runtime: Runtime, steps_per_epoch: int, rows: int
+    ) -> None:
         from lightning.fabric import Fabric  # here, for importing it takes seconds
 
         self.programs = programs
-        self.levels = getattr(programs, "pixels", False)
-        self.loss = Loss(programs, objective)
+        self.levels = getattr(programs, "pixels", False) and objective.bounds
+        self.loss = Loss(programs, objective, steps_per_epoch, rows)
         precision = runtime.precision or "32-true"  # by which Fabric leaves every type as it is, float64 too
         self.fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
         self.wrapped = self.fabric.setup_module(self.loss)
@@ -168,8 +170,9 @@ class _Session:
             for epoch in range(1, epochs + 1):
                 start = time.perf_counter()
                 self.wrapped.train()
-                totals = self._epoch(rows, wrapped, batch_size, order, reporter)
-                record = {"epoch": epoch, "seconds": 0.0, **self._summary(totals, len(rows))}
+                means = self._epoch(rows, wrapped, batch_size, order, reporter)
+                record = {"epoch": epoch, "seconds": 0.0, **means}
+                record |= {name: float(value) for name, value in self.loss.running.values.items()}
                 if not math.isfinite(record["loss"]):
                     raise FloatingPointError(
                         f"the loss is {record['loss']} in epoch {epoch}: lower the learning rate, as in "
@@ -192,20 +195,19 @@ class _Session:
         batch_size: int,
         order: torch.Generator,
         reporter: Reporter,
-    ) -> Tensor:
-        """One pass over the data; returns the sums over rows of loss, log-likelihood and KL, still on the device."""
-        totals = torch.zeros(3, device=self.fabric.device, dtype=torch.float64)
+    ) -> dict[str, float]:
+        """One pass over the data; returns the means per row of the loss and its parts, read once, at the end."""
+        names: list[str] = []
+        totals = torch.zeros((), device=self.fabric.device, dtype=torch.float64)
         for index in torch.randperm(len(rows), generator=order).to(self.fabric.device).split(batch_size):
             optimizer.zero_grad()
             loss, parts = self.wrapped(rows.batch(index))
             self.fabric.backward(loss)
             optimizer.step()
-            totals += parts * len(index)
+            names = list(parts)
+            totals = totals + torch.stack(list(parts.values())) * len(index)
             reporter.step()
-        return totals
-
-    def _summary(self, totals: Tensor, count: int) -> dict[str, float]:
-        return dict(zip(("loss", "log_likelihood", "kl"), (totals / count).tolist(), strict=True))
+        return dict(zip(names, (totals / len(rows)).tolist(), strict=True))
 
     def _evaluate(self, rows: Rows, held: Rows | None, seed: int) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows."""

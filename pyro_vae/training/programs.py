@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.objectives import Objective, Particles
+from pyro_vae.objectives import Objective, Particles, Running
 
 
 @runtime_checkable
@@ -42,29 +42,38 @@ class Loss(nn.Module):
     Args:
         programs: the pair.
         objective: what is maximised.
+        steps_per_epoch: how many steps an epoch has, for its schedules.
+        rows: the number of training rows.
     """
 
-    def __init__(self, programs: Programs, objective: Objective) -> None:
+    def __init__(
+        self, programs: Programs, objective: Objective, steps_per_epoch: int = 1, rows: int | None = None
+    ) -> None:
         super().__init__()
-        self.objective = objective
+        self.running = Running(objective, steps_per_epoch, rows)
+        self.memory = self.running.memory
         self.model, self.guide = programs.model, programs.guide
         self.held = as_module(programs)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the loss per row, and (loss, log-likelihood, KL) per row without gradient, shape (3,)."""
-        particles = self.objective.draw(self.model, self.guide, **batch)
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make a step in time; return the loss per row, and it and its parts per row without gradient, scalars."""
+        objective = self.running.now
+        particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)
-        loss = -self.objective.bound(particles).mean() * share
+        loss = -objective.bound(particles).mean() * share
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean() * share
-            kl = log_likelihood - self.objective.rows(particles).mean() * share
-            return loss, torch.stack((loss, log_likelihood, kl))
+            kl = log_likelihood - objective.elbo(particles).mean() * share
+            self.running.advance(log_likelihood, kl)
+            parts = {"loss": loss.detach(), "log_likelihood": log_likelihood, "kl": kl}
+            return loss, parts | {name: share * term for name, term in objective.terms(particles).items()}
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and every part of it, per row, without gradient."""
         with torch.no_grad():
-            particles = self.objective.draw(self.model, self.guide, **batch)
-            parts = {"loss": -self.objective.bound(particles).mean(), **self.objective.parts(particles)}
+            objective = self.running.now
+            particles = objective.draw(self.model, self.guide, **batch)
+            parts = {"loss": -objective.bound(particles).mean(), **objective.parts(particles)}
             share = self._share(particles, batch)
             return {name: part * share for name, part in parts.items()}
 

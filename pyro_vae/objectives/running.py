@@ -1,0 +1,76 @@
+"""An objective in time: its schedules, the clock they follow and what they remember."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer import ELBO as PyroELBO
+from torch import Tensor, nn
+
+from pyro_vae.objectives.base import Objective
+
+Program = Callable[..., Any]
+
+
+class Running(PyroELBO):
+    """An objective while something is trained: it counts steps, and knows how many rows there are.
+
+    `fit` makes one. For Pyro's `SVI` it is the loss of an objective with schedules:
+    `SVI(model, guide, optim, loss=Running(objective, steps_per_epoch=100))`.
+
+    Args:
+        objective: the objective as declared.
+        steps_per_epoch: how many steps an epoch has.
+        rows: the number of training rows, for objectives that have to know; see `BetaTC`.
+
+    >>> from pyro_vae.objectives import ELBO
+    >>> from pyro_vae.schedules import Linear
+    >>> running = Running(ELBO(beta=Linear(0, 1, epochs=2)), steps_per_epoch=10)
+    >>> running.step = 5
+    >>> running.now
+    ELBO(particles=1, kl='sampled', estimator='plain', beta=0.25, free_bits=0.0, groups=None)
+    """
+
+    def __init__(self, objective: Objective, steps_per_epoch: int = 1, rows: int | None = None) -> None:
+        self.objective, self.steps_per_epoch = objective, steps_per_epoch
+        self.schedules = objective.schedules
+        self.known = {"rows": rows} if rows is not None and getattr(objective, "rows", 0) is None else {}
+        self.step = 0
+        self.memory = nn.Module()
+        for name, schedule in self.schedules.items():
+            self.memory.register_buffer(name, schedule.memory())
+
+    @property
+    def values(self) -> dict[str, float | Tensor]:
+        """The present value of every schedule, by the name of its hyperparameter."""
+        epoch = self.step / self.steps_per_epoch
+        return {name: each.value(epoch, self.memory.get_buffer(name)) for name, each in self.schedules.items()}
+
+    @property
+    def now(self) -> Objective:
+        """The objective with numbers in place of its schedules."""
+        return self.objective.at(**self.values, **self.known)
+
+    def advance(self, log_likelihood: Tensor, kl: Tensor) -> None:
+        """A step has been made, on rows with this mean log-likelihood and KL, in nats per row."""
+        self.step += 1
+        for name, schedule in self.schedules.items():
+            schedule.observe(self.memory.get_buffer(name), log_likelihood, kl)
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound at present, summed over rows, as a number; the clock stands still."""
+        return self.now.loss(model, guide, *args, **kwargs)
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Accumulate the gradient of the loss, advance the clock, and return the loss as a number."""
+        now = self.now
+        particles = now.draw(model, guide, *args, **kwargs)
+        loss = -now.bound(particles).sum()
+        loss.backward()
+        with torch.no_grad():
+            log_likelihood = particles.log_likelihood.mean()
+            self.advance(log_likelihood, log_likelihood - now.elbo(particles).mean())
+        return float(loss.detach())
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
+        return self.objective._get_trace(model, guide, args, kwargs)

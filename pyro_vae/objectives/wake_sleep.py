@@ -1,0 +1,107 @@
+"""Reweighted wake-sleep: a guide that learns without a gradient through its draws."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.objectives.estimators import power_mean
+from pyro_vae.objectives.importance import Weighted
+from pyro_vae.objectives.particles import Particles, by_rows
+from pyro_vae.schedules import Number
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Dreamt(Particles):
+    """Particles, and what the guide makes of data that the model dreams.
+
+    Args:
+        dreams: log q(z'|x') of dreamt z' ~ p(z), x' ~ p(x|z'), one for each row, (N,); None where nobody dreams.
+    """
+
+    dreams: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RWS(Weighted):
+    r"""Reweighted wake-sleep.
+
+    The model follows the gradient of `IWAE`; the guide is fitted to the posterior from the other side, by
+
+    $$ \nabla_\phi \Big( \eta \sum_k \bar w_k \log q_\phi(z_k \mid x)
+       + (1 - \eta) \log q_\phi(z' \mid x') \Big), \qquad \bar w_k = \frac{w_k}{\sum_j w_j}, \quad
+       z' \sim p(z),\; x' \sim p(x \mid z') $$
+
+    the wake phase and the sleep phase, with no gradient through the draws: the guide need not be reparameterised, and
+    latents may be discrete. Its value is that of `IWAE`. For one row the value and gradient equal those of Pyro's
+    `ReweightedWakeSleep`, which weighs a whole batch as one.
+
+    References:
+        Bornschein and Bengio, Reweighted Wake-Sleep, 2015, https://arxiv.org/abs/1406.2751.
+        Le et al., Revisiting Reweighted Wake-Sleep, 2019, https://arxiv.org/abs/1805.10469.
+
+    Args:
+        particles: the number K of draws per row, 2 at least.
+        insomnia: eta, the share of the wake phase in the guide's gradient, in [0, 1], a number or a schedule.
+
+    Raises:
+        InputError: a sleep phase for programs that are not told of their data by the name of its site.
+
+    >>> RWS(particles=10)
+    RWS(particles=10, insomnia=1.0)
+    """
+
+    particles: int = option(5, low=2)
+    insomnia: Number = option(1.0, low=0, high=1)
+
+    @property
+    def pathwise(self) -> bool:
+        """Never: no gradient goes through the draws."""
+        return False
+
+    def weigh(self, log_weights: Tensor) -> Any:
+        """The log of the mean weight."""
+        return power_mean(log_weights, 0)
+
+    def draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
+        """Draw particles, and dream where there is sleep."""
+        particles = super().draw(model, guide, *args, **kwargs)
+        if isinstance(self.insomnia, float) and self.insomnia == 1:
+            return particles
+        known = {field.name: getattr(particles, field.name) for field in fields(Particles)}
+        return Dreamt(**known, dreams=_dreams(model, guide, args, kwargs))
+
+    def bound(self, particles: Particles) -> Tensor:
+        """The IWAE bound of each row, (N,), in nats, with the gradients of both phases."""
+        weighing = self.weigh(particles.log_weights)
+        dreams = particles.dreams if isinstance(particles, Dreamt) else None
+        awake = 1.0 if dreams is None else self.number("insomnia")
+        surrogate = (weighing.first * (particles.log_joint + awake * particles.log_posterior)).sum(0)
+        if dreams is not None:
+            surrogate = surrogate + (1 - awake) * dreams
+        return weighing.bound.detach() + (surrogate - surrogate.detach())
+
+
+def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
+    """Log q of latents and data that the model draws in place of its data, (N,)."""
+    names = [name for name, p in inspect.signature(model).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    batch = dict(zip(names, args, strict=False)) | kwargs
+    with torch.no_grad():
+        dream = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
+    sites = {name: site for name, site in dream.nodes.items() if site["type"] == "sample"}
+    observed = {name: site["value"] for name, site in sites.items() if (site["infer"] or {}).get("was_observed")}
+    if unknown := sorted(set(observed) - set(batch)):
+        raise InputError(
+            f"the sleep phase dreams data for site {unknown[0]!r}, and the guide is given {', '.join(batch)}: name the "
+            "argument as the site, or take RWS(insomnia=1)."
+        )
+    trace = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(**(batch | observed))
+    return by_rows(trace)

@@ -1,0 +1,74 @@
+"""A schedule that follows what is observed: the weight that holds the rate, or the distortion, at a target."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.declared import option
+from pyro_vae.errors import InputError
+from pyro_vae.schedules.base import Schedule
+
+EXTREME = 14.0
+"""The largest log of the weight either way: a constraint that cannot be met ends there, e^14 = 1.2 million."""
+
+
+@dataclass(frozen=True)
+class GECO(Schedule):
+    r"""A Lagrange multiplier as the weight of the KL: generalised ELBO with constrained optimisation.
+
+    The rate is $R = KL(q(z|x) \,\|\, p(z))$, the distortion $D = -E_q \log p(x|z)$, and training solves
+
+    $$ \min D \;\text{ subject to }\; R \le R^* \qquad\text{or}\qquad \min R \;\text{ subject to }\; D \le D^* $$
+
+    by $\log\beta \leftarrow \log\beta + \eta\, c$, with c the excess of a moving average over its target, in nats per
+    row within [-1, 1]; for a distortion target with the other sign, $\beta$ being one over the multiplier.
+
+    References:
+        Rezende and Viola, Taming VAEs, 2018, https://arxiv.org/abs/1810.00597.
+        Alemi et al., Fixing a Broken ELBO, 2018, https://arxiv.org/abs/1711.00464.
+
+    Args:
+        rate: the target of the KL, in nats per row; or
+        distortion: the target of minus the log-likelihood, in nats per row.
+        speed: eta, by how much log beta moves a step at most.
+        average: how much of the moving average is kept each step, in [0, 1).
+
+    Raises:
+        InputError: not exactly one target.
+
+    >>> GECO(rate=5)
+    GECO(rate=5.0, distortion=None, speed=0.01, average=0.9)
+    """
+
+    rate: float | None = option(None, low=0)
+    distortion: float | None = None
+    speed: float = option(0.01, low=1e-9, high=1)
+    average: float = option(0.9, low=0, high=1 - 1e-9)
+
+    def __post_init__(self) -> None:
+        """Check that there is one target."""
+        super().__post_init__()
+        if (self.rate is None) == (self.distortion is None):
+            raise InputError(
+                f"{self!r} needs one target: the rate (KL) or the distortion (minus log-likelihood), in nats per row, "
+                "as in GECO(rate=5)."
+            )
+
+    def memory(self) -> Tensor:
+        """Log beta; the moving average of the target's quantity; how much of it is made of observations."""
+        return torch.zeros(3)
+
+    def value(self, epoch: float, memory: Tensor) -> Tensor:
+        """Beta, a scalar tensor."""
+        return memory[0].exp()
+
+    def observe(self, memory: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
+        """Move log beta by the excess over the target."""
+        if self.rate is not None:
+            seen, target, sign = kl, self.rate, 1.0
+        else:
+            seen, target, sign = -log_likelihood, self.distortion or 0.0, -1.0
+        memory[1:].mul_(self.average).add_((1 - self.average) * torch.stack((seen, torch.ones_like(seen))).to(memory))
+        excess = (memory[1] / memory[2] - target).clamp(-1, 1)
+        memory[0].add_(sign * self.speed * excess).clamp_(-EXTREME, EXTREME)

@@ -1,0 +1,107 @@
+"""Schedules that follow the clock alone."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_vae.declared import option
+from pyro_vae.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    r"""A straight line from one number to another, and then that one.
+
+    $$ v(t) = a + (b - a) \min(t / T, 1) $$
+
+    As `beta` from 0 to 1 it is the warm-up that keeps latents from collapsing before the decoder has learned to use
+    them.
+
+    References:
+        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
+        Sønderby et al., Ladder Variational Autoencoders, 2016, https://arxiv.org/abs/1602.02282.
+
+    Args:
+        start: the number a at the start.
+        end: the number b after `epochs`.
+        epochs: the time T of the way, in epochs.
+
+    >>> [Linear(0, 1, epochs=10).value(epoch, None) for epoch in (0, 5, 10, 20)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    epochs: float = option(10.0, low=1e-9)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Schedule):
+    r"""A slow start and a slow end: a logistic curve that goes all the way from one number to another.
+
+    $$ v(t) = a + (b - a) \frac{\sigma(s(2u - 1)) - \sigma(-s)}{\sigma(s) - \sigma(-s)}, \qquad u = \min(t / T, 1) $$
+
+    References:
+        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
+
+    Args:
+        start: the number a at the start.
+        end: the number b after `epochs`.
+        epochs: the time T of the way, in epochs.
+        steepness: s; the higher, the more of a step halfway.
+
+    >>> [round(Sigmoid(epochs=10).value(epoch, None), 3) for epoch in (0, 2.5, 5, 10, 20)]
+    [0.0, 0.071, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    epochs: float = option(10.0, low=1e-9)
+    steepness: float = option(5.0, low=1e-3, high=50)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        reach = math.tanh(self.steepness / 2)  # sigma(s) - sigma(-s); and sigma(y) = (1 + tanh(y / 2)) / 2
+        along = math.tanh(self.steepness * (2 * min(epoch / self.epochs, 1.0) - 1) / 2)
+        return self.start + (self.end - self.start) * (along + reach) / (2 * reach)
+
+
+@dataclass(frozen=True)
+class Cyclical(Schedule):
+    r"""A sawtooth with a rest: up in a part of each period, then level until the next.
+
+    $$ v(t) = a + (b - a) \min\big((t \bmod T) / (rT), 1\big) $$
+
+    and b for good after the last period. Each new rise starts from latents that the last one has made useful.
+
+    References:
+        Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145.
+
+    Args:
+        start: the number a at the start of a period.
+        end: the number b at its end.
+        period: its time T, in epochs.
+        rise: the part r of a period in which the number moves, in (0, 1].
+        periods: how many there are.
+
+    >>> schedule = Cyclical(period=4, rise=0.5, periods=2)
+    >>> [schedule.value(epoch, None) for epoch in (0, 1, 2, 3, 4, 5, 8, 100)]
+    [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    period: float = option(10.0, low=1e-9)
+    rise: float = option(0.5, low=1e-9, high=1)
+    periods: int = option(4, low=1)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        if epoch >= self.period * self.periods:
+            return self.end
+        return self.start + (self.end - self.start) * min(epoch % self.period / (self.rise * self.period), 1.0)
