@@ -43,11 +43,15 @@ def data() -> Tensor:
     return white * torch.tensor(EIGENVALUES, dtype=torch.float64).sqrt() @ turned.T + 3
 
 
-def trained(objective: Objective, x: Tensor, scale: Any = "learned", steps: int = 400) -> pv.VAE:
+def trained(
+    objective: Objective,
+    x: Tensor,
+    scale: Any = "learned",
+    steps: int = 400,
+    guide: pv.families.Family = pv.Normal(scale="per_feature"),
+) -> pv.VAE:
     """A linear VAE after full batches, each an epoch, with a step size that falls in the second half."""
-    vae = pv.VAE(
-        (4,), 2, likelihood=pv.Normal(scale=scale), guide=pv.Normal(scale="per_feature"), encoder=pv.MLP(hidden=())
-    ).double()
+    vae = pv.VAE((4,), 2, likelihood=pv.Normal(scale=scale), guide=guide, encoder=pv.MLP(hidden=())).double()
     vae.initialize(x)
     optimizer = torch.optim.Adam(vae.parameters(), lr=0.03, fused=True)
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 10 ** (4 - 8 * step / steps)))
@@ -98,7 +102,9 @@ def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Object
     assert largest_angle(best.w, found.w) < 5
 
 
-@pytest.mark.parametrize("objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4), DIP("means")], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4)], ids=repr
+)
 def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
     x = data()
     gap = PPCA.fit(x, 2).marginal().log_prob(x) - PPCA.of(trained(objective, x)).marginal().log_prob(x)
@@ -107,8 +113,8 @@ def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
 
 @pytest.mark.parametrize("beta", [0.5, 3.0])
 def test_beta_acts_as_noise(beta: float) -> None:
-    x = data()
-    found = PPCA.of(trained(ELBO(particles=4, kl="analytic", beta=beta), x, scale=math.sqrt(0.5)))
+    x, guide = data(), pv.MultivariateNormal(scale_tril="per_feature")  # which lets axes turn freely
+    found = PPCA.of(trained(ELBO(estimator="stl", beta=beta), x, scale=math.sqrt(0.5), guide=guide))
     lengths = torch.linalg.svdvals(found.w)
     expected = [math.sqrt(max(value - beta * 0.5, 0)) for value in EIGENVALUES[:2]]
     assert lengths.tolist() == pytest.approx(expected, abs=0.05)
@@ -126,7 +132,7 @@ def test_a_target_rate_is_met() -> None:
     free = float(rates(trained(ELBO(particles=4), x), x).sum())
     assert free == pytest.approx(0.5 * (math.log(8) + math.log(4)), abs=0.05)
     for objective in (
-        ELBO(particles=4, kl="analytic", beta=GECO(rate=1.0, speed=0.03)),
+        ELBO(particles=4, kl="analytic", beta=GECO(rate=1.0, speed=0.01)),
         Capacity(1.0, gamma=20, particles=4, kl="analytic"),
         Capacity(Linear(0, 1, 100), gamma=20, particles=4),
     ):
@@ -135,10 +141,10 @@ def test_a_target_rate_is_met() -> None:
 
 def test_a_target_distortion_is_met() -> None:
     x = data()
-    vae = trained(ELBO(particles=4, beta=GECO(distortion=5.2, speed=0.03)), x, scale=1.0, steps=800)
+    vae = trained(ELBO(particles=4, beta=GECO(distortion=5.2, speed=0.01)), x, scale=1.0, steps=800)
     objective = ELBO(particles=1000)
     distortion = -objective.draw(vae.model, vae.guide, x=x).log_likelihood.mean()
-    assert float(distortion) == pytest.approx(5.2, abs=0.05)
+    assert float(distortion.detach()) == pytest.approx(5.2, abs=0.05)
 
 
 def test_free_bits_keep_a_latent_that_the_elbo_would_drop() -> None:
