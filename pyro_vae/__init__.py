@@ -6,9 +6,11 @@ history = pv.fit(vae, x)
 vae.sample(10)
 """
 
-from pyro_vae import criticism, data, moments, objectives, plots
+from pyro_vae import criticism, data, moments, objectives, plots, schedules
 from pyro_vae.catalogue import catalogue
+from pyro_vae.criticism.compare import Comparison, compare
 from pyro_vae.criticism.evidence import Evidence, evidence
+from pyro_vae.criticism.refine import Refined, refine
 from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
 from pyro_vae.families import (
@@ -74,6 +76,7 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Censored",
+    "Comparison",
     "ContinuousBernoulli",
     "Conv",
     "Dirichlet",
@@ -97,6 +100,7 @@ __all__ = [
     "OneHot",
     "OrderedLogistic",
     "Poisson",
+    "Refined",
     "Runtime",
     "Scaled",
     "StudentT",
@@ -108,6 +112,7 @@ __all__ = [
     "ZeroInflated",
     "aggregate",
     "catalogue",
+    "compare",
     "criticism",
     "data",
     "describe",
@@ -117,5 +122,7 @@ __all__ = [
     "moments",
     "objectives",
     "plots",
+    "refine",
+    "schedules",
     "suggest",
 ]

@@ -148,11 +148,26 @@ class Conditional(nn.Module):
         Returns:
             A Pyro distribution with that batch shape (`()` with no context) and the site's event shape.
         """
-        values = self.values(context, seen=seen, size_factor=size_factor)
         batch: Shape = ()
         if context is not None and self.site.context_shape is not None:
             batch = tuple(context.shape[: context.ndim - len(self.site.context_shape)])
-        distribution: Any = self.distribution(**values)
+        return self.at(self.raw(context, seen=seen), batch, mask=mask, size_factor=size_factor)
+
+    def at(
+        self, raw: Mapping[str, Tensor], batch: Shape, *, mask: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> TorchDistribution:
+        """Return the distribution at given raw parameters, whoever computed them.
+
+        Args:
+            raw: what `raw` returns: each parameter that depends on the context, (*batch, *raw shape), unconstrained.
+            batch: the batch shape.
+            mask: as for `forward`.
+            size_factor: as for `forward`.
+
+        Returns:
+            A Pyro distribution with that batch shape and the site's event shape.
+        """
+        distribution: Any = self.distribution(**self._constrained(raw, size_factor))
         rank = len(self.site.event_shape) - len(distribution.event_shape)
         target = batch + self.site.event_shape[:rank]
         if distribution.batch_shape != target:
@@ -165,23 +180,29 @@ class Conditional(nn.Module):
         self, context: Tensor | None = None, *, seen: Tensor | None = None, size_factor: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The parameters given a context, by name: what a network computed has the batch shape before its own."""
-        values: dict[str, Tensor] = {}
-        if self.network is not None:
-            if context is None:
-                raise InputError(
-                    f"the {self.site.role} needs a context of shape {self.site.context_shape}, after any leading "
-                    "dimensions: give z to a likelihood, x to a guide."
-                )
-            prepared = context if self.inputs is None else self.inputs(context)
-            for name, raw in self.network(prepared if seen is None else torch.where(seen, prepared, 0)).items():
-                if name in self.slots:
-                    values[name] = self._transforms[name](raw + self._buffers[f"offset_{name}"])
-        for name, slot in self.slots.items():
-            if name not in values:
-                values[name] = self._constant(name, slot)
-            if slot.sized and size_factor is not None:
-                values[name] = values[name] * per_row(size_factor, len(slot.shape))
-        return values
+        return self._constrained(self.raw(context, seen=seen), size_factor)
+
+    def raw(self, context: Tensor | None = None, *, seen: Tensor | None = None) -> dict[str, Tensor]:
+        """What depends on the context, by name, before the transform of its constraint: any number will do.
+
+        Args:
+            context: (*batch, *context_shape); None for a prior.
+            seen: as for `forward`.
+
+        Returns:
+            What the network emits with the offset it starts from, (*batch, *raw shape); nothing for a prior.
+        """
+        if self.network is None:
+            return {}
+        if context is None:
+            raise InputError(
+                f"the {self.site.role} needs a context of shape {self.site.context_shape}, after any leading "
+                "dimensions: give z to a likelihood, x to a guide."
+            )
+        prepared = context if self.inputs is None else self.inputs(context)
+        emitted = self.network(prepared if seen is None else torch.where(seen, prepared, 0))
+        add = torch.Tensor.add_ if isinstance(self.site.network, Network) else torch.add  # what is fresh is written to
+        return {name: add(emitted[name], self.get_buffer(f"offset_{name}")) for name in emitted if name in self.slots}
 
     @property
     def support(self) -> Any:
@@ -258,6 +279,15 @@ class Conditional(nn.Module):
             if f"fixed_{name}" in self._buffers:
                 self.get_buffer(f"fixed_{name}").copy_(torch.tensor(slot.source, dtype=torch.float64))
         return self
+
+    def _constrained(self, raw: Mapping[str, Tensor], size_factor: Tensor | None) -> dict[str, Tensor]:
+        values = {name: self._transforms[name](value) for name, value in raw.items()}
+        for name, slot in self.slots.items():
+            if name not in values:
+                values[name] = self._constant(name, slot)
+            if slot.sized and size_factor is not None:
+                values[name] = values[name] * per_row(size_factor, len(slot.shape))
+        return values
 
     def _constant(self, name: str, slot: Slot) -> Tensor:
         if f"fixed_{name}" in self._buffers:

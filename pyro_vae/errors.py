@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -32,3 +33,19 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     close = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(lowered[item]) for item in close)}?" if close else "."
     return InputError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}.")
+
+
+def require_whole_numbers(**wanted: tuple[Any, int]) -> None:
+    """Refuse what is no whole number of at least so much.
+
+    Args:
+        wanted: each argument by its name: its value, and the least that it may be.
+
+    Raises:
+        InputError: one is none; True and 1.0 are none either.
+
+    >>> require_whole_numbers(draws=(1000, 2), seed=(0, 0))
+    """
+    for name, (value, low) in wanted.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")

@@ -135,6 +135,9 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
         if value is not None:
             spec.from_plain(role, value)
     config |= plain
+    lists = [name for name, parameter in parameters.items() if parameter.annotation == list[str]]
+    if lists and (places := [word for word in rest if not word.startswith("--")]):  # one argument to jsonargparse
+        rest = [json.dumps(places), *(word for word in rest if word.startswith("--"))]
     return (["--config", json.dumps(config)] if config else []) + rest
 
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from pyro_vae import data as datasets
 from pyro_vae import moments
+from pyro_vae.criticism.compare import Comparison
 from pyro_vae.data import Dataset, Rows
 from pyro_vae.errors import InputError
+from pyro_vae.plots.compare import comparison
 from pyro_vae.plots.samples import image_grid, is_image
 from pyro_vae.run import Run
 from pyro_vae.training import History
@@ -104,6 +106,22 @@ def write_text(target: Path, text: str, what: str) -> None:
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error
     print(f"{what} in {target}")
+
+
+def write_comparison(target: Path, found: Comparison) -> None:
+    """Write a comparison as the picture or the table that the file's name asks for.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if target.suffix == ".csv":
+        write_text(target, found.to_csv(), "The table")
+        return
+    try:
+        comparison(found).savefig(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}") from error
+    print(f"The picture in {target}")
 
 
 def split_of(run: Run, data: str | None, split: str) -> Rows:

@@ -9,7 +9,6 @@
 A run appears whole or not at all: it is written beside its place and moved there when it is complete.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -20,9 +19,9 @@ from typing import Any, TypeVar, overload
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from pyro_vae import spec
+from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 from pyro_vae.plots import figures
@@ -206,15 +205,3 @@ def _record(vae: Any, rows: Rows, history: History, settings: Mapping[str, Any])
     record |= {name: spec.to_plain(value) for name, value in settings.items()}
     record |= {name: note for name in ("caveat", "stopped") if (note := getattr(history, name))}
     return record
-
-
-def fingerprint(x: Tensor) -> str:
-    """A short hash of data: shape, type and values.
-
-    >>> import torch
-    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.ones(2))
-    False
-    """
-    digest = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
-    digest.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

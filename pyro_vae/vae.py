@@ -172,10 +172,12 @@ class VAE(nn.Module):
 
         The encoder takes what `mask` leaves out for average, and sees x per unit of `size_factor`.
         """
-        if size_factor is not None:
-            x = x / per_row(size_factor, len(self.declaration.event_shape))
-        posterior: TorchDistribution = self.encoder(x, seen=mask)
+        posterior: TorchDistribution = self.encoder(self.per_size(x, size_factor), seen=mask)
         return posterior
+
+    def per_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
+        """What the encoder sees of data (*batch, *event_shape): x per unit of the size factor (*batch,)."""
+        return x if size_factor is None else x / per_row(size_factor, len(self.declaration.event_shape))
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False, **given: Tensor) -> Tensor:
@@ -230,9 +232,7 @@ class VAE(nn.Module):
         """
         self.check({"x": x, **given})
         x = x.to(self.decoder.reference)
-        x = self.completed({"x": x, **given})
-        if "size_factor" in given:
-            x = x / per_row(given["size_factor"], len(self.declaration.event_shape))
+        x = self.per_size(self.completed({"x": x, **given}), given.get("size_factor"))
         self.decoder.initialize(x)
         self.encoder.look(x)
         self.prior.look(x)

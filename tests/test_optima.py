@@ -102,9 +102,7 @@ def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Object
     assert largest_angle(best.w, found.w) < 5
 
 
-@pytest.mark.parametrize(
-    "objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4)], ids=repr
-)
+@pytest.mark.parametrize("objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4)], ids=repr)
 def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
     x = data()
     gap = PPCA.fit(x, 2).marginal().log_prob(x) - PPCA.of(trained(objective, x)).marginal().log_prob(x)

@@ -5,16 +5,19 @@ good as its draws reach wherever the posterior has mass: k-hat says when they do
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.criticism.measure import measure_of
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import TAIL
 from pyro_vae.criticism.subject import Subject
-from pyro_vae.errors import InputError
+from pyro_vae.data.fingerprint import fingerprint_of
+from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.training.programs import Programs
 
 
@@ -41,6 +44,10 @@ class Evidence:
         method: how they were come by.
         pixels: for levels of pixels, those observed in a row, on average; 0 for other data.
         caveat: why the numbers are no log density, where they are none.
+        measure: what they are logarithms of, "probabilities" of discrete data or "densities" of continuous ones.
+        fingerprint: a hash of the rows, by which they are known again.
+        source: the arguments of `pv.data.load` that made the rows; empty for data in memory.
+        acceptance: the share of moves accepted in each row, (N,), where draws were moved.
     """
 
     pointwise: Tensor
@@ -49,6 +56,10 @@ class Evidence:
     method: Method
     pixels: float = 0.0
     caveat: str = ""
+    measure: str = ""
+    fingerprint: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    acceptance: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of rows, N."""
@@ -98,7 +109,7 @@ class Evidence:
     def warning(self) -> str:
         """Why the numbers cannot be trusted; empty where nothing speaks against them."""
         if self.draws < TAIL:
-            return f"{self.draws} draws are too few for k-hat, so nothing is known of the tails: take 1000."
+            return self.method.untold(self.error)
         if not bool(self.doubtful.any()):
             return ""
         return (
@@ -111,6 +122,11 @@ class Evidence:
         columns = zip(self.pointwise.tolist(), self.error.tolist(), self.khat.tolist(), strict=True)
         return "row,log_p,error,khat\n" + "".join(f"{n},{p!r},{e!r},{k!r}\n" for n, (p, e, k) in enumerate(columns))
 
+    @property
+    def _diagnostics(self) -> str:
+        khat = "" if self.draws < TAIL else f", largest k-hat {float(self.khat.max()):.2f}"
+        return khat if self.acceptance is None else f"{khat}, acceptance {float(self.acceptance.mean()):.2f}"
+
     def __repr__(self) -> str:
         """Summarise in some lines."""
         name = "log of the mean weight" if self.caveat else "log p(x)"
@@ -119,7 +135,7 @@ class Evidence:
         lines = [
             f"{name} = {self.mean:.3f} nats per row{bits}",
             f"standard error {rows}{self.error_over_draws:.2g} over draws; bias about {self.bias:.1g}",
-            f"{len(self)} rows, {self.method.told}, largest k-hat {float(self.khat.max()):.2f}",
+            f"{len(self)} rows, {self.method.told}" + self._diagnostics,
         ]
         notes = (("Warning", self.warning), ("Note", self.caveat and f"{self.caveat}."))
         return "\n".join(lines + [f"{word}: {note}" for word, note in notes if note])
@@ -162,7 +178,7 @@ def evidence(
     """
     _check_arguments(vae, method, batch_size, seed)
     subject = Subject.of(vae, x)
-    weigher = method.start(vae)
+    weigher = method.weigher(vae)
     results: list[tuple[Tensor, ...]] = []
     with subject.looked_at(seed):
         for start, batch in subject.batches(batch_size, "evidence", progress):
@@ -174,10 +190,14 @@ def evidence(
                     f"the weights of row {row} are not finite: the model's or the guide's density fails there; look at "
                     "vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
                 )
-            results.append((log_p, error, weights.khats()))
-    pointwise, errors, khat = (torch.cat(parts) for parts in zip(*results, strict=True))
+            accepted = [] if weights.acceptance is None else [weights.acceptance]
+            results.append((log_p, error, weights.khats(), *accepted))
+        data = {name: tensor for name, tensor in subject.rows.tensors.items() if name != "row"}  # that is its number
+        measure, known_by = measure_of(vae, batch), fingerprint_of(data)
+    pointwise, errors, khat, *moved = (torch.cat(parts) for parts in zip(*results, strict=True))
     pixels = subject.rows.observed if getattr(vae, "pixels", False) else 0.0
-    return Evidence(pointwise, errors, khat, method, pixels, getattr(vae, "caveat", ""))
+    caveat, source = getattr(vae, "caveat", ""), subject.rows.source
+    return Evidence(pointwise, errors, khat, method, pixels, caveat, measure, known_by, source, *moved)
 
 
 def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
@@ -189,6 +209,4 @@ def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
         raise InputError(
             f"method = {method!r} is no method of this package: write method=pv.criticism.Importance(draws=1000)."
         )
-    for name, value, low in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+    require_whole_numbers(batch_size=(batch_size, 1), seed=(seed, 0))

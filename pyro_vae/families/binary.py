@@ -7,10 +7,19 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.constraints import unit_interval
+from torch.nn.functional import softplus
 
 from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Site
 from pyro_vae.families.base import Family, Parameter, Source
+
+
+class BinaryBernoulli(dist.Bernoulli):
+    """Pyro's Bernoulli at zeros and ones, where its density takes two passes over memory instead of five."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability of a 0 or 1: minus softplus of the logit against it."""
+        return softplus((1 - 2 * value) * self.logits).neg_()
 
 
 class GreyBernoulli(dist.Bernoulli):
@@ -57,7 +66,7 @@ class Bernoulli(Family):
 
     def bind(self, site: Site) -> Bound:
         """Take Pyro's Bernoulli, with the support that `grey` asks for."""
-        kind = GreyBernoulli if self.grey else dist.Bernoulli
+        kind = GreyBernoulli if self.grey else BinaryBernoulli
         return Bound(self.own_slots(site), partial(kind, validate_args=False))
 
     @property

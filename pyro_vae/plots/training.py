@@ -8,7 +8,6 @@ from matplotlib.ticker import MaxNLocator
 from pyro_vae.plots.style import COLOURS, figure, tidy
 from pyro_vae.training.history import History
 
-
 PANELS = {"loss": "minus the bound", "log_likelihood": "log-likelihood", "kl": "KL from guide to prior"}
 """The columns of every history, and what they are."""
 

@@ -21,9 +21,9 @@ class History:
     Columns: "epoch" (from 1), "seconds" (of that epoch), "loss" (minus the bound, averaged over the epoch's
     steps), "log_likelihood" and "kl" (its parts), the same with "validation_" in front where validation data
     was given, and "kl_z_0", "kl_z_1", ... (KL per latent on the validation data, or on training rows). An objective
-    may add parts of its own ("total_correlation", "mmd", ...), and each hyperparameter that follows a schedule its value
-    after the epoch ("beta"). Where the likelihood is one of pixel levels and the objective a bound on log p(x) there is
-    also "bits_per_dim", the loss per element of x and log 2.
+    may add parts of its own ("total_correlation", "mmd", ...), and each hyperparameter that follows a schedule its
+    value after the epoch ("beta"). Where the likelihood is one of pixel levels and the objective a bound on log p(x)
+    there is also "bits_per_dim", the loss per element of x and log 2.
 
     Args:
         records: the records, in order.

@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,13 @@ class Weights:
         log: log w, (K, B), in float64 on the CPU; the mean of w estimates p(x).
         strata: how many of the draws, one after the other, were drawn from each of several proposals; their sum is K.
         eps: the rounding error of the type in which they were computed.
+        acceptance: for draws that moved, the share of their moves that was accepted, (B,).
     """
 
     log: Tensor
     strata: tuple[int, ...]
     eps: float
+    acceptance: Tensor | None = None
 
     def estimate(self) -> tuple[Tensor, Tensor]:
         """Log p(x), and its standard error by the delta method, each (B,)."""
@@ -50,7 +53,7 @@ class Weights:
 
 
 class Method(Declared, ABC):
-    """Base of every method: declare its options as dataclass fields and write `start`."""
+    """Base of every method: declare its options as dataclass fields and write `weigher`."""
 
     @property
     @abstractmethod
@@ -67,8 +70,12 @@ class Method(Declared, ABC):
     def remedy(self) -> str:
         """What to do where the weights cannot be trusted."""
 
+    def untold(self, error: Tensor) -> str:
+        """What to say, with this error of each row (N,), where there are too few draws for k-hat; empty if nothing."""
+        return f"{self.draws} draws are too few for k-hat, so nothing is known of the tails: take 1000."
+
     @abstractmethod
-    def start(self, programs: Programs) -> Callable[[Batch], Weights]:
+    def weigher(self, programs: Programs) -> Callable[[Batch], Weights]:
         """Prepare to weigh batches of rows; the first one is checked by a dry run.
 
         Raises:
@@ -90,20 +97,35 @@ def check_rows(programs: Programs, batch: Batch) -> tuple[Particles, int]:
     particles = draw(model, guide, 1, **batch)
     rows, found = len(batch["x"]), particles.log_likelihood.shape[1]
     if found != rows:
-        raise InputError(
-            f"these programs weigh {rows} rows as {found}, so there is no log p(x) of each: put latents and data "
-            'in one plate, with pyro.plate("data", x.shape[0], dim=-1).'
-        )
+        raise not_weighed(rows, found)
     by_guide = poutine.trace(guide).get_trace(**batch)
     by_model = poutine.trace(poutine.replay(model, trace=by_guide)).get_trace(**batch)
     sites = [site for trace in (by_guide, by_model) for site in trace.nodes.values() if site["type"] == "sample"]
+    return particles, unscaled(sites)
+
+
+def not_weighed(rows: int, found: int) -> InputError:
+    """What to say of programs whose rows are not weighed one by one."""
+    return InputError(
+        f"these programs weigh {rows} rows as {found}, so there is no log p(x) of each: put latents and data "
+        'in one plate, with pyro.plate("data", x.shape[0], dim=-1).'
+    )
+
+
+def unscaled(sites: Iterable[Any]) -> int:
+    """The number of plate dimensions of some sites, none of which may be scaled.
+
+    Raises:
+        InputError: a site is.
+    """
+    sites = list(sites)
     if scaled := [site["name"] for site in sites if not bool((torch.as_tensor(site["scale"]) == 1).all())]:
         raise InputError(
             f"site {scaled[0]!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
             "so its weights are no p(x): evaluate the programs unscaled, with a plate of x.shape[0] rows."
         )
     plates = [plate for site in sites for plate in site["cond_indep_stack"] if plate.vectorized]
-    return particles, max((-(plate.dim or 0) for plate in plates), default=0)
+    return max((-(plate.dim or 0) for plate in plates), default=0)
 
 
 def wide(log_prob: Tensor) -> Tensor:

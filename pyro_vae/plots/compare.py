@@ -1,0 +1,56 @@
+"""The picture of a comparison: where each model stands, and what is certain of the differences."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pyro_vae.criticism.compare import Comparison, Estimate
+from pyro_vae.plots.style import COLOURS, INK, figure, tidy
+
+
+def comparison(found: Comparison) -> Figure:
+    """Draw each model's mean log p(x) with its interval, and its paired difference to the best, best first.
+
+    Args:
+        found: what `pv.compare` returned.
+
+    Returns:
+        A figure with two panels, in nats per row; models whose numbers cannot be trusted are hollow.
+    """
+    count = len(found.standings)
+    picture = figure(1.6 + 0.32 * count)
+    left, right = picture.subplots(1, 2, sharey=True)
+    for place, at in enumerate(found.standings):
+        colour = INK if at.apart else COLOURS[0]
+        _dot(left, place, at.log_p, colour, hollow=bool(at.warning))
+        if at is not found.best:
+            _dot(right, place, at.difference, colour, hollow=bool(at.warning or found.best.warning))
+    right.axvline(0, color=INK, lw=0.8, ls="--")
+    labels = [f"{at.name} ({at.seeds} seeds)" if at.seeds > 1 else at.name for at in found.standings]
+    left.set_yticks(range(count), labels)
+    left.set_ylim(count - 0.5, -0.5)
+    tidy(left, title="Mean log p(x)", xlabel="nats per row")
+    tidy(right, title="Difference to the best, row by row", xlabel="nats per row")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    right.tick_params(axis="y", length=0)
+    handles = [_key(COLOURS[0], "best, or not told from it"), _key(INK, "behind")]
+    if any(at.warning for at in found.standings):
+        handles.append(_key("0.6", "not to be trusted (k-hat or bias)", hollow=True))
+    title = f"95 % intervals, {found.rows} rows"
+    picture.legend(
+        handles=handles, title=title, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title_fontsize=8
+    )
+    return picture
+
+
+def _dot(axes: Axes, place: int, at: Estimate, colour: str, hollow: bool) -> None:
+    axes.plot(at.interval, [place, place], color=colour, lw=1.6, solid_capstyle="butt")
+    axes.plot(at.value, place, "o", ms=6, color=colour, markerfacecolor="white" if hollow else colour)
+
+
+def _key(colour: str, label: str, hollow: bool = False) -> Line2D:
+    return Line2D(
+        [], [], marker="o", ms=6, lw=1.6, color=colour, markerfacecolor="white" if hollow else colour, label=label
+    )
