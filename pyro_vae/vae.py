@@ -24,7 +24,7 @@ from pyro_vae.conditional import Shape, Site
 from pyro_vae.constraints import an_element, in_words, same_support
 from pyro_vae.data.validation import check_batch, completed
 from pyro_vae.distributions import per_row
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.errors import InputError, require_whole_numbers, unknown
 from pyro_vae.families import Family, Normal
 from pyro_vae.networks import MLP, Conv, Inputs, Network
 
@@ -363,6 +363,5 @@ def _check_shapes(event_shape: Any, latent_dim: Any) -> tuple[Shape, int]:
             f"event_shape = {event_shape!r} has to be a tuple of positive whole numbers, such as (1, 28, 28) for an "
             "image, (4,) for a vector, () for a number."
         )
-    if not isinstance(latent_dim, int) or isinstance(latent_dim, bool) or latent_dim < 1:
-        raise InputError(f"latent_dim = {latent_dim!r} has to be a whole number of at least 1.")
+    require_whole_numbers(latent_dim=(latent_dim, 1))
     return tuple(event_shape), latent_dim

@@ -9,11 +9,10 @@ import pytest
 import torch
 from oracles import PPCA, linear
 from programs import ESTIMATED, PAIRS, PROGRAMS, Toy, TwoPlates, loss_and_gradient, vae_of
-from pyro.infer import SVI, RenyiELBO
+from pyro.infer import RenyiELBO
 from torch import Tensor
 
 import pyro_vae as pv
-from pyro_vae.cli import main
 from pyro_vae.objectives import CIWAE, ELBO, IWAE, MIWAE, OBJECTIVES, PIWAE, Objective, Renyi
 from pyro_vae.objectives.importance import Weighted
 
@@ -160,39 +159,6 @@ def test_the_gaps_of_the_gaussian_toy_are_those_of_the_reference(objective: Obje
     print(f"{objective}: {found.mean():.5f} +- {error:.5f}")
     assert error < 0.004
     assert float(found.mean()) == pytest.approx(gap, abs=0.002 + 3 * error)  # of the reference, simulated too
-
-
-# Every objective, everywhere
-
-
-@over_choices
-def test_every_objective_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
-    x = torch.randn(40, 3) @ torch.randn(3, 3)
-    vae = vae_of(pv.Normal(0, 1), pv.Normal())
-    history = pv.fit(
-        vae, x, objective=objective, validation=x[:10], epochs=8, batch_size=20, optimizer=pv.Adam(0.02),
-        progress=False,
-    )  # fmt: skip
-    assert history["loss"][-1] < history["loss"][0]
-    assert {"validation_loss", "validation_log_likelihood", "validation_kl"} <= set(history.columns)
-    assert all(math.isfinite(value) for value in history["validation_loss"])
-    pyro.clear_param_store()
-    again = vae_of(pv.Normal(0, 1), pv.Normal())
-    svi = SVI(again.model, again.guide, pyro.optim.Adam({"lr": 0.02}), loss=objective)
-    steps = [svi.step(x) for _ in range(20)]
-    assert sum(steps[-5:]) < sum(steps[:5])
-    assert math.isfinite(svi.evaluate_loss(x))
-
-
-def test_the_command_line_takes_one_and_its_run_repeats_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    small = ["--latent_dim", "2", "--epochs", "1", "--encoder", "MLP", "--encoder.hidden", "[4]", "--progress", "false"]
-    words = ["--objective", "PIWAE", "--objective.particles", "6", "--objective.groups", "3"]
-    main(["fit", *small, *words, "--objective.estimator", "dreg", "--run", "run"])
-    main(["fit", "--config", "run/spec.yaml", "--run", "again", "--progress", "false"])
-    first, second = ((tmp_path / run / "spec.yaml").read_text() for run in ("run", "again"))
-    assert first == second
-    assert all(word in first for word in ("PIWAE", "particles: 6", "groups: 3", "dreg"))
 
 
 @pytest.mark.parametrize("particles", [1, 3])

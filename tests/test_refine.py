@@ -48,7 +48,7 @@ def test_a_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) ->
     x, vae = rows(10, model), misled(model=model)
     posterior = model.posterior(x)
     assert float(kl_divergence(vae.encode(x), posterior).mean().detach()) > 1  # a bad encoder indeed
-    found = refined(vae, x, steps=150, batch_size=6)
+    found = refined(vae, x, steps=150)
     assert float(kl_divergence(found.posterior(), posterior).max()) < 1e-4
     torch.testing.assert_close(found.bound, truth(x, model), rtol=0, atol=0.01)
     assert bool((found.gain > 0).all())
@@ -262,7 +262,7 @@ def test_evidence_by_the_refined_proposal_is_exact_where_the_guide_fails() -> No
     assert float((mended.pointwise - truth(x)).abs().max()) < 0.05
     assert float(mended.error.mean()) < float(plainly.error.mean()) / 10
     method = Importance(2000, "refined", 37, steps=200)
-    mended = estimate(misled(pv.Normal(), spread=0.3), x, method=method, batch_size=13)
+    mended = estimate(misled(pv.Normal(), spread=0.3), x, method=method)
     assert float(((mended.pointwise - truth(x)) / mended.error).abs().max()) < 4
     assert float(mended.doubtful.double().mean()) < 0.1
     assert "2000 draws for each from the refined proposal, refined by 200 steps" in repr(mended)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
 from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.networks.base import evaluating
 from pyro_vae.training.programs import Programs, as_module
 
@@ -204,6 +204,4 @@ def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: An
         )
     if not isinstance(method, AIS):
         raise InputError(f"method = {method!r} is no annealing: write method=pv.criticism.AIS(temperatures=1000).")
-    for name, value, low in (("rows", rows, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+    require_whole_numbers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))

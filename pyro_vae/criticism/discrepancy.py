@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.discrepancy import kernel, squared_distances
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 
 ROWS = 1000
 """Points at most of each sample in an MMD test: its kernel grows with their square."""
@@ -123,8 +123,7 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     from scipy.stats import norm  # here, for importing these takes time
     from sklearn.base import clone
 
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
-        raise InputError(f"folds = {folds!r} has to be a whole number of at least 2.")
+    require_whole_numbers(folds=(folds, 2))
     x, y = _checked(x, y, least=10 * folds)
     rng, size = np.random.default_rng(seed), len(x) // folds
     mixed = [sample.cpu().numpy()[rng.permutation(len(sample))].reshape(len(sample), -1) for sample in (x, y)]

@@ -12,7 +12,7 @@ from pyro_vae.criticism.discrepancy import ClassifierTest, MMDTest, classifier_t
 from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.rows import Rows
 from pyro_vae.distributions import name_of
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.vae import VAE
 
 ACTIVE = 0.01
@@ -149,10 +149,7 @@ class _Seen:
 def _check_arguments(vae: Any, draws: Any, rows: Any, batch_size: Any, seed: Any) -> None:
     if not isinstance(vae, VAE):
         raise InputError(f"latents looks at a VAE, its encoder and its prior; {type(vae).__name__} is none.")
-    lows = (("draws", draws, 2), ("rows", rows, LEAST), ("batch_size", batch_size, 1), ("seed", seed, 0))
-    for name, value, low in lows:
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+    require_whole_numbers(draws=(draws, 2), rows=(rows, LEAST), batch_size=(batch_size, 1), seed=(seed, 0))
 
 
 def _spread(means: Tensor, variances: Tensor, draws: int) -> Tensor:

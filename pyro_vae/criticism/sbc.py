@@ -19,7 +19,7 @@ from pyro_vae.criticism.ranks import JOINT, Ranker
 from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.training.programs import Programs
 from pyro_vae.vae import VAE
 
@@ -248,7 +248,4 @@ def _check_arguments(vae: Any, simulations: Any, draws: Any, batch_size: Any, se
         raise InputError(
             f"sbc takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
         )
-    lows = (("simulations", simulations, 20), ("draws", draws, 2), ("batch_size", batch_size, 1), ("seed", seed, 0))
-    for name, value, low in lows:
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+    require_whole_numbers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyro_vae.data.rows import Rows
 from pyro_vae.declared import Declared
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run
 from pyro_vae.training.history import History
@@ -252,9 +252,7 @@ def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, see
             f"objective = {objective!r} is no objective of this package: write objective=pv.objectives.ELBO(); Pyro's "
             "own run with pyro.infer.SVI on vae.model and vae.guide."
         )
-    for name, value, low in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+    require_whole_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
 
 
 def _check_rows(vae: Any, rows: Rows, held: Rows | None) -> None:
