@@ -62,7 +62,7 @@ for place, (_, start, end) in enumerate(steps):
         f"{end:.2f}", (place, max(start, end)), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
     )
 right.axhline(evidence, color=INK, lw=0.8, ls="--")
-right.set_xticks(range(3), [name for name, *_ in steps], fontsize=8)
+right.set_xticks(range(3), [name for name, *_ in steps], fontsize=7)
 tidy(right, title="what the ELBO lacks of it", ylabel="nats per image")
 picture.suptitle(
     f"Evidence of a VAE with an encoder of 32 units: {ROWS} grey test digits, {EPOCHS} epochs. Hollow dots: k-hat\n"

@@ -16,7 +16,8 @@ from pyro_vae.objectives import ELBO, OBJECTIVES, Capacity, Objective, Running
 from pyro_vae.schedules import GECO, Cyclical, Linear, Sigmoid
 
 EVERY: list[Objective] = [
-    *(OBJECTIVES[name]() for name in OBJECTIVES),
+    *CHOSEN.values(),
+    OBJECTIVES["BetaTC"](),
     *(one(estimator=estimator) for one in ESTIMATED.values() for estimator in ("stl", "dreg")),
     *(ELBO(beta=schedule) for schedule in (Linear(1, 0.5, 3), Sigmoid(1, 0.5, 3), Cyclical(1, 0.5, 2), GECO(rate=1))),
     ELBO(free_bits=0.1),
