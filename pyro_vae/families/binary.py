@@ -5,6 +5,7 @@ from functools import partial
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.constraints import unit_interval
 from torch.nn.functional import softplus
@@ -15,11 +16,26 @@ from pyro_vae.families.base import Family, Parameter, Source
 
 
 class BinaryBernoulli(dist.Bernoulli):
-    """Pyro's Bernoulli at zeros and ones, where its density takes two passes over memory instead of five."""
+    """Pyro's Bernoulli, whose elements are summed as they are evaluated once they are one event."""
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistribution:
+        """Take the last batch dimensions, all by default, for one event."""
+        rank = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
+        return BinaryVector(self, rank) if rank else self
+
+
+class BinaryVector(dist.Independent):
+    r"""Independent Bernoulli elements: $\log p(x) = x \cdot l - \sum_j \log(1 + e^{l_j})$.
+
+    A product and one pass over memory, where the sum of Pyro's elementwise log-probabilities takes five: evidence by
+    thousands of draws spends most of its time there.
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of a 0 or 1: minus softplus of the logit against it."""
-        return softplus((1 - 2 * value) * self.logits).neg_()
+        """The log-probability of zeros and ones, of the batch shape."""
+        rank = self.reinterpreted_batch_ndims
+        logits, value = (t.flatten(-rank) if rank > 1 else t for t in (self.base_dist.logits, value))
+        return torch.einsum("...j,...j->...", logits, value.to(logits)) - softplus(logits).sum(-1)
 
 
 class GreyBernoulli(dist.Bernoulli):
