@@ -35,7 +35,7 @@ def truth(x: Tensor, model: PPCA = MODEL) -> Tensor:
 
 def estimate(vae: Any, x: Any, **options: Any) -> pv.Evidence:
     """With the options of a method among those of `evidence`."""
-    own = {name: options.pop(name) for name in ("draws", "proposal", "draws_at_once") if name in options}
+    own = {name: options.pop(name) for name in ("draws", "proposal", "draws_at_once", "compiled") if name in options}
     return pv.evidence(vae, x, **{"method": Importance(**own), "progress": False, **options})
 
 

@@ -13,6 +13,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import Batch, Method, Weights, check_rows, wide
+from pyro_vae.criticism.methods.lowering import Chunk, lowered
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
 from pyro_vae.declared import option
 from pyro_vae.distributions import innermost
@@ -52,18 +53,21 @@ class Importance(Method):
         proposal: what they are drawn from, "guide", "defensive" or "refined".
         draws_at_once: draws at once; by default, so many that the largest tensor has about 4 million numbers.
         steps: of the refinement; by default 100.
+        compiled: whether draws from the guide are weighed by one compiled function, which takes some 20 seconds to
+            make and a C++ compiler on a CPU: for many rows and thousands of draws.
 
     Raises:
         InputError: fewer draws than tell an error: two from each component of the proposal; steps without refinement.
 
     >>> Importance(draws=5000)
-    Importance(draws=5000, proposal='guide', draws_at_once=None, steps=None)
+    Importance(draws=5000, proposal='guide', draws_at_once=None, steps=None, compiled=False)
     """
 
     draws: int = option(1000, low=2)
     proposal: Literal["guide", "defensive", "refined"] = "guide"
     draws_at_once: int | None = option(None, low=1)
     steps: int | None = option(None, low=1)
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         """Check that each component of the proposal has two draws, and that steps are of a refinement."""
@@ -72,6 +76,11 @@ class Importance(Method):
             raise InputError(
                 f"Importance.steps = {self.steps} are steps of a refinement, and the {self.proposal} proposal has "
                 "none: write proposal='refined', or leave steps out."
+            )
+        if self.compiled and self.proposal == "refined":
+            raise InputError(
+                "Importance.compiled is for one guide and many batches, and a refined proposal is another guide for "
+                "each: leave one of the two out."
             )
         if self.draws < 4 and self.from_prior:
             raise InputError(
@@ -115,6 +124,7 @@ class Weigher:
         self.checked = False
         self.nesting = 1  # plate dimensions of the pair, as the dry run shows
         self.prior_draws: Any = None
+        self.compiled: dict[tuple[int, int], Chunk] = {}  # by numbers of draws and of rows
 
     def __call__(self, batch: Batch) -> Weights:
         """Weigh a batch by the method's proposal."""
@@ -128,10 +138,10 @@ class Weigher:
 
     def weigh(self, programs: Programs, batch: Batch) -> Weights:
         """Weigh draws from the guide of these programs, and of the prior."""
-        model, guide = programs.model, programs.guide
+        model = programs.model
         draws, from_prior, x = self.method.draws, self.method.from_prior, batch["x"]
         at_once = self.method.draws_at_once or max(1, NUMBERS_AT_ONCE // (len(x) * max(WIDTH, x[0].numel())))
-        chunks = [self._weights(draw(model, guide, k, **batch)) for k in _sizes(draws - from_prior, at_once)]
+        chunks = [self._chunk(programs, k, k == at_once, batch) for k in _sizes(draws - from_prior, at_once)]
         for k in _sizes(from_prior, at_once):
             with pyro.plate("particles", k, dim=-self.nesting - 1) if k > 1 else contextlib.nullcontext():
                 self.prior_draws = poutine.trace(model).get_trace(**batch)
@@ -144,6 +154,19 @@ class Weigher:
                 ) from None
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         return Weights(torch.cat(chunks).cpu(), (draws - from_prior, from_prior), torch.finfo(dtype).eps)
+
+    def _chunk(self, programs: Programs, k: int, whole: bool, batch: Batch) -> Tensor:
+        """Log-weights of K draws from the guide; chunks of the whole size may be compiled."""
+
+        def chunk(batch: Batch) -> Tensor:
+            return self._weights(draw(programs.model, programs.guide, k, **batch))
+
+        if not (self.method.compiled and whole):
+            return chunk(batch)
+        shape = (k, len(batch["x"]))
+        if shape not in self.compiled:
+            self.compiled[shape] = lowered(chunk, programs, batch)
+        return self.compiled[shape](dict(batch))
 
     def replayed(self, **batch: Tensor) -> Any:
         """The guide at draws from the prior; one method, so that its plates are looked for once."""
