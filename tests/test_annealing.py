@@ -73,6 +73,7 @@ def test_the_guide_at_the_posterior_is_exact_and_its_network_runs_once() -> None
     assert len(runs) < 10  # some dry runs, the pilot and the run; not 6 in each of 60 transitions
 
 
+@pytest.mark.slow
 def test_a_narrow_posterior_is_reached() -> None:
     model = PPCA.random(5, 2, s2=0.01)  # where the prior's step size is far too long
     x = rows(10, model)
@@ -204,6 +205,7 @@ def test_a_users_own_hierarchy_is_annealed(start: Any) -> None:
     assert float(found.error.max()) < 0.05
 
 
+@pytest.mark.slow
 def test_latents_in_a_plate_of_their_own_are_moved() -> None:
     class Columns:
         """One latent for each of three columns of a row: x_nc ~ N(0, 2)."""
@@ -224,6 +226,7 @@ def test_latents_in_a_plate_of_their_own_are_moved() -> None:
         assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
 
 
+@pytest.mark.slow
 def test_masked_rows_have_the_evidence_of_what_is_observed() -> None:
     x = rows(20)
     mask = torch.rand(20, 5) < 0.6
@@ -253,6 +256,7 @@ def test_size_factors_and_dynamic_rows_are_heeded() -> None:
 # What is said, and what is left as it was
 
 
+@pytest.mark.slow
 def test_too_few_temperatures_are_named_and_few_chains_are_no_fault() -> None:
     model = PPCA.random(30, 5, s2=0.05)
     hasty = annealed(exact(model), rows(10, model), temperatures=5)

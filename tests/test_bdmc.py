@@ -55,6 +55,7 @@ def test_both_weights_are_unbiased_however_few_temperatures(
     assert abs(score((exactly - found.upper).exp() - 1)) < 4  # the mean of 1 / w' is 1 / p(x)
 
 
+@pytest.mark.slow
 def test_the_gap_closes_as_temperatures_grow() -> None:
     gaps = [sandwich(exact(), 100, temperatures=count) for count in (2, 10, 100)]
     assert gaps[0].gap > 2 * gaps[1].gap > 4 * abs(gaps[2].gap)
@@ -93,6 +94,7 @@ def test_a_users_own_hierarchy_is_drawn_anew_from_rows_of_its_shape() -> None:
     assert abs(found.gap) < 4 * found.gap_error + 0.1
 
 
+@pytest.mark.slow
 def test_sizes_and_masks_are_drawn_with() -> None:
     counts = pv.VAE((3,), 2, likelihood=pv.Poisson(), encoder=pv.MLP(hidden=(5,))).double()
     size = torch.tensor([0.1, 50.0]).double().repeat(30)

@@ -52,6 +52,7 @@ def test_mmd2_has_the_gradient_of_finite_differences() -> None:
     assert bool(same.grad.isfinite().all())
 
 
+@pytest.mark.slow
 def test_mmd2_is_unbiased() -> None:
     """0 on average where the distributions are equal, also in small samples of different sizes."""
     values = torch.stack([mmd2(torch.randn(6, 2), torch.randn(9, 2)) for _ in range(3000)])
@@ -76,6 +77,7 @@ def test_mmd_p_values_are_uniform_under_equality() -> None:
     assert scipy.stats.kstest(jittered.numpy(), "uniform").pvalue > SEVERITY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", [DecisionTreeClassifier(max_depth=4), LogisticRegression()], ids=str)
 def test_classifier_p_values_are_right_under_equality(classifier: object) -> None:
     """The largest number of false rejections that 5 % allow, at a probability of 1 in 200."""

@@ -67,7 +67,9 @@ def test_a_file_holds_it(objective: Objective) -> None:
     assert spec.from_plain("objective", plain) == objective
 
 
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("ELBO", "BetaTC") else pytest.mark.slow) for name in CHOSEN]
+)
 def test_the_command_line_takes_it_and_its_run_repeats_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,13 @@ TIGHT: list[Objective] = [
 ]
 
 
-@pytest.mark.parametrize("objective", TIGHT, ids=repr)
+QUICK = (ELBO(estimator="stl"), IWAE(5, estimator="dreg"), RWS(20))
+"""Those that the fast suite trains; `make test-slow` trains all."""
+
+
+@pytest.mark.parametrize(
+    "objective", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow, id=repr(one)) for one in TIGHT]
+)
 def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Objective) -> None:
     x = data()
     best = PPCA.fit(x, 2)
@@ -102,6 +108,7 @@ def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Object
     assert largest_angle(best.w, found.w) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4)], ids=repr)
 def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
     x = data()
@@ -124,6 +131,7 @@ def rates(vae: pv.VAE, x: Tensor) -> Tensor:
     return objective.parts(objective.draw(vae.model, vae.guide, x=x))["kl_z"]
 
 
+@pytest.mark.slow
 def test_a_target_rate_is_met() -> None:
     """Unconstrained, the rate is half the log of both signal-to-noise ratios, 1.73 nats."""
     x = data()
@@ -137,6 +145,7 @@ def test_a_target_rate_is_met() -> None:
         assert float(rates(trained(objective, x, steps=800), x).sum()) == pytest.approx(1.0, abs=0.05), objective
 
 
+@pytest.mark.slow
 def test_a_target_distortion_is_met() -> None:
     x = data()
     vae = trained(ELBO(particles=4, beta=GECO(distortion=5.2, speed=0.01)), x, scale=1.0, steps=800)
@@ -145,6 +154,7 @@ def test_a_target_distortion_is_met() -> None:
     assert float(distortion.detach()) == pytest.approx(5.2, abs=0.05)
 
 
+@pytest.mark.slow
 def test_free_bits_keep_a_latent_that_the_elbo_would_drop() -> None:
     """With noise 3 the second axis, of variance 2, is not worth its KL."""
     x = data()
