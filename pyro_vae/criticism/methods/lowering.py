@@ -45,14 +45,16 @@ def lowered(function: Chunk, programs: Programs, batch: Mapping[str, Tensor]) ->
     given, failure = dict(batch), ""
     compiled: Chunk = function
     try:
-        recorded = torch.export.export(_Recorded(function, programs), (given,), strict=False).module()
-        compiled = torch.compile(recorded, options={"fallback_random": True})
-        with torch.random.fork_rng([given["x"].device] if given["x"].is_cuda else []):
-            found = compiled(given)
-        with torch.random.fork_rng([given["x"].device] if given["x"].is_cuda else []):
-            expected = function(given)
-        if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            failure = f"it differs by {float((found - expected).abs().max()):.2g}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own, about the code of torch
+            recorded = torch.export.export(_Recorded(function, programs), (given,), strict=False).module()
+            compiled = torch.compile(recorded, options={"fallback_random": True})
+            with torch.random.fork_rng([given["x"].device] if given["x"].is_cuda else []):
+                found = compiled(given)
+            with torch.random.fork_rng([given["x"].device] if given["x"].is_cuda else []):
+                expected = function(given)
+            if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+                failure = f"it differs by {float((found - expected).abs().max()):.2g}"
     except Exception as error:  # whatever a compiler may raise
         failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     if failure:
