@@ -8,6 +8,7 @@ serves, so swapping a family never needs a network edit.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ from pyro_vae.errors import InputError
 Shape: TypeAlias = tuple[int, ...]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": partial(nn.ReLU, inplace=True),  # of what a layer before it has just made
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
     "gelu": nn.GELU,
