@@ -38,7 +38,8 @@ def summary(data: Dataset, history: History, run: str) -> str:
     if history.caveat:
         lines.append(f"Note: {history.caveat}.")
     lines.append(f"Look at {Path(run) / 'figures'}: training.png, draws.png, reconstructions.png, latent.png")
-    lines.append(f"Go on with: pyro-vae describe {run}   pyro-vae sample {run} --to draws.png")
+    verbs = (f"describe {run}", f"evaluate {run}", f"sample {run} --to draws.png")
+    lines.append("Go on with: " + "   ".join(f"pyro-vae {verb}" for verb in verbs))
     return "\n".join(lines)
 
 
