@@ -59,7 +59,7 @@ left.plot(span, best - span, color=INK, lw=0.8, ls="--", zorder=0)
 left.annotate("ELBO as good as the best", (span[0] + 0.5, best - span[0]), fontsize=8, color=INK)
 for number, point in enumerate(points.values()):
     left.plot(*point, "o", color=COLOURS[number], ms=7, alpha=0.9)
-tidy(left, title="rate against distortion, held out; colours as right", xlabel="rate: KL to the prior, nats per image")
+tidy(left, title="held out; colours as on the right", xlabel="rate: KL to the prior, nats per image")
 left.set_ylabel("distortion: minus log-likelihood, nats per image")
 
 for row, each in enumerate(active.values()):
@@ -69,7 +69,7 @@ for row, each in enumerate(active.values()):
         right.barh(row, high - low, left=low, height=0.7, color=COLOURS[row % 10], edgecolor="white", lw=0.6)
 right.set_yticks(range(len(active)), list(active), fontsize=8)
 right.invert_yaxis()
-tidy(right, title="its rate by latent, from large to small", xlabel="nats per image")
+tidy(right, title="rate, latent by latent", xlabel="nats per image")
 rate = betas["GECO, rate 6"]
 picture.suptitle(
     f"Ten objectives, one VAE: 8 latents, Gaussian of scale 0.15, {EPOCHS} epochs, {len(digits.train)} digits.\n"
