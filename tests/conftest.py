@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: no test opens a window
 
@@ -37,3 +38,18 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(Tensor, name, refuse)
     yield
     monkeypatch.undo()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures out: they take most of the time of a small run."""
+    monkeypatch.setattr("pyro_vae.plots.figures.write", lambda *arguments: None)
+
+
+@pytest.fixture
+def run(tmp_path: Path, no_pictures: None) -> Path:
+    """A run of a small VAE."""
+    from small_runs import fit, rows, small  # here, for it imports the package
+
+    fit(small(), rows(), tmp_path / "run")
+    return tmp_path / "run"

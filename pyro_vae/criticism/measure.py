@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from pyro.distributions import Unit
 
-from pyro_vae.constraints import in_words
+from pyro_vae.constraints import element_of, in_words
 from pyro_vae.criticism.methods.base import Batch
 from pyro_vae.families.bounded import CensoredDistribution
 from pyro_vae.training.programs import Programs
@@ -42,11 +42,9 @@ def measure_of(programs: Programs, batch: Batch) -> str:
 
 def _kind(distribution: Any) -> str:
     try:
-        support = distribution.support
+        support = element_of(distribution.support)
     except NotImplementedError:
         return ""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
     if support.is_discrete:
         return "probabilities"
     if isinstance(support, type(torch.distributions.constraints.simplex)):
