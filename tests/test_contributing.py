@@ -12,6 +12,7 @@ import cases
 import pytest
 import test_conditional
 import test_families
+import test_family_parameters
 import torch
 from run_readme import snippets
 
@@ -49,9 +50,9 @@ LAWS: tuple[Callable[..., None], ...] = (
     test_families.test_log_prob_is_scipys,
     test_families.test_each_row_has_its_own_parameters,
     test_families.test_extreme_outputs_give_finite_densities,
-    test_families.test_starting_values_are_the_datas,
-    test_families.test_starting_values_are_finite_on_degenerate_data,
-    test_families.test_wrong_sources_are_refused,
+    test_family_parameters.test_starting_values_are_the_datas,
+    test_family_parameters.test_starting_values_are_finite_on_degenerate_data,
+    test_family_parameters.test_wrong_sources_are_refused,
     test_conditional.test_gradient_reaches_every_parameter,
     test_conditional.test_saved_weights_give_the_same_distribution,
 )
