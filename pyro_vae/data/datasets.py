@@ -168,7 +168,7 @@ def _binarize(rows: Rows, binarize: str, generator: torch.Generator) -> Rows:
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
     require_probabilities(x)
     x = torch.bernoulli(x, generator=generator) if binarize == "static" else x
-    return Rows({**rows.tensors, "x": x}, rows.labels, dynamic=binarize == "dynamic")
+    return replace(rows, tensors={**rows.tensors, "x": x}, dynamic=binarize == "dynamic")
 
 
 def _rounded(rows: Rows, levels: int) -> Rows:

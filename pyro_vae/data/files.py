@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import images
+from pyro_vae.data.memory import columns_of
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError, unknown
 
@@ -144,7 +145,8 @@ def table(path: Path) -> Rows:
     labels = _classes(frame.pop(labelling[0])) if labelling else None
     if not frame.shape[1]:
         raise InputError(f"there is no column of data beside {labelling[0]!r}.")
-    return Rows({"x": torch.from_numpy(_numbers(frame)).to(torch.float32)}, labels)
+    x = torch.from_numpy(_numbers(frame)).to(torch.float32)
+    return Rows({"x": x}, labels, features=columns_of(frame))
 
 
 FORMATS: Mapping[str, Callable[[Path], Rows]] = {".npy": arrays, ".npz": arrays, ".csv": table}

@@ -30,8 +30,7 @@ def as_tensor(name: str, values: object) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    pandas = sys.modules.get("pandas")  # a DataFrame exists only where pandas has been imported
-    if pandas is not None and isinstance(values, pandas.DataFrame):
+    if _is_frame(values):
         values = _from_frame(name, values)
     elif isinstance(values, list | tuple):
         values = _from_list(name, values)
@@ -44,6 +43,17 @@ def as_tensor(name: str, values: object) -> Tensor:
     if values.is_complex():
         raise InputError(f"{name!r} is complex; give real numbers, such as `torch.view_as_real({name})`.")
     return values.detach()
+
+
+def columns_of(values: object) -> tuple[str, ...]:
+    """The names of the columns of a DataFrame; none of anything else."""
+    frame: Any = values
+    return tuple(map(str, frame.columns)) if _is_frame(values) else ()
+
+
+def _is_frame(values: object) -> bool:
+    pandas = sys.modules.get("pandas")  # a DataFrame exists only where pandas has been imported
+    return pandas is not None and isinstance(values, pandas.DataFrame)
 
 
 def _from_frame(name: str, frame: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ Everything that may be given as data comes through `Rows.of`, the one place that
 rows. Whether the values suit a model (NaN, the event shape, a likelihood's support) is the model's check.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from pyro_vae.data.memory import as_tensor
+from pyro_vae.data.memory import as_tensor, columns_of
 from pyro_vae.errors import InputError
 
 
@@ -30,10 +30,11 @@ class Rows:
         dynamic: whether `x` holds probabilities in [0, 1] of which every batch draws a new binary
             x ~ Bernoulli(x) (dynamic binarisation).
         source: the arguments of `load` that made the rows, as plain values; empty for data in memory.
+        features: the names of the P elements of each row, where they have names: the columns of a table.
 
     Raises:
         InputError: without `"x"`, without any rows, with tensors of different N, with labels that are not
-            N integers, or with `dynamic` where `x` leaves [0, 1].
+            N integers, with `dynamic` where `x` leaves [0, 1], or with names for other elements than x has.
 
     >>> rows = Rows({"x": torch.arange(6.0).reshape(3, 2), "mask": torch.ones(3, 2)})
     >>> rows
@@ -47,6 +48,7 @@ class Rows:
     labels: Tensor | None = None
     dynamic: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
+    features: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is not N >= 1 rows of tensors."""
@@ -70,6 +72,11 @@ class Rows:
             raise InputError(
                 f"labels are integer classes of shape ({len(self)},), not {_dtype(self.labels)} of shape "
                 f"{tuple(self.labels.shape)}: give `labels.long()`, or name the tensor beside 'x'."
+            )
+        if self.features and self.event_shape != (len(self.features),):
+            raise InputError(
+                f"{len(self.features)} names of features for x of shape {tuple(self.x.shape)}: give one for each of "
+                "the columns of a table (N, P), or none."
             )
         if self.dynamic:
             require_probabilities(self.x)
@@ -168,10 +175,11 @@ class Rows:
         if isinstance(x, Rows):
             return x
         if isinstance(x, Mapping):
-            return cls({str(name): as_tensor(str(name), values) for name, values in x.items()})
+            tensors = {str(name): as_tensor(str(name), values) for name, values in x.items()}
+            return cls(tensors, features=columns_of(x.get("x")))
         if isinstance(x, TensorDataset):
             return cls({"x": as_tensor("x", x.tensors[0])}, _labels(x))
-        return cls({"x": as_tensor("x", x)})
+        return cls({"x": as_tensor("x", x)}, features=columns_of(x))
 
 
 def require_probabilities(x: Tensor) -> None:
