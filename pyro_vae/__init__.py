@@ -10,6 +10,7 @@ from pyro_vae import criticism, data, moments, objectives, plots, schedules
 from pyro_vae.catalogue import catalogue
 from pyro_vae.criticism.compare import Comparison, compare
 from pyro_vae.criticism.evidence import Evidence, evidence
+from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.refine import Refined, refine
 from pyro_vae.describe import describe
 from pyro_vae.errors import InputError
@@ -52,6 +53,7 @@ from pyro_vae.families import (
     ZeroInflated,
 )
 from pyro_vae.networks import MLP, Conv
+from pyro_vae.report import report
 from pyro_vae.run import load
 from pyro_vae.suggest import suggest
 from pyro_vae.training import SGD, Adam, AdamW, History
@@ -122,7 +124,9 @@ __all__ = [
     "moments",
     "objectives",
     "plots",
+    "predictive_check",
     "refine",
+    "report",
     "schedules",
     "suggest",
 ]

@@ -161,6 +161,8 @@ class Run:
         except (SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise InputError(f"{file} does not hold the weights of this model: {first}") from error
+        if isinstance(loaded, VAE):
+            loaded.trained_on = self.spec().get("fingerprint")
         module.eval()
         return loaded
 

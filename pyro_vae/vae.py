@@ -121,6 +121,7 @@ class VAE(nn.Module):
         self.takes = ("mask", "size_factor") if any(s.sized for s in self.decoder.slots.values()) else ("mask",)
         self._check_roles()
         self.store_name: str | None = _store_name()
+        self.trained_on: str | None = None  # the fingerprint of the rows, so that checks can tell them from new ones
 
     def model(self, x: Tensor | None = None, *, rows: int | None = None, **given: Tensor) -> Tensor:
         """The generative program: z ~ p(z), x ~ p(x|z).

@@ -43,12 +43,16 @@ class ClassifierTest:
         error: its standard error.
         p_value: of an accuracy as high, if they are equal.
         points: held-out points, of both samples together.
+        importance: how much each feature tells the samples apart, (D,), with sum 1, as the last classifier fitted has
+            it: its `feature_importances_`, or the sizes of its `coef_`, which depend on the features' units. It says
+            little where the accuracy is around 1/2. None where the classifier has neither, or uses no feature.
     """
 
     accuracy: float
     error: float
     p_value: float
     points: int
+    importance: Tensor | None = None
 
     def __repr__(self) -> str:
         """Summarise in a line."""
@@ -129,9 +133,10 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     mixed = [sample.cpu().numpy()[rng.permutation(len(sample))].reshape(len(sample), -1) for sample in (x, y)]
     points = [np.concatenate([sample[at * size : (at + 1) * size] for sample in mixed]) for at in range(folds)]
     labels = np.repeat([0, 1], size)
+    unfitted = _trees(seed) if classifier is None else classifier  # a forest has a length, and none before it is fitted
     hits, variance = 0.0, 0.0
     for at in range(1, folds):
-        fitted = clone(classifier or _trees(seed)).fit(np.concatenate(points[:at]), np.tile(labels, at))
+        fitted = clone(unfitted).fit(np.concatenate(points[:at]), np.tile(labels, at))
         said = np.asarray(fitted.predict(points[at])) == 1
         hits += float((said == (labels == 1)).sum())
         variance += float(said.sum()) * float((~said).sum()) / (2 * size - 1)
@@ -139,7 +144,25 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     accuracy = hits / count
     # Hits change by two at a time, so one is taken off for continuity; constant guesses tell nothing.
     p_value = float(norm.sf((hits - count / 2 - 1) / math.sqrt(variance))) if variance else 1.0
-    return ClassifierTest(accuracy, math.sqrt(accuracy * (1 - accuracy) / count), p_value, count)
+    error = math.sqrt(accuracy * (1 - accuracy) / count)
+    return ClassifierTest(accuracy, error, p_value, count, _importance(fitted, x.shape[1]))
+
+
+def _importance(fitted: Any, features: int) -> Tensor | None:
+    """How much a fitted classifier uses each feature, (D,), with sum 1; of a pipeline, its last step."""
+    *before, last = [step for _, step in getattr(fitted, "steps", [("", fitted)])]
+    weights = getattr(last, "feature_importances_", getattr(last, "coef_", None))
+    sizes = None if weights is None else torch.as_tensor(np.asarray(weights)).double().abs().flatten()
+    if sizes is None or len(sizes) != features or not bool(sizes.isfinite().all() and sizes.any()):
+        return None
+    if before:  # what a step such as PCA gives on are no longer the features
+        try:
+            names = list(fitted[:-1].get_feature_names_out())
+        except (AttributeError, ValueError):
+            return None
+        if names != [f"x{at}" for at in range(features)]:
+            return None
+    return sizes / sizes.sum()
 
 
 def _trees(seed: int) -> Any:

@@ -122,6 +122,41 @@ class Evidence:
         columns = zip(self.pointwise.tolist(), self.error.tolist(), self.khat.tolist(), strict=True)
         return "row,log_p,error,khat\n" + "".join(f"{n},{p!r},{e!r},{k!r}\n" for n, (p, e, k) in enumerate(columns))
 
+    def to_elpd(self) -> Any:
+        """The same as ArviZ's `ELPDData`, for `arviz_stats.compare` and `arviz_plots.plot_khat`.
+
+        `arviz_stats.loo` itself has no place here: leaving out a row leaves out its latents too, so that for weights
+        as given the predictive density of a row is log p(x), which is what this is.
+
+        References:
+            Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation and
+                WAIC, 2017, https://arxiv.org/abs/1507.04544.
+
+        Returns:
+            `ELPDData` whose elpd is the sum of log p(x) over rows, with its standard error over rows.
+        """
+        import xarray as xr
+        from arviz_stats.utils import ELPDData
+
+        rows = {"row": range(len(self))}
+        pointwise, khat = (
+            xr.DataArray(values.numpy(), dims="row", coords=rows, name=name)
+            for values, name in ((self.pointwise, "elpd_i"), (self.khat, "pareto_k"))
+        )
+        return ELPDData(
+            kind="loo",
+            elpd=float(self.pointwise.sum()),
+            se=self.error_over_rows * len(self),
+            p=0.0,  # the weights are as given
+            n_samples=self.draws,
+            n_data_points=len(self),
+            scale="log",
+            warning=bool(self.doubtful.any()),
+            good_k=self.threshold,
+            elpd_i=pointwise,
+            pareto_k=khat,
+        )
+
     @property
     def _diagnostics(self) -> str:
         khat = "" if self.draws < TAIL else f", largest k-hat {float(self.khat.max()):.2f}"

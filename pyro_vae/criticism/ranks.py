@@ -1,6 +1,5 @@
 """Ranks of simulated truths among a guide's draws: the engine of simulation-based calibration."""
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,16 +9,13 @@ from numpy.typing import NDArray
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import wide
 from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
-from pyro_vae.errors import InputError
+from pyro_vae.criticism.simulation import Batch, Plan, observed, sites
 from pyro_vae.objectives.particles import Particles, draw
 from pyro_vae.training.programs import Programs
-
-Batch = Mapping[str, Tensor]
 
 JOINT = "log joint"
 """The name of log p(x, z) among the quantities."""
@@ -34,9 +30,8 @@ class Ranker:
     """
 
     def __init__(self, programs: Programs, draws: int) -> None:
-        self.model, self.guide, self.draws = programs.model, programs.guide, draws
+        self.programs, self.model, self.guide, self.draws = programs, programs.model, programs.guide, draws
         self.by_rows = True
-        self.sources: dict[str, tuple[str, tuple[int, ...]]] = {}  # of an observed site: its tensor, and how it lies
         self.quantities: tuple[str, ...] = ()
 
     def check(self, batch: Batch) -> None:
@@ -45,30 +40,17 @@ class Ranker:
         Raises:
             InputError: a site is scaled, or observes something else than a tensor of the batch.
         """
-        pair = {name: tensor[[0, -1]] for name, tensor in batch.items()}
-        self.by_rows = draw(self.model, self.guide, 1, **pair).log_likelihood.shape[1] == 2
-        trace = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
-        guided = poutine.trace(self.guide).get_trace(**batch)
-        for name, site in [*_sites(trace), *_sites(guided)]:
-            if not bool((torch.as_tensor(site["scale"]) == 1).all()):
-                raise InputError(
-                    f"site {name!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
-                    "so its model is not what data can be drawn from: give unscaled programs, with a plate of "
-                    "x.shape[0] rows."
-                )
-        self.sources = {name: _source(name, site, batch) for name, site in _sites(trace) if _observed(site)}
+        self.plan = Plan.of(self.programs, batch)
+        self.by_rows = self.plan.by_rows
 
     def __call__(self, batch: Batch) -> NDArray[np.int64]:
         """Simulate once for every row, or once for the whole batch, and rank: (B, Q) or (1, Q)."""
         simulated = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
-        data = dict(batch)
-        for name, (source, order) in self.sources.items():
-            value = torch.as_tensor(simulated.nodes[name]["value"])
-            data[source] = value.permute([order.index(dim) for dim in range(value.ndim)]).to(batch[source].dtype)
-        truth = {name: site["value"] for name, site in _sites(simulated) if not _observed(site)}
+        data = self.plan.data(simulated, batch)
+        truth = {name: site["value"] for name, site in sites(simulated) if not observed(site)}
 
         def known(**batch: Tensor) -> None:  # a guide with the model's plates that draws the truth
-            with poutine.block(hide=list(self.sources)), _Known(truth):
+            with poutine.block(hide=list(self.plan.sources)), _Known(truth):
                 self.model(**batch)
 
         exact = self._values(draw(self.model, known, 1, **data), 1)
@@ -122,34 +104,3 @@ class _Known(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.values:
             msg["fn"] = Delta(self.values[msg["name"]], event_dim=msg["fn"].event_dim)
-
-
-def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
-            yield name, site
-
-
-def _observed(site: Mapping[str, Any]) -> bool:
-    return bool(site["infer"].get("was_observed", False))
-
-
-def _source(name: str, site: Mapping[str, Any], batch: Batch) -> tuple[str, tuple[int, ...]]:
-    """The tensor of the batch that a site observes, and the order of its dimensions there.
-
-    Raises:
-        InputError: it is none of the batch, so what is simulated there could not be given to the guide.
-    """
-    observed = torch.as_tensor(site["infer"]["obs"])
-    for source in sorted(batch, key=lambda key: (key != name, key != "x")):
-        tensor = batch[source]
-        for order in itertools.permutations(range(tensor.ndim)) if tensor.ndim == observed.ndim else ():
-            turned = tensor.permute(order)
-            if turned.shape == observed.shape and torch.equal(turned.nan_to_num(), observed.to(turned).nan_to_num()):
-                if site["value"].shape != observed.shape:
-                    break
-                return source, order
-    raise InputError(
-        f"the model observes at site {name!r} something else than a tensor of the batch ({', '.join(batch)}), so data "
-        "simulated there cannot be given to the guide: observe a tensor as it is, as in pyro.sample('x', ..., obs=x)."
-    )

@@ -2,20 +2,14 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from pyro_vae.criticism.ranks import JOINT
 from pyro_vae.criticism.sbc import SBC
+from pyro_vae.criticism.uniformity import band
 from pyro_vae.plots.style import COLOURS, INK, figure, tidy
 
 PANELS = 8
 """Quantities at most in a picture."""
-
-LEVEL = 0.99
-"""The probability that a uniform quantity stays within its band all along."""
-
-SIMULATIONS = 1000
-"""Simulated uniform samples behind a band."""
 
 
 def calibration(found: SBC) -> Figure:
@@ -42,7 +36,7 @@ def calibration(found: SBC) -> Figure:
     picture = figure(0.7 + 1.9 * height)
     grid = list(picture.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat)
     points = np.linspace(0, 1, min(len(found), 200) + 1)[1:-1]
-    low, high = _band(len(found), points)
+    low, high = band(len(found), points)
     for axes, name in zip(grid, names, strict=False):
         column = np.sort(found.uniforms[:, found.quantities.index(name)])
         share = np.searchsorted(column, points, side="right") / len(found)
@@ -62,18 +56,3 @@ def calibration(found: SBC) -> Figure:
     picture.supxlabel("level u of the guide's quantile; band: 99 % of uniform curves", fontsize=9)
     picture.supylabel("share of truths below, minus u", fontsize=9)
     return picture
-
-
-def _band(simulations: int, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lower and upper end of the simultaneous band of a uniform ECDF at some points.
-
-    ArviZ has this only inside its own plots, under names that change between its versions.
-    """
-    from scipy.stats import binom  # here, for importing it takes time
-
-    gaps = np.diff(points, prepend=0.0, append=1.0)
-    counts = np.random.default_rng(0).multinomial(simulations, gaps, SIMULATIONS).cumsum(1)[:, :-1]
-    tails = np.minimum(binom.cdf(counts, simulations, points), binom.sf(counts - 1, simulations, points))
-    pointwise = np.quantile(tails.min(1), 1 - LEVEL)
-    low, high = (binom.ppf(level, simulations, points) / simulations for level in (pointwise, 1 - pointwise))
-    return low, high

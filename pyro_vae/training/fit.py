@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError, require_whole_numbers
@@ -24,6 +25,7 @@ from pyro_vae.training.history import History
 from pyro_vae.training.optimizers import Adam, Optimizer
 from pyro_vae.training.programs import Loss, Programs, frozen
 from pyro_vae.training.progress import Reporter
+from pyro_vae.vae import VAE
 
 EVALUATION_ROWS = 1000
 """Rows per batch of an evaluation, and training rows that stand in where there are no validation data."""
@@ -105,6 +107,8 @@ def fit(
     folder = Run.reserve(run, overwrite) if run is not None else None
 
     session = _Session(vae, objective, runtime, math.ceil(len(rows) / batch_size), len(rows))
+    if isinstance(vae, VAE):
+        vae.trained_on = fingerprint(rows.x)
     with session.seeded(seed):
         rows, held = session.place(rows), None if held is None else session.place(held)
         weights = session.loss.weights(rows.batch(slice(2)))

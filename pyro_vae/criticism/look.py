@@ -1,0 +1,222 @@
+"""What is kept of replicates while they pass: numbers of every data set, ranks of every value, a few rows whole."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.constraints import element_of
+from pyro_vae.criticism.calibration import ELEMENTS, Ranks, calibration, false_discovery
+from pyro_vae.criticism.quantities import Asked, Quantities, chosen
+from pyro_vae.criticism.replicates import Replicator
+from pyro_vae.criticism.statistics import Kind
+from pyro_vae.criticism.two_sample import two_sample as compared
+from pyro_vae.criticism.uniformity import two_sided
+from pyro_vae.criticism.verdicts import sentence
+from pyro_vae.datatree import feature_names, variables
+from pyro_vae.errors import InputError
+from pyro_vae.training.programs import Programs
+from pyro_vae.vae import VAE
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NUMBERS_KEPT = 2**22
+"""Numbers at most among the replicates that are returned whole."""
+
+
+@dataclass
+class Look:
+    """What is kept of replicates while they pass.
+
+    Args:
+        programs: the pair.
+        batch: all rows.
+        named: the names of a row's elements, where they have names.
+        what: the kind of replicates.
+        asked: the test quantities asked for.
+        candidates: draws of the guide for each that is used.
+        keep: rows and replicates returned whole.
+    """
+
+    programs: Programs
+    batch: Mapping[str, Tensor]
+    named: tuple[str, ...]
+    what: str
+    asked: Asked
+    candidates: int
+    keep: int
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        mask = self.batch.get("mask")
+        self.x = _filled(self.programs, self.batch)
+        self.seen = torch.ones_like(self.x, dtype=torch.bool) if mask is None else mask.bool()
+        self.features = feature_names(self.x.shape[1:], self.named)
+        whole = {**self.batch, "x": self.x}
+        self.replicator = Replicator(self.programs, self.what, self.candidates, {}, whole)
+        self.kind = _kind(self.replicator.support, self.x)
+        self.quantities = Quantities(self._suitable(whole), self.features, self.x)
+        self.replicator.discrepancies = self.quantities.discrepancies
+        self.realized: list[Tensor] = []
+        self.replicated: list[Tensor] = []
+        self.kept: list[Tensor] = []
+        size = max(1, self.x[0].numel())
+        self.ranked = max(1, ELEMENTS // size)
+        self.elements = Ranks(self.x[: self.ranked].reshape(-1, size))
+        self.kept_rows = max(1, min(self.keep, NUMBERS_KEPT // (size * self.keep)))
+
+    def at(self, batch: Mapping[str, Tensor], draws: int) -> Iterator[int]:
+        """Draw the replicates and look at each; yield how many are done."""
+        own = self.quantities.row_values(self.x, {n: torch.zeros(len(self.x)) for n in self.quantities.discrepancies})
+        self.rows = {name: Ranks(values) for name, values in own.items()}
+        self.sums = {name: torch.zeros_like(values, dtype=torch.float64) for name, values in own.items()}
+        done = 0
+        for chunk in self.replicator.data_sets({**batch, "x": self.x}, draws):
+            for at, replicate in enumerate(chunk.x):
+                seen = replicate if "mask" not in batch else torch.where(self.seen, replicate, self.x)
+                realized, replicated = ({n: t[at] for n, t in of.items()} for of in (chunk.realized, chunk.replicated))
+                self._see(seen, realized, replicated, own)
+            done += len(chunk.x)
+            yield done
+
+    def _see(
+        self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    ) -> None:
+        """Look at one replicate."""
+        if not self.kept:
+            self.first = x
+        if len(self.kept) < self.keep:
+            self.kept.append(x[: self.kept_rows].cpu())
+        self.elements.add(x[: self.ranked].reshape(len(self.elements.values), -1))
+        of_data = {**own, **{name: term[: self.quantities.rows[name]] for name, term in realized.items()}}
+        of_replicate = self.quantities.row_values(x, replicated)
+        for name, ranks in self.rows.items():
+            ranks.add(of_replicate[name], of_data[name])
+            self.sums[name] += of_data[name]
+        if realized or not self.realized:  # only discrepancies make the data's numbers vary
+            self.realized.append(self.quantities.values(self.x, of_data))
+        values = self.quantities.values(x, of_replicate)
+        if not bool(values.isfinite().all()):
+            self._refuse(x, values)
+        self.replicated.append(values)
+
+    def groups(self, two_sample: bool, seed: int) -> dict[str, "xr.Dataset"]:
+        """What was found, as data sets by the names of their groups."""
+        rank, discrete = self.x.ndim - 1, self.kind.discrete
+        group = "prior_predictive" if self.what == "prior" else "posterior_predictive"
+        kept = partial(variables, features=self.features, event_rank=rank, discrete=discrete)
+        pit = self.elements.randomised_pit()
+        found = {
+            "observed_data": kept(self.x[: self.kept_rows], draws=False),
+            group: kept(torch.stack(self.kept), draws=True),
+            **self._checks(),
+            "calibration": calibration(pit, self.seen[: self.ranked].reshape(pit.shape), self.features),
+        }
+        if self.rows:
+            found["rows"] = self._rows()
+        if two_sample and (told := compared(self.x, self.first, self.features, seed)) is not None:
+            found["two_sample"] = told
+        return found
+
+    def _checks(self) -> dict[str, "xr.Dataset"]:
+        import xarray as xr
+
+        replicated = torch.stack(self.replicated).cpu().numpy()
+        realized = np.broadcast_to(torch.stack(self.realized).cpu().numpy(), replicated.shape)
+        draws = len(replicated)
+        below, equal = (replicated < realized).sum(0), (replicated == realized).sum(0)
+        p_values = two_sided(below, equal, draws)
+        half = p_values / 2
+        observed, mean = realized.mean(0), replicated.mean(0)
+        listed = self.quantities.list
+        told = [
+            sentence(quantity.noun, quantity.scope, *numbers)
+            for quantity, *numbers in zip(
+                listed, observed, mean, p_values, (replicated > realized).mean(0), [draws] * len(listed), strict=True
+            )
+        ]
+        coords = {"quantity": np.array([quantity.name for quantity in listed], dtype=str)}
+        of_draws = {"chain": [0], "draw": np.arange(draws), **coords}
+        dims = ("chain", "draw", "quantity")
+        columns = {
+            "observed": observed,
+            "mean": mean,
+            "sd": replicated.std(0),
+            "p_value": p_values,
+            "p_error": 2 * np.sqrt(half * (1 - half) / draws),
+            "q_value": false_discovery(p_values),
+            "rows": np.array([quantity.rows for quantity in listed]),
+            "scope": np.array([quantity.scope for quantity in listed], dtype=str),
+            "noun": np.array([quantity.noun for quantity in listed], dtype=str),
+            "sentence": np.array(told, dtype=str),
+        }
+        values = {"replicated": (dims, replicated[None]), "realized": (dims, realized[None].copy())}
+        return {
+            "statistics": xr.Dataset(values, coords=of_draws),
+            "checks": xr.Dataset({name: ("quantity", column) for name, column in columns.items()}, coords=coords),
+        }
+
+    def _rows(self) -> "xr.Dataset":
+        import xarray as xr
+
+        observed, tail = (np.full((len(self.x), len(self.rows)), np.nan) for _ in range(2))
+        for at, (name, ranks) in enumerate(self.rows.items()):
+            below, equal = (count.cpu().double().numpy() for count in (ranks.below, ranks.equal))
+            tail[: len(below), at] = two_sided(below, equal, ranks.draws)
+            observed[: len(below), at] = (self.sums[name] / ranks.draws).cpu().numpy()
+        dims = ("row", "row_quantity")
+        coords = {"row": np.arange(len(self.x)), "row_quantity": np.array(list(self.rows), dtype=str)}
+        return xr.Dataset({"observed": (dims, observed), "tail": (dims, tail)}, coords=coords)
+
+    def _suitable(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The test quantities, less discrepancies that have no place: a default is left out, a wish is refused."""
+        found = chosen(self.asked, self.kind, self.x)
+        for name in [name for name, each in found.items() if each.of == "discrepancy"]:
+            why = "" if self.what == "posterior" else f"{self.what} replicates have no z that belongs to a row"
+            if not why:
+                trial = Replicator(self.programs, self.what, 1, {name: found[name]}, batch)
+                try:
+                    trial({key: tensor[:2] for key, tensor in batch.items()} if trial.plan.by_rows else batch, 1)
+                except InputError as error:
+                    why = str(error)
+            if why and self.asked is not None:
+                raise InputError(f"statistics: {name!r} cannot be computed: {why}; ask for kind='posterior'.")
+            if why:
+                if self.what == "posterior":
+                    self.left_out.append(f"The {found[name].noun} was left out: {why}")
+                del found[name]
+        return found
+
+    def _refuse(self, x: Tensor, values: Tensor) -> None:
+        bad = (~x.isfinite()).reshape(len(x), -1).any(1)
+        if bool(bad.any()):
+            raise FloatingPointError(
+                f"replicate {len(self.replicated)} of row {int(bad.to(torch.uint8).argmax())} is not finite: the "
+                "likelihood draws NaN or infinity there; look at vae.sample(1000)."
+            )
+        name = self.quantities.list[int((~values.isfinite()).to(torch.uint8).argmax())].name
+        raise FloatingPointError(f"test quantity {name!r} is not finite for replicate {len(self.replicated)}.")
+
+
+def _kind(support: Any, x: Tensor) -> Kind:
+    """What sort of data these are, from the likelihood's support, or from the values where it does not tell."""
+    element = None if support is None else element_of(support)
+    whole = bool((x == x.round()).all())
+    discrete = whole if element is None else bool(element.is_discrete)
+    binary = discrete and bool(((x == 0) | (x == 1)).all())
+    bounded = element is not None and (hasattr(element, "upper_bound") or not hasattr(element, "lower_bound"))
+    return Kind(tuple(x.shape[1:]), discrete, binary, discrete and not binary and not bounded)
+
+
+def _filled(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:
+    """The data, where values that a mask leaves out are filled."""
+    if "mask" not in batch:
+        return batch["x"]
+    if isinstance(programs, VAE):
+        return programs.completed(batch)
+    return torch.where(batch["mask"].bool(), batch["x"], 0)

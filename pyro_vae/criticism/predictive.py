@@ -1,0 +1,186 @@
+"""Predictive checks: would data like these come out of this model?
+
+Replicates are drawn from the likelihood (a draw, not its mean), and test quantities, ranks and classifiers compare
+them with the data. Data sets pass through one by one: memory holds a few of them, however many are drawn.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from pyro_vae.criticism.look import Look
+from pyro_vae.criticism.quantities import Asked
+from pyro_vae.criticism.replicates import KINDS
+from pyro_vae.criticism.subject import Subject
+from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.rows import Rows
+from pyro_vae.datatree import assembled
+from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.training.programs import Programs
+from pyro_vae.vae import VAE
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+LEAST_DRAWS = 500
+"""Replicates at least, where their number is not given."""
+
+PER_QUANTITY = 40
+"""Replicates for each test quantity: so many that one of them alone can stand out at a false discovery rate of 5 %."""
+
+
+def predictive_check(
+    vae: Programs,
+    x: Any,
+    *,
+    kind: Literal["population", "posterior", "prior"] = "population",
+    statistics: Asked = None,
+    draws: int | None = None,
+    candidates: int = 1,
+    keep: int = 100,
+    two_sample: bool = True,
+    seed: int = 0,
+    progress: bool = True,
+) -> "xr.DataTree":
+    r"""Compare data with replicates drawn by a model.
+
+    | kind | replicates | what they tell |
+    |---|---|---|
+    | `"population"` | $z \sim p(z)$, $x \sim p(x \mid z)$ | whether the fitted model describes new data |
+    | `"posterior"` | $z_n \sim q(z \mid x_n)$, $x'_n \sim p(x' \mid z_n)$ | whether it can describe these rows again |
+    | `"prior"` | as for the population, before a fit | whether the model can make such data at all |
+
+    Posterior replicates have seen the data, so agreement with them is conservative, for the right model too.
+
+    Of S replicates, each test quantity T has the two-sided tail probability
+    $2 \min\{\Pr(T' \le T), \Pr(T' \ge T)\}$, where the data count as one more replicate. For held-out data and the
+    right population it is below a with probability a at most; that parameters were estimated is not accounted for. A
+    mask's missing values are the same in data and replicates, and have no ranks.
+
+    References:
+        Rubin, Bayesianly Justifiable and Relevant Frequency Calculations for the Applied Statistician, 1984.
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
+        Gabry, Simpson, Vehtari, Betancourt and Gelman, Visualization in Bayesian Workflow, 2019,
+            https://arxiv.org/abs/1709.01449.
+
+    Args:
+        vae: a `VAE`, or any pair of Pyro programs that observe `x`.
+        x: rows (N, *event_shape) as for `fit`, held out from training.
+        kind: what is replicated.
+        statistics: test quantities: names in `pv.criticism.STATISTICS`, `pv.criticism.Statistic`s, or a mapping of
+            names to functions of x; by default all that suit the data.
+        draws: replicates S of all rows; by default 40 for each quantity, and 500 at least.
+        candidates: for `"posterior"`, draws from the guide of which each z is one, chosen by its importance weight:
+            the more, the less the guide's error matters; 1 takes the guide as it is.
+        keep: rows, and replicates of each, that are returned whole; fewer where rows are large.
+        two_sample: whether one replicate is held against the data by a classifier, by MMD, and by density and coverage.
+        seed: of everything random; the global random state is left as it was.
+        progress: whether to show progress in a terminal.
+
+    Returns:
+        A tree in ArviZ's form: `observed_data` and `posterior_predictive` (`prior_predictive`) of the rows that are
+        kept, every `statistics` value, `checks` of each quantity, `calibration`, tails of `rows`, `two_sample`;
+        `pv.criticism.findings(tree)` says it in sentences, `tree.to_netcdf` saves it.
+
+    Raises:
+        InputError: an argument or the data cannot be used, or the programs cannot draw data.
+        FloatingPointError: a replicate is not finite.
+
+    >>> import pyro_vae as pv
+    >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
+    >>> tree = predictive_check(vae, torch.randn(200, 3), draws=20, two_sample=False)
+    >>> tree["posterior_predictive"]["x[0]"].shape
+    (1, 20, 100)
+    """
+    _check_arguments(vae, kind, draws, candidates, keep, seed)
+    subject = Subject.of(vae, x)
+    given = subject.rows
+    if kind == "prior":
+        subject = _initialised(subject)
+    with subject.looked_at(seed):
+        batch = subject.rows.to(subject.device, subject.dtype).batch()
+        look = Look(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
+        draws = max(LEAST_DRAWS, PER_QUANTITY * len(look.quantities.list)) if draws is None else draws
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+            task = bar.add_task(f"{kind} replicates", total=draws)
+            for done in look.at(batch, draws):
+                bar.update(task, completed=done)
+        groups = look.groups(two_sample, seed)
+    attrs = {
+        "kind": kind,
+        "draws": draws,
+        "rows": len(given),
+        "seed": seed,
+        "candidates": candidates,
+        "event_shape": list(given.event_shape),
+        "discrete": look.kind.discrete,
+        "model": _model_in_a_line(vae),
+        "data": {**given.source, "fingerprint": fingerprint(given.x)},
+        "notes": _notes(vae, given, kind, candidates, look.left_out),
+        "pyro_vae_version": _version(),
+    }
+    return assembled(groups, attrs)
+
+
+def _initialised(subject: Subject) -> Subject:
+    """A VAE that starts from data is given its starting values, on a copy."""
+    vae = subject.programs
+    if not isinstance(vae, VAE):
+        return subject
+    with torch.random.fork_rng():
+        vae = copy.deepcopy(vae).initialize(**subject.rows.to(subject.device, subject.dtype).batch())
+    return Subject.of(vae, subject.rows)
+
+
+def _notes(vae: Programs, rows: Rows, kind: str, candidates: int, left_out: list[str]) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    found = list(left_out)
+    trained_on = getattr(vae, "trained_on", None)
+    if kind == "prior":
+        weights = "those the model had" if trained_on else "initial values"
+        found.append(
+            f"The weights are {weights}, not draws from a prior over weights: these replicates show where training "
+            "starts, not all that the model can become."
+        )
+    elif rows.source.get("split") == "train" or (trained_on and trained_on == fingerprint(rows.x)):
+        found.append(
+            "The model was trained on these rows, so they look better than new ones would: take held-out ones."
+        )
+    if kind == "posterior":
+        found.append(
+            "Posterior replicates have seen the rows they replicate, so agreement is conservative: calibration is "
+            "judged by kind='population', or on left-out features."
+        )
+        if candidates > 1:
+            found.append(f"Each z is one of {candidates} draws from the guide, chosen by its importance weight.")
+    return found
+
+
+def _model_in_a_line(vae: Programs) -> str:
+    if not isinstance(vae, VAE):
+        return type(vae).__name__
+    said = vae.declaration
+    return f"prior {said.prior!r}, likelihood {said.likelihood!r}, guide {said.guide!r}, {said.latent_dim} latents"
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("pyro-vae")
+
+
+def _check_arguments(vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, seed: Any) -> None:
+    if not isinstance(vae, Programs):
+        raise InputError(
+            f"predictive_check takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
+        )
+    if kind not in KINDS:
+        raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
+    numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}
+    require_whole_numbers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
+    if candidates > 1 and kind != "posterior":
+        raise InputError(f"candidates={candidates} are of z given x, which {kind} replicates lack: kind='posterior'.")

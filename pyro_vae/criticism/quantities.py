@@ -1,0 +1,151 @@
+"""Test quantities of a data set: which numbers are looked at, what they are called, their values."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.criticism.statistics import STATISTICS, Kind, Statistic, for_data
+from pyro_vae.errors import InputError, unknown
+
+FEATURES = 30
+"""Features at most of which each has numbers of its own; those of more are pooled."""
+
+Asked = Iterable[str | Statistic] | Mapping[str, str | Statistic | Callable[..., Tensor]] | None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of a data set.
+
+    Args:
+        name: what it is called in a table.
+        noun: what it is called in a sentence.
+        scope: "data", "row", "feature" or "discrepancy".
+        rows: how many rows it looks at, the first ones.
+    """
+
+    name: str
+    noun: str
+    scope: str
+    rows: int
+
+
+class Quantities:
+    """What is computed of every data set, the observed one and each replicate.
+
+    Args:
+        statistics: the test quantities by name.
+        features: the names of a row's elements.
+        x: the data (N, *event_shape).
+    """
+
+    def __init__(self, statistics: Mapping[str, Statistic], features: tuple[str, ...], x: Tensor) -> None:
+        self.statistics, self.features = statistics, features
+        self.single = x.ndim <= 2 and len(features) <= FEATURES
+        self.rows = {name: _rows(each, x) for name, each in statistics.items()}
+        self.list = [quantity for name in statistics for quantity in self._of(name)]
+
+    @property
+    def by_row(self) -> list[str]:
+        """The test quantities that are a number of each row."""
+        return [name for name, each in self.statistics.items() if each.of in ("row", "discrepancy")]
+
+    @property
+    def discrepancies(self) -> dict[str, Statistic]:
+        """Those that look at the latents too."""
+        return {name: each for name, each in self.statistics.items() if each.of == "discrepancy"}
+
+    def row_values(self, x: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The numbers of each row, (rows,) by name; those of discrepancies are given."""
+        found = {}
+        for name in self.by_row:
+            count, statistic = self.rows[name], self.statistics[name]
+            found[name] = terms[name][:count] if name in terms else statistic.function(x[:count])
+        return found
+
+    def values(self, x: Tensor, by_row: Mapping[str, Tensor]) -> Tensor:
+        """The numbers of a data set (N, *event_shape), in the order of `list`, (Q,) in float64."""
+        found = []
+        for name, statistic in self.statistics.items():
+            part = x[: self.rows[name]]
+            if statistic.of == "data":
+                found.append(statistic.function(part).reshape(1))
+            elif statistic.of == "feature":
+                columns = part.reshape(len(part), -1)
+                found.append(statistic.function(columns if self.single else columns.reshape(-1, 1)))
+            else:
+                of_rows = by_row[name].double()
+                spread = [of_rows.std(correction=0)] if statistic.of == "row" and len(of_rows) > 1 else []
+                found.append(torch.stack([of_rows.mean(), *spread]))
+        return torch.cat([each.double() for each in found])
+
+    def _of(self, name: str) -> list[Quantity]:
+        """The numbers that one test quantity makes of a data set."""
+        statistic, rows = self.statistics[name], self.rows[name]
+        noun = statistic.noun
+        if statistic.of == "feature" and self.single and len(self.features) > 1:
+            named = [(f"{name} of {feature}", f"{noun} of {feature}") for feature in self.features]
+        elif statistic.of == "row":
+            named = [(f"{name}, mean", f"average {noun}"), (f"{name}, spread", f"spread over rows of the {noun}")]
+            named = named[: 2 if rows > 1 else 1]
+        else:
+            named = [(name, f"average {noun}" if statistic.of == "discrepancy" else noun)]
+        return [Quantity(*pair, statistic.of, rows) for pair in named]
+
+
+def chosen(asked: Asked, kind: Kind, x: Tensor) -> dict[str, Statistic]:
+    """The test quantities that were asked for, or those that suit the data.
+
+    Args:
+        asked: names in the table `STATISTICS`, `Statistic`s, or a mapping of names to those or to functions of x;
+            None for all that suit.
+        kind: the kind of data.
+        x: the data, on which functions are tried.
+
+    Raises:
+        InputError: an unknown name, or a function that gives neither one number nor one for each row.
+    """
+    if asked is None:
+        return for_data(kind)
+    if isinstance(asked, str):
+        raise InputError(f"statistics = {asked!r} is one name: write statistics=[{asked!r}].")
+    pairs: list[tuple[Any, Any]] = (
+        list(asked.items()) if isinstance(asked, Mapping) else [(getattr(each, "noun", each), each) for each in asked]
+    )
+    found = {}
+    for name, each in pairs:
+        if isinstance(each, str):
+            if each not in STATISTICS:
+                raise InputError(unknown("test quantity", each, STATISTICS))
+            each = STATISTICS[each]
+        if not isinstance(each, Statistic) and not callable(each):
+            raise InputError(f"statistics[{name!r}] = {each!r} is no test quantity: give a name, or a function of x.")
+        if not isinstance(name, str):
+            raise InputError(f"{each!r} needs a name: write statistics={{'my quantity': ...}}.")
+        found[name] = each if isinstance(each, Statistic) else _tried(name, each, x)
+    if not found:
+        raise InputError("statistics is empty: leave it out for all that suit the data.")
+    return found
+
+
+def _tried(name: str, function: Callable[..., Tensor], x: Tensor) -> Statistic:
+    """A function of a user's as a test quantity, of all rows or of each, as a trial shows."""
+    try:
+        value = torch.as_tensor(function(x))
+    except Exception as error:
+        raise InputError(f"statistics[{name!r}] failed on x of shape {tuple(x.shape)}: {error}") from error
+    if value.shape not in ((), (len(x),)):
+        raise InputError(
+            f"statistics[{name!r}] gives shape {tuple(value.shape)} for x of shape {tuple(x.shape)}: give one number "
+            f"of all rows, (), or one of each, ({len(x)},); or pv.criticism.Statistic(..., of='feature') for columns."
+        )
+    return Statistic(lambda x: torch.as_tensor(function(x)), name, "row" if value.ndim else "data", elements=None)
+
+
+def _rows(statistic: Statistic, x: Tensor) -> int:
+    """How many rows a test quantity looks at."""
+    each = max(1, x[0].numel())
+    return len(x) if statistic.elements is None else max(1, min(len(x), statistic.elements // each))

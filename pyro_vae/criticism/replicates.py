@@ -1,0 +1,138 @@
+"""Replicates: data sets that a model draws, as large as the data, of new rows or of the same ones again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
+from pyro_vae.criticism.simulation import Batch, Plan, observed, sites
+from pyro_vae.criticism.statistics import Statistic
+from pyro_vae.errors import InputError
+from pyro_vae.training.programs import Programs
+
+KINDS = {
+    "population": "new data: z ~ p(z), x ~ p(x|z)",
+    "posterior": "the same rows again: z ~ q(z|x), x' ~ p(x'|z)",
+    "prior": "data before any were seen: z ~ p(z), x ~ p(x|z)",
+}
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Some replicates of rows.
+
+    Args:
+        x: k of them, (k, N, *event_shape).
+        realized: discrepancies T(x, z) of the data, (k, N), by name.
+        replicated: discrepancies T(x', z), (k, N), by name.
+    """
+
+    x: Tensor
+    realized: Mapping[str, Tensor] = field(default_factory=dict)
+    replicated: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Replicator:
+    r"""Draws replicates of rows by a pair of Pyro programs.
+
+    Of `candidates` C > 1, one is chosen for every replicate with probabilities proportional to the importance weights
+    $w_c = p(x, z_c) / q(z_c | x)$, so that z follows p(z|x) as C grows, whatever the guide is.
+
+    References:
+        Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988.
+
+    Args:
+        programs: the pair.
+        kind: "population", "posterior" or "prior".
+        candidates: draws from the guide for each that is used.
+        discrepancies: quantities T(p(x|z), x) by name; looked at for "posterior" only, where z belongs to the row.
+        batch: all rows.
+
+    Raises:
+        InputError: these programs cannot draw data, or not in this way.
+    """
+
+    def __init__(
+        self, programs: Programs, kind: str, candidates: int, discrepancies: Mapping[str, Statistic], batch: Batch
+    ) -> None:
+        self.programs, self.kind, self.candidates, self.discrepancies = programs, kind, candidates, discrepancies
+        self.plan = Plan.of(programs, batch)
+        if candidates > 1 and not self.plan.by_rows:
+            raise InputError(
+                f"candidates={candidates} weighs draws for each row, and these programs have no rows of their own: put "
+                'latents and data in one plate, with pyro.plate("data", x.shape[0], dim=-1), or take candidates=1.'
+            )
+        self.site = next(name for name, (source, _) in self.plan.sources.items() if source == "x")
+        self.support = self._support(batch)
+
+    def data_sets(self, batch: Batch, draws: int) -> Iterator[Replicates]:
+        """Replicates of all rows, so many at once that memory holds a few data sets, however many are drawn.
+
+        Args:
+            batch: all rows.
+            draws: how many replicates.
+        """
+        x = batch["x"]
+        width = self.candidates * max(WIDTH, x[0].numel())
+        rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
+        at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
+        parts = [{name: tensor[at : at + rows] for name, tensor in batch.items()} for at in range(0, len(x), rows)]
+        for start in range(0, draws, at_once):
+            drawn = [self(part, min(at_once, draws - start)) for part in parts]
+            yield Replicates(
+                torch.cat([part.x for part in drawn], 1),
+                *({n: torch.cat([getattr(part, of)[n] for part in drawn], 1) for n in getattr(drawn[0], of)} for of in
+                  ("realized", "replicated")),
+            )  # fmt: skip
+
+    def __call__(self, batch: Batch, times: int) -> Replicates:
+        """Replicate a batch of rows a number of times at once, as so many copies of it."""
+        count, rows = times * self.candidates, len(batch["x"])
+        tiled = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in batch.items()}
+        model, guided = poutine.uncondition(self.programs.model), None
+        if self.kind == "posterior":
+            guided = poutine.trace(self.programs.guide).get_trace(**tiled)
+            model = poutine.replay(model, trace=guided)
+        trace = poutine.trace(model).get_trace(**tiled)
+        drawn = self.plan.data(trace, tiled)["x"]
+        chosen = self._chosen(trace, guided, tiled, times)
+
+        def picked(values: Tensor) -> Tensor:
+            shaped = values.reshape(times, self.candidates, rows, *values.shape[1:])
+            if chosen is None:
+                return shaped[:, 0]
+            index = chosen.reshape(times, 1, rows, *[1] * (values.ndim - 1))
+            return shaped.gather(1, index.expand(-1, -1, -1, *values.shape[1:]))[:, 0]
+
+        likelihood = trace.nodes[self.site]["fn"]
+        terms = self.discrepancies if self.kind == "posterior" else {}
+        return Replicates(
+            picked(drawn),
+            {name: picked(each.function(likelihood, tiled["x"])) for name, each in terms.items()},
+            {name: picked(each.function(likelihood, drawn)) for name, each in terms.items()},
+        )
+
+    def _chosen(self, trace: Any, guided: Any, batch: Batch, times: int) -> Tensor | None:
+        """Which of the candidates each replicate of each row is, (times, N), or None where there is but one."""
+        if self.candidates == 1 or guided is None:
+            return None
+        weight = trace.nodes[self.site]["fn"].log_prob(batch["x"])
+        for one, sign in ((trace, 1), (guided, -1)):
+            for _, site in sites(one):
+                if not observed(site):
+                    weight = weight + sign * site["fn"].log_prob(site["value"])
+        logits = weight.reshape(times, self.candidates, -1).movedim(1, -1)
+        return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+
+    def _support(self, batch: Batch) -> Any:
+        """The set that data lie in, or None where the distribution does not tell."""
+        pair = {name: tensor[[0, -1]] for name, tensor in batch.items()} if self.plan.by_rows else batch
+        likelihood: Any = poutine.trace(self.programs.model).get_trace(**pair).nodes[self.site]["fn"]
+        try:
+            return likelihood.support
+        except NotImplementedError:
+            return None

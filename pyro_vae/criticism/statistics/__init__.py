@@ -1,0 +1,96 @@
+"""WHAT of the data a model is held against: every test quantity, by name."""
+
+from pyro_vae.criticism.statistics import counts, discrepancies, general, images
+from pyro_vae.criticism.statistics.base import Kind, Statistic
+
+
+def _graded(kind: Kind) -> bool:
+    """More than two values: of zeros and ones the mean says everything."""
+    return not kind.binary
+
+
+def _ties(kind: Kind) -> bool:
+    return kind.discrete and not kind.binary
+
+
+def _counts(kind: Kind) -> bool:
+    return kind.counts
+
+
+def _joint(kind: Kind) -> bool:
+    return kind.size > 1
+
+
+def _image(kind: Kind) -> bool:
+    return kind.image
+
+
+def _graded_image(kind: Kind) -> bool:
+    return kind.image and not kind.binary
+
+
+def _vector(kind: Kind) -> bool:
+    return kind.size > 1 and not kind.image and not kind.counts
+
+
+def _graded_vector(kind: Kind) -> bool:
+    return _vector(kind) and not kind.binary
+
+
+def _count_vector(kind: Kind) -> bool:
+    return kind.size > 1 and not kind.image and kind.counts
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": Statistic(general.mean, "mean", "feature"),
+    "standard deviation": Statistic(general.standard_deviation, "standard deviation", "feature", suits=_graded),
+    "5 % quantile": Statistic(general.quantile(5), "5 % quantile", "feature", 2**17, _graded),
+    "median": Statistic(general.quantile(50), "median", "feature", 2**17, _graded),
+    "95 % quantile": Statistic(general.quantile(95), "95 % quantile", "feature", 2**17, _graded),
+    "skewness": Statistic(general.skewness, "skewness", "feature", 2**19, _graded),
+    "excess kurtosis": Statistic(general.excess_kurtosis, "excess kurtosis", "feature", 2**19, _graded),
+    "smallest value": Statistic(general.smallest, "smallest value", "feature", suits=_graded),
+    "largest value": Statistic(general.largest, "largest value", "feature", suits=_graded),
+    "share of zeros": Statistic(general.share_of_zeros, "share of zeros", "feature", suits=_graded),
+    "unique values": Statistic(general.unique_values, "number of unique values", "feature", 2**16, _ties),
+    "mean correlation": Statistic(general.mean_correlation, "mean absolute correlation", suits=_joint),
+    "largest correlation": Statistic(general.largest_correlation, "largest absolute correlation", suits=_joint),
+    "neighbour distance": Statistic(
+        general.neighbour_distance, "mean distance to the nearest neighbour", elements=2**18, suits=_joint
+    ),
+    "row mean": Statistic(general.row_mean, "row average", "row", suits=_vector),
+    "row standard deviation": Statistic(
+        general.row_standard_deviation, "standard deviation within a row", "row", suits=_graded_vector
+    ),
+    "dispersion index": Statistic(counts.dispersion_index, "dispersion index", "feature", 2**19, _counts),
+    "share of ones": Statistic(counts.share_of_ones, "share of ones", "feature", suits=_counts),
+    "row total": Statistic(counts.row_total, "row total", "row", suits=_count_vector),
+    "row zeros": Statistic(counts.row_zeros, "share of zeros in a row", "row", suits=_count_vector),
+    "ink": Statistic(images.ink, "total ink", "row", suits=_image),
+    "sparsity": Statistic(images.sparsity, "sparsity", "row", suits=_graded_image),
+    "edges": Statistic(images.edges, "contrast of neighbouring pixels", "row", suits=_image),
+    "centre row": Statistic(images.centre_row, "row of the centre of mass", "row", suits=_image),
+    "centre column": Statistic(images.centre_column, "column of the centre of mass", "row", suits=_image),
+    "autocorrelation": Statistic(images.autocorrelation, "correlation of neighbouring pixels", "row", 2**19, _image),
+    "high frequencies": Statistic(
+        images.high_frequencies, "share of power at high frequencies", "row", 2**17, suits=_image
+    ),
+    "components": Statistic(images.components, "number of connected parts", "row", 2**17, suits=_image),
+    "chi-squared": Statistic(discrepancies.chi_squared, "chi-squared discrepancy", "discrepancy", 2**18),
+    "minus log-likelihood": Statistic(discrepancies.minus_log_likelihood, "minus log-likelihood", "discrepancy", 2**18),
+}
+
+
+def for_data(kind: Kind) -> dict[str, Statistic]:
+    """The test quantities that suit a kind of data, in the order of the table, discrepancies among them.
+
+    Args:
+        kind: the kind of data.
+
+    >>> list(for_data(Kind((), discrete=True, binary=True)))
+    ['mean', 'chi-squared', 'minus log-likelihood']
+    """
+    return {name: statistic for name, statistic in STATISTICS.items() if statistic.suits(kind)}
+
+
+__all__ = ["STATISTICS", "Kind", "Statistic", "for_data"]

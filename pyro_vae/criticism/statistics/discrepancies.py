@@ -1,0 +1,43 @@
+"""Discrepancies T(x, z): how far rows are from what the model describes at their latents."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import moments
+
+DRAWS = 100
+"""Draws behind a mean or variance without a closed form: each discrepancy would otherwise cost 1,000 of them."""
+
+
+def chi_squared(distribution: Any, x: Tensor) -> Tensor:
+    r"""Pearson's discrepancy $\sum_j (x_j - E[x_j|z])^2 / \mathrm{Var}[x_j|z]$ of each row, (N,), in float64.
+
+    Variances are at least the smallest normal number of float32, about 1e-38, so that an element without spread adds
+    0 where it is met and much where it is not.
+
+    References:
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
+
+    Args:
+        distribution: p(x|z) with batch shape (N,).
+        x: rows (N, *event_shape).
+
+    Raises:
+        InputError: there is no mean or variance: the values are labels, or the tails too heavy.
+    """
+    mean, variance = (moment(distribution, DRAWS).value.double() for moment in (moments.mean, moments.variance))
+    terms = (x.double() - mean).square() / variance.clamp_min(torch.finfo(torch.float32).tiny)
+    return terms.reshape(len(x), -1).sum(1)
+
+
+def minus_log_likelihood(distribution: Any, x: Tensor) -> Tensor:
+    r"""Minus the log-likelihood $-\log p(x|z)$ of each row, (N,), in nats; infinite where x cannot be.
+
+    Args:
+        distribution: p(x|z) with batch shape (N,).
+        x: rows (N, *event_shape).
+    """
+    log_prob: Tensor = distribution.log_prob(x)
+    return -log_prob

@@ -1,0 +1,175 @@
+"""What predictive checks say, in sentences. Nothing is called passed: what was not found may be there all the same."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.criticism.replicates import KINDS
+
+RATE = 0.05
+"""The share of false ones among the quantities that are said to stand out."""
+
+LEVEL = 0.9
+"""The content of the central interval that sentences speak of."""
+
+SHOWN = 8
+"""Quantities at most with a sentence of their own."""
+
+
+def sentence(noun: str, scope: str, observed: float, mean: float, p_value: float, above: float, draws: int) -> str:
+    """Say how replicates compare with the data in one number.
+
+    Args:
+        noun: what it is called.
+        scope: "discrepancy", or what else it is a number of.
+        observed: the data's value.
+        mean: the replicates' mean.
+        p_value: the two-sided tail probability.
+        above: the share of replicates above the data.
+        draws: how many replicates there are.
+
+    >>> sentence("share of zeros", "feature", 0.47, 0.62, 0.004, 1.0, 499)
+    'Replicates have a 32 % larger share of zeros than the data (0.62 against 0.47): p < 0.005.'
+    """
+    least = 2 / (draws + 1)
+    told = f"p < {_up(least):g}" if p_value <= least else f"p = {p_value:.2g}"
+    larger = above >= 0.5 if scope == "discrepancy" else mean > observed
+    side = "larger" if larger else "smaller"
+    if scope == "discrepancy":
+        share = percent(max(above, 1 - above), 1)
+        return f"In {share} of draws replicates have a {side} {noun} than the data: {told}."
+    numbers = f"({mean:.3g} against {observed:.3g}): {told}."
+    if mean == observed:
+        return f"Replicates have the {noun} of the data {numbers}"
+    by = abs(mean - observed)
+    if observed > 0 and mean >= 0 and by < 10 * observed:
+        return f"Replicates have a {percent(by / observed)} {side} {noun} than the data {numbers}"
+    return f"Replicates have a {noun} that is {by:.3g} {side} than the data's {numbers}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent.
+
+    >>> percent(0.315, 1)
+    '31.5 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def findings(tree: Any) -> list[str]:
+    """Say what a predictive check found, the most striking first.
+
+    Args:
+        tree: what `pv.predictive_check` returned, or what was saved of it.
+
+    Returns:
+        Sentences: what was compared, what to know of it, test quantities that stand out, calibration, what tells
+        replicates from data.
+
+    >>> import pyro_vae as pv, torch
+    >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(0.0, None), encoder=pv.MLP(hidden=(8,)))
+    >>> findings(pv.predictive_check(vae, torch.randn(60, 3), draws=30))[0]
+    '30 population replicates (new data: z ~ p(z), x ~ p(x|z)) of 60 rows.'
+    """
+    attrs = tree.attrs
+    data = json.loads(attrs["data"])
+    split = f" ({data['split']} split of {data['data']})" if {"split", "data"} <= set(data) else ""
+    kind = attrs["kind"]
+    found = [f"{attrs['draws']} {kind} replicates ({KINDS[kind]}) of {attrs['rows']} rows{split}."]
+    return [*found, *json.loads(attrs["notes"]), *_quantities(tree), *_calibration(tree), *_two_sample(tree)]
+
+
+def standing_out(tree: Any) -> list[int]:
+    """The test quantities, by their numbers in `checks`, the most striking first, that stand out.
+
+    Args:
+        tree: what `pv.predictive_check` returned.
+    """
+    checks = tree["checks"]
+    q_values, sd = checks["q_value"].values, checks["sd"].values
+    gap = np.abs(checks["observed"].values - checks["mean"].values)
+    distance = np.divide(gap, sd, out=np.where(gap > 0, np.inf, 0.0), where=sd > 0)
+    order = np.lexsort((-distance, q_values))
+    return [int(at) for at in order if q_values[at] < RATE]
+
+
+def _quantities(tree: Any) -> list[str]:
+    checks, draws = tree["checks"], int(tree.attrs["draws"])
+    striking, count = standing_out(tree), checks.sizes["quantity"]
+    found = []
+    if not striking:
+        found.append(
+            f"None of {count} test quantities stands out at a false discovery rate of 5 %: no sign of a misfit in what "
+            "they look at, which is no proof that the model is right."
+        )
+    else:
+        found.append(f"{len(striking)} of {count} test quantities stand out at a false discovery rate of 5 %.")
+        found += [str(checks["sentence"].values[at]) for at in striking[:SHOWN]]
+        if len(striking) > SHOWN:
+            names = [str(checks["quantity"].values[at]) for at in striking[SHOWN:]]
+            more = f", and {len(names) - 12} more" if len(names) > 12 else ""
+            found.append(f"Further ones: {', '.join(names[:12])}{more}.")
+    least = 2 / (draws + 1)
+    if least * count > RATE and bool(((checks["p_value"] <= least) & (checks["q_value"] >= RATE)).any()):
+        found.append(
+            f"{draws} replicates are too few for some of {count} quantities to stand out: take draws={40 * count}."
+        )
+    return found
+
+
+def _calibration(tree: Any) -> list[str]:
+    part, kind = tree["calibration"], tree.attrs["kind"]
+    at = part.sel(level=LEVEL, method="nearest")
+    share, error = float(at["coverage_overall"]), float(at["coverage_error"])
+    held = f"90 % intervals hold {percent(share, 1)} +- {percent(error, 1)} of the values"
+    found = [f"{held}: {_confidence(share, error, kind)}."]
+    failed = np.flatnonzero(part["pit_q_value"].values < RATE)
+    count = part.sizes["feature"]
+    if len(failed) and count > 1:
+        worst = failed[np.argsort(part["pit_p_value"].values[failed])][:5]
+        names = ", ".join(str(part["feature"].values[at]) for at in worst)
+        of_them = "the worst of them" if len(failed) > len(worst) else "they are"
+        found.append(f"The distribution of {len(failed)} of {count} features is off ({of_them} {names}).")
+    elif len(failed):
+        found.append("The distribution of the values is off.")
+    return found
+
+
+def _confidence(share: float, error: float, kind: str) -> str:
+    """Whether intervals are too narrow or too wide, by more than chance."""
+    if kind == "posterior":
+        return "replicates have seen the values, so 90 % and more is what the right model gives too"
+    if share < LEVEL - 3 * error:
+        return "the model is overconfident, its distributions too narrow"
+    if share > LEVEL + 3 * error:
+        return "the model is underconfident, its distributions too wide"
+    return "no sign of distributions that are too narrow or too wide"
+
+
+def _two_sample(tree: Any) -> list[str]:
+    if "two_sample" not in tree.children:
+        return []
+    part = {name: float(value) for name, value in tree["two_sample"].data_vars.items() if not value.ndim}
+    accuracy, p_value = part["classifier_accuracy"], part["classifier_p_value"]
+    told = percent(accuracy, 1)
+    if p_value < RATE:
+        found = f"A classifier tells replicates from data {told} of the time (p = {p_value:.2g})"
+        importance = tree["two_sample"]["importance"].values
+        if np.isfinite(importance).all() and len(importance) > 1:
+            names = [str(tree["two_sample"]["feature"].values[at]) for at in np.argsort(-importance)[:3]]
+            found += f", most of all by {', '.join(names)}"
+    else:
+        found = f"A classifier does not tell replicates from data ({told} of the time, p = {p_value:.2g})"
+    coverage, expected = part["coverage"], part["coverage_expected"]
+    return [
+        f"{found}.",
+        f"Replicates lie near {percent(coverage)} of the data ({percent(expected)} if they were data); their density "
+        f"among the data is {part['density']:.2f} (1 if they were).",
+    ]
+
+
+def _up(value: float) -> float:
+    """Rounded up to two digits, so that "p < ..." is true."""
+    power = 10.0 ** (np.floor(np.log10(value)) - 1)
+    return float(f"{np.ceil(value / power * (1 - 1e-12)) * power:.2g}")
