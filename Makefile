@@ -27,6 +27,7 @@ help: ## List what can be made
 demo: $(INSTALLED) ## Fit a VAE to handwritten digits: a minute or two, no download
 	@echo "Running $(DEMO) ..."
 	@$(VENV)/bin/$(DEMO)
+	@$(VENV)/bin/pyro-vae report $(DEMO_RUN)
 	@echo
 	@echo "Done. The run is a folder that anyone can read, $(DEMO_RUN):"
 	@ls -1p $(DEMO_RUN) | sed 's/^/  /'

@@ -11,11 +11,14 @@ from pyro_vae import options, output
 from pyro_vae.catalogue import catalogue
 from pyro_vae.criticism.evidence import evidence
 from pyro_vae.criticism.methods import Importance, Method
+from pyro_vae.criticism.predictive import predictive_check
+from pyro_vae.criticism.verdicts import findings
 from pyro_vae.describe import describe as describe_model
 from pyro_vae.errors import InputError
 from pyro_vae.families import Family, Normal
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, Objective
+from pyro_vae.report import report as write_report
 from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
 from pyro_vae.training import Adam, Optimizer
@@ -197,6 +200,60 @@ def evaluate(
         output.write_text(target, found.to_csv(), f"Log p(x), error and k-hat of {len(found)} rows")
 
 
+def check(
+    run: str,
+    data: str | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    kind: Literal["population", "posterior", "prior"] = "population",
+    statistics: list[str] | None = None,
+    draws: int | None = None,
+    candidates: int = 1,
+    keep: int = 100,
+    two_sample: bool = True,
+    to: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Compare data with replicates that a fitted model draws, and say what differs.
+
+    Writes check-KIND.nc into the run, in ArviZ's form, and pictures beside it.
+
+    Args:
+        run: run folder.
+        data: data set, file or folder; by default the data of the run.
+        split: which of its splits.
+        kind: population (new data), posterior (the same rows again), or prior (by the weights before training).
+        statistics: names of test quantities, as in "[mean, skewness]"; by default all that suit the data.
+        draws: replicates of all rows; by default 40 for each test quantity, and 500 at least.
+        candidates: for posterior replicates, draws from the guide of which one is chosen by importance weight.
+        keep: rows, and replicates of each, that are written whole.
+        two_sample: hold a replicate against the data by a classifier, MMD, density and coverage.
+        to: file to write, .nc; by default check-KIND.nc in the run.
+        seed: seed of everything random.
+        overwrite: replace that file where it exists.
+        progress: show progress.
+    """
+    target = output.reserve(to or str(Path(run) / f"check-{kind}.nc"), overwrite, (".nc",))
+    folder = Run(Path(run))
+    rows = output.split_of(folder, data, split)
+    vae = output.untrained(folder) if kind == "prior" else load(run)
+    tree = predictive_check(
+        vae,
+        rows,
+        kind=kind,
+        statistics=statistics,
+        draws=draws,
+        candidates=candidates,
+        keep=keep,
+        two_sample=two_sample,
+        seed=seed,
+        progress=progress,
+    )
+    print("\n".join(findings(tree)))
+    output.write_check(target, tree)
+
+
 def compare(
     runs: list[str],
     data: str | None = None,
@@ -231,6 +288,38 @@ def compare(
         output.write_comparison(target, found)
 
 
+def report(
+    runs: list[str],
+    data: str | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    to: str | None = None,
+    draws: int | None = None,
+    rows: int = 500,
+    method: Method = Importance(draws=500),
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write a page on a fitted model, or one that compares several: pyro-vae report RUN RUN ...
+
+    The page is one file that needs no network. One that a report wrote before is replaced.
+
+    Args:
+        runs: run folders.
+        data: data set, file or folder; by default the data of the runs.
+        split: which of its splits.
+        to: file to write, .html; by default report.html in the run, or comparison.html beside several.
+        draws: replicate data sets; by default 40 for each test quantity, and 500 at least.
+        rows: rows at most that are looked at, from the first.
+        method: how log p(x) is measured, Importance or AIS.
+        seed: seed of the draws and of dynamic binarisation.
+        progress: show progress.
+    """
+    page = write_report(
+        runs, data=data, split=split, to=to, draws=draws, rows=rows, method=method, seed=seed, progress=progress
+    )
+    print(f"The report in {page}")
+
+
 def describe(run: str) -> None:
     """Print a fitted model as mathematics, with its families and the number of its weights.
 
@@ -254,8 +343,10 @@ VERBS: dict[str, options.Verb] = {
     "fit": fit,
     "sample": sample,
     "reconstruct": reconstruct,
+    "check": check,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "describe": describe,
     "families": families,
 }

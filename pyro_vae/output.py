@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ from pyro_vae import data as datasets
 from pyro_vae import moments
 from pyro_vae.criticism.compare import Comparison
 from pyro_vae.data import Dataset, Rows
+from pyro_vae.datatree import save
 from pyro_vae.errors import InputError
 from pyro_vae.plots.compare import comparison
+from pyro_vae.plots.figures import predictive_pictures
 from pyro_vae.plots.samples import image_grid, is_image
 from pyro_vae.run import Run
 from pyro_vae.training import History
 from pyro_vae.vae import VAE
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SUFFIXES = (".npy", ".csv", ".png")
 
@@ -123,6 +129,34 @@ def write_comparison(target: Path, found: Comparison) -> None:
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error
     print(f"The picture in {target}")
+
+
+def write_check(target: Path, tree: "xr.DataTree") -> None:
+    """Write what a predictive check found, and its pictures beside it: check-KIND.nc, check-KIND-coverage.png, ...
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    save(tree, target)
+    pictures = predictive_pictures(tree)
+    try:
+        for name, picture in pictures.items():
+            picture.savefig(target.with_name(f"{target.stem}-{name}.png"))
+    except OSError as error:
+        raise InputError(f"{target.parent} cannot be written: {error}") from error
+    print(f"All of it in {target}, pictures beside it: {', '.join(f'{target.stem}-{name}.png' for name in pictures)}")
+
+
+def untrained(run: Run) -> VAE:
+    """The model of a run as it was before training.
+
+    Raises:
+        InputError: the run declares no VAE, or its data cannot be read.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(run.spec().get("seed", 0))
+        vae = run.declared()
+    return vae.initialize(**split_of(run, None, "train").batch())
 
 
 def split_of(run: Run, data: str | None, split: str) -> Rows:

@@ -4,16 +4,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.plots.checks import checks
+from pyro_vae.plots.coverage import coverage
 from pyro_vae.plots.latent import latent
+from pyro_vae.plots.replicates import replicates
 from pyro_vae.plots.samples import draws, reconstructions
 from pyro_vae.plots.training import training
+from pyro_vae.plots.two_sample import two_sample
+from pyro_vae.plots.worst import worst
 from pyro_vae.training.history import History
 from pyro_vae.vae import VAE
 
 ROWS = 2000
 """Rows at most that the pictures look at."""
+
+
+def predictive_pictures(tree: Any) -> dict[str, Figure]:
+    """Every picture of a predictive check, by name.
+
+    Args:
+        tree: what `pv.predictive_check` returned.
+    """
+    pictures = {"replicates": replicates(tree), "quantities": checks(tree), "coverage": coverage(tree)}
+    if "rows" in tree.children:
+        pictures["worst"] = worst(tree)
+    if "two_sample" in tree.children:
+        pictures["two-sample"] = two_sample(tree)
+    return pictures
 
 
 def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:

@@ -44,7 +44,7 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8, **given: Any) -> Figure:
         panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True, **sizes)))
     picture = figure(7.4 / len(panels), 7.0)
     for axes, (title, images) in zip(picture.subplots(1, len(panels)), panels, strict=True):
-        _grid(axes, images, side, x)
+        show_grid(axes, images, side, x)
         axes.set_title(title, fontsize=9, loc="left", color=INK)
     return picture
 
@@ -73,7 +73,7 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, **given: Any) -> Fi
         panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True, **given)))
     picture = figure(0.85 * len(panels))
     for axes, (title, images) in zip(picture.subplots(len(panels), 1), panels, strict=True):
-        _grid(axes, images, count, x)
+        show_grid(axes, images, count, x)
         axes.set_title(title, fontsize=9, loc="left", color=INK)
     return picture
 
@@ -96,12 +96,19 @@ def image_grid(x: Tensor, beside: Tensor | None = None, *, columns: int = 8) -> 
         x = torch.stack(both, dim=1).flatten(0, 2)
     lines = -(-len(x) // columns)
     picture = figure(max(0.8 * lines, 0.8), 0.8 * columns)
-    _grid(picture.subplots(), x, columns, scale)
+    show_grid(picture.subplots(), x, columns, scale)
     return picture
 
 
-def _grid(axes: Axes, images: Tensor, columns: int, scale: Tensor) -> None:
-    """Show images (M, *event_shape) as a grid, on the brightness scale of `scale`."""
+def show_grid(axes: Axes, images: Tensor, columns: int, scale: Tensor) -> None:
+    """Show images as a grid, on the brightness scale of others.
+
+    Args:
+        axes: where to.
+        images: (M, H, W) or (M, C, H, W).
+        columns: images per line; the last line is filled up with white.
+        scale: images whose lowest value is black and whose highest is white.
+    """
     low, high = float(scale.min()), float(scale.max())
     if images.ndim == 3:
         images = images.unsqueeze(1)

@@ -1,0 +1,102 @@
+"""The picture of a model: its random variables, what depends on what, and the plate they are repeated in."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from torch import Tensor
+
+from pyro_vae.describe import formula
+from pyro_vae.plots.style import INK, figure
+from pyro_vae.vae import VAE
+
+RADIUS, DOWN = 0.32, 1.35
+"""Of a node, and from one node down to the next."""
+
+LETTER = 0.135
+"""The width of a letter beside a node."""
+
+SHADE = "#d5dbe3"
+
+
+def graph(vae: VAE, x: Tensor, **given: Tensor) -> Figure:
+    """Draw a model as a directed graph, from Pyro's own account of its relations.
+
+    Random variables are circles, observed ones shaded; an arrow leads from a variable to those that depend on it, a
+    dashed one is the guide, from the data to its latents; a box is a plate.
+
+    References:
+        Buntine, Operations for Learning with Graphical Models, 1994, https://arxiv.org/abs/cs/9412102.
+
+    Args:
+        vae: the model.
+        x: rows (N, *event_shape); two are enough, for only their shape is looked at.
+        given: further named tensors of these rows, as for `VAE.model`.
+
+    Returns:
+        The figure.
+    """
+    from pyro.infer.inspect import get_model_relations  # here, for importing it takes time
+
+    with vae.outside_store():
+        relations = get_model_relations(vae.model, (x,), given)
+        guided = get_model_relations(vae.guide, (x,), given)["sample_sample"]
+    parents: Mapping[str, Sequence[str]] = relations["sample_sample"]
+    places = {site: (0.0, -DOWN * order) for order, site in enumerate(parents)}
+    families = {"z": formula(vae.prior, ""), "x": formula(vae.decoder, "z")}
+    words = {site: families.get(site, relations["sample_dist"][site]).partition("(")[0] for site in places}
+    room = RADIUS + 0.3 + LETTER * max(map(len, (*words.values(), "plate data")))
+    axes = _canvas(len(places), room)
+    for plate, sites in relations["plate_sample"].items():
+        _box(axes, plate, [places[site] for site in sites], room)
+    for site, before in parents.items():
+        for parent in before:
+            _arrow(axes, places[parent], places[site])
+    for site in relations["observed"]:
+        for latent in guided:
+            _arrow(axes, places[site], places[latent], guide=True)
+    for site, place in places.items():
+        shade = SHADE if site in relations["observed"] else "white"
+        axes.add_patch(Circle(place, RADIUS, facecolor=shade, edgecolor=INK, lw=1.2, zorder=3))
+        axes.annotate(site, place, ha="center", va="center", fontsize=11, style="italic", color=INK, zorder=4)
+        axes.annotate(words[site], (place[0] + RADIUS + 0.12, place[1]), va="center", fontsize=9, color=INK, zorder=4)
+    picture = axes.get_figure()
+    assert isinstance(picture, Figure)  # for the type checker: axes of a figure have one
+    return picture
+
+
+def _canvas(nodes: int, room: float) -> Axes:
+    left, right, top, bottom = -0.85, room + 0.15, 0.75, -DOWN * (nodes - 1) - 0.95
+    picture = figure(0.6 * (top - bottom), 0.6 * (right - left))
+    axes = picture.subplots()
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    return axes
+
+
+def _box(axes: Axes, plate: str, members: Sequence[tuple[float, float]], room: float) -> None:
+    low, high = min(y for _, y in members) - 0.8, max(y for _, y in members) + 0.6
+    shape = "round,pad=0,rounding_size=0.12"
+    axes.add_patch(FancyBboxPatch((-0.7, low), room + 0.7, high - low, boxstyle=shape, fill=False, edgecolor=INK, lw=1))
+    axes.annotate(f"plate {plate}", (room - 0.1, low + 0.1), ha="right", va="bottom", fontsize=8, color=INK)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], guide: bool = False) -> None:
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            connectionstyle="arc3,rad=-0.55" if guide else "arc3",
+            linestyle="--" if guide else "-",
+            mutation_scale=12,
+            shrinkA=16,
+            shrinkB=16,
+            color=INK,
+            lw=1,
+            zorder=2,
+        )
+    )

@@ -1,0 +1,84 @@
+"""The picture of a classifier that tells replicates from data: by which features it does."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyro_vae.plots.panels import bar, few_ticks, headline, maps, shortened, small
+from pyro_vae.plots.samples import is_image
+from pyro_vae.plots.style import COLOURS, INK, figure
+from pyro_vae.plots.tree import Numbers, as_maps, group, shape_of
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+FEATURES = 30
+"""Features at most in the picture."""
+
+
+def two_sample(tree: "DataTree") -> Figure:
+    """Draw how much each feature tells a replicate from the data.
+
+    References:
+        Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017, https://arxiv.org/abs/1610.06545.
+        Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020,
+            https://arxiv.org/abs/2002.09797.
+
+    Args:
+        tree: what `pv.predictive_check` returned.
+
+    Returns:
+        The figure: bars, the largest first, or for images a map; the title has accuracy, density and coverage.
+    """
+    found, shape = group(tree, "two_sample"), shape_of(tree)
+    importance = np.nan_to_num(found["importance"].to_numpy())  # a classifier need not tell
+    if is_image(shape):
+        picture = _maps(importance, shape)
+    else:
+        shown = np.argsort(-importance, kind="stable")[:FEATURES]
+        picture = figure(1.2 + 0.17 * max(len(shown), 3))
+        names = [str(name) for name in found["feature"].to_numpy()[shown]]
+        _bars(picture.subplots(), importance[shown], names, len(importance))
+    headline(picture, _told(found))
+    return picture
+
+
+def _told(found: Any) -> str:
+    value = {name: float(found[name]) for name in found.data_vars if name != "importance"}
+    p, of_mmd = value["classifier_p_value"], value["mmd_p_value"]
+    tells = "tells" if p < 0.05 else "does not tell"
+    return (
+        f"A classifier {tells} replicates from data: accuracy {value['classifier_accuracy']:.2f} ± "
+        f"{value['classifier_error']:.2f} (chance 0.50), {_p(p)}; kernel MMD² {value['mmd2']:.2g}, "
+        f"{_p(of_mmd)}.\nDensity {value['density']:.2f} (1 expected), coverage {value['coverage']:.2f} "
+        f"({value['coverage_expected']:.2f} expected)."
+    )
+
+
+def _p(value: float) -> str:
+    return f"p {value:.2g}" if value >= 1e-4 else "p < 0.0001"
+
+
+def _bars(axes: Axes, importance: Numbers, names: list[str], count: int) -> None:
+    places = np.arange(len(names))
+    axes.barh(places, importance, color=COLOURS[0], height=0.7)
+    axes.axvline(0, color=INK, lw=0.6)
+    axes.set_yticks(places, [shortened(name, 2.2, 7) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    few_ticks(axes, "x", count=5)
+    note = f", the first {len(names)} of {count}" if len(names) < count else ""
+    small(axes, f"What it looks at{note}", xlabel="share of the classifier's importance", ylabel="feature", size=9)
+    axes.tick_params(axis="y", labelsize=7, length=0)
+
+
+def _maps(importance: Numbers, shape: tuple[int, ...]) -> Figure:
+    values, names = as_maps(importance, shape)
+    picture = figure(3.8 if len(values) == 1 else 3.0, 5.2 if len(values) == 1 else 7.0)
+    picture.set_layout_engine("compressed")
+    grid = list(picture.subplots(1, len(values), squeeze=False).flat)
+    top = float(values.max())
+    drawn = maps(grid, values, names, cmap="cividis", vmin=min(0.0, float(values.min())), vmax=top if top > 0 else 1.0)
+    bar(picture, drawn, grid, "share of the classifier's importance")
+    return picture
