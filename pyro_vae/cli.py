@@ -205,7 +205,7 @@ def check(
     data: str | None = None,
     split: Literal["train", "validation", "test"] = "test",
     kind: Literal["population", "posterior", "prior"] = "population",
-    statistics: list[str] | None = None,
+    statistics: tuple[str, ...] | None = None,
     draws: int | None = None,
     candidates: int = 1,
     keep: int = 100,

@@ -10,6 +10,7 @@ import yaml
 
 import pyro_vae as pv
 from pyro_vae.cli import VERBS, main
+from pyro_vae.datatree import read
 
 FIT = [
     "fit",
@@ -162,3 +163,34 @@ def test_interrupt_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         main(["describe", "x"])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "pyro-vae: interrupted.\n"
+
+
+def test_check_says_what_differs_and_keeps_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", str(run), "--draws", "20", "--progress", "false"]
+    main([*words, "--statistics", "[mean, share of zeros]"])
+    out = capsys.readouterr().out
+    assert "20 population replicates" in out
+    assert "(test split of digits)" in out
+    tree = read(run / "check-population.nc")
+    assert list(tree["checks"]["quantity"].values) == ["mean", "share of zeros"]
+    assert {path.name for path in run.glob("check-population-*.png")} == {
+        f"check-population-{name}.png" for name in ("replicates", "quantities", "coverage", "worst", "two-sample")
+    }
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "exists" in capsys.readouterr().err
+    main([*words, "--overwrite", "--kind", "posterior", "--candidates", "2", "--two_sample", "false"])
+    assert "conservative" in capsys.readouterr().out
+    assert "two_sample" not in read(run / "check-posterior.nc").children
+
+
+def test_a_prior_check_of_a_run_is_of_its_weights_before_training(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["check", str(run), "--kind", "prior", "--draws", "20", "--two_sample", "false", "--progress", "false"])
+    assert "initial values" in capsys.readouterr().out
+    tree = read(run / "check-prior.nc")
+    torch.manual_seed(0)
+    untrained = pv.VAE((1, 8, 8), 2, encoder=pv.MLP(hidden=(8,))).initialize(pv.data.load("digits").train.x)
+    again = pv.predictive_check(untrained, pv.data.load("digits").test, kind="prior", draws=20, two_sample=False)
+    assert tree["statistics"].equals(again["statistics"])

@@ -28,9 +28,12 @@ def predictive_pictures(tree: Any) -> dict[str, Figure]:
     Args:
         tree: what `pv.predictive_check` returned.
     """
-    pictures = {"replicates": replicates(tree), "quantities": checks(tree), "coverage": coverage(tree)}
-    if "rows" in tree.children:
-        pictures["worst"] = worst(tree)
+    pictures = {
+        "replicates": replicates(tree),
+        "quantities": checks(tree),
+        "coverage": coverage(tree),
+        "worst": worst(tree),
+    }
     if "two_sample" in tree.children:
         pictures["two-sample"] = two_sample(tree)
     return pictures

@@ -266,13 +266,15 @@ def _reproduce(measured: Measured, data: str | None) -> Section:
 
 def commands(verb: str, paths: Sequence[str], settings: Settings, data: str | None) -> str:
     """What to type for the numbers of a page, by the verb that measures log p(x), and for the page itself."""
-    look = [*paths, "--split", settings.split, *(["--data", data] if data else [])]
+    where = ["--split", settings.split, *(["--data", data] if data else [])]
+    look = [*paths, *where]
     plain = spec.to_plain(settings.method)
     name, fields = (plain, {}) if isinstance(plain, str) else next(iter(plain.items()))
     look += ["--method", name, *(word for field in fields.items() for word in (f"--method.{field[0]}", str(field[1])))]
     closely = [] if settings.draws is None else ["--draws", str(settings.draws)]
     seed = ["--seed", str(settings.seed)]
     lines = [
+        *(["pyro-vae", "check", path, *where, *closely, *seed] for path in paths),
         ["pyro-vae", verb, *look, *seed],
         ["pyro-vae", "report", *look, *closely, "--rows", str(settings.rows), *seed],
     ]
