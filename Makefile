@@ -36,11 +36,11 @@ demo: $(INSTALLED) ## Fit a VAE to handwritten digits: a minute or two, no downl
 
 test: $(INSTALLED_DEV) ## Run the tests, without the slow ones
 	@echo "Running the tests ..."
-	@$(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
 
 test-slow: $(INSTALLED_DEV) ## Run the slow tests alone: they train for minutes
 	@echo "Running the slow tests ..."
-	@$(PY) -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 -m slow
 
 lint: $(INSTALLED_DEV) ## Check style and formatting
 	@echo "Checking style and formatting ..."
