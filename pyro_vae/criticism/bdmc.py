@@ -15,7 +15,7 @@ from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.networks.base import evaluating
-from pyro_vae.training.programs import Programs, as_module
+from pyro_vae.training.programs import Programs, as_module, require_programs
 
 WIDE = 0.5
 """A gap, in nats, about which models are commonly said to differ."""
@@ -198,10 +198,7 @@ def _check_finite(start: int, *bounds: Tensor) -> None:
 
 
 def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    if not isinstance(vae, Programs):
-        raise InputError(
-            f"bdmc takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
-        )
+    require_programs(vae, "bdmc")
     if not isinstance(method, AIS):
         raise InputError(f"method = {method!r} is no annealing: write method=pv.criticism.AIS(temperatures=1000).")
     require_whole_numbers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))

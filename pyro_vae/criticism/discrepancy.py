@@ -133,7 +133,9 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     mixed = [sample.cpu().numpy()[rng.permutation(len(sample))].reshape(len(sample), -1) for sample in (x, y)]
     points = [np.concatenate([sample[at * size : (at + 1) * size] for sample in mixed]) for at in range(folds)]
     labels = np.repeat([0, 1], size)
-    unfitted = _trees(seed) if classifier is None else classifier  # a forest has a length, and none before it is fitted
+    unfitted = (
+        _trees(seed, x.shape[1]) if classifier is None else classifier
+    )  # a forest has a length, and none before it is fitted
     hits, variance = 0.0, 0.0
     for at in range(1, folds):
         fitted = clone(unfitted).fit(np.concatenate(points[:at]), np.tile(labels, at))
@@ -165,11 +167,14 @@ def _importance(fitted: Any, features: int) -> Tensor | None:
     return sizes / sizes.sum()
 
 
-def _trees(seed: int) -> Any:
-    """Randomised trees: any shape of difference, any scale; on one thread, whatever else the machine does."""
+def _trees(seed: int, elements: int) -> Any:
+    """Randomised trees: any shape of difference, any scale; on one thread, whatever else the machine does.
+
+    Each split looks at 64 elements at most, which costs an image an eighth of the time and decorrelates the trees.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(50, min_samples_leaf=10, max_features=None, random_state=seed)
+    return ExtraTreesClassifier(50, min_samples_leaf=10, max_features=min(64, elements), random_state=seed)
 
 
 def _scaled(points: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from pyro_vae.criticism.methods.base import TAIL
 from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.fingerprint import fingerprint_of
 from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.programs import Programs, require_programs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -236,10 +236,7 @@ def evidence(
 
 
 def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    if not isinstance(vae, Programs):
-        raise InputError(
-            f"evidence takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
-        )
+    require_programs(vae, "evidence")
     if not isinstance(method, Method):
         raise InputError(
             f"method = {method!r} is no method of this package: write method=pv.criticism.Importance(draws=1000)."

@@ -14,6 +14,7 @@ from pyro_vae.criticism.calibration import ELEMENTS, Ranks, calibration, false_d
 from pyro_vae.criticism.quantities import Asked, Quantities, chosen
 from pyro_vae.criticism.replicates import Replicator
 from pyro_vae.criticism.statistics import Kind
+from pyro_vae.criticism.two_sample import ROWS
 from pyro_vae.criticism.two_sample import two_sample as compared
 from pyro_vae.criticism.uniformity import two_sided
 from pyro_vae.criticism.verdicts import sentence
@@ -64,11 +65,13 @@ class Look:
         self.replicator.discrepancies = self.quantities.discrepancies
         self.realized: list[Tensor] = []
         self.replicated: list[Tensor] = []
-        self.kept: list[Tensor] = []
         size = max(1, self.x[0].numel())
         self.ranked = max(1, ELEMENTS // size)
         self.elements = Ranks(self.x[: self.ranked].reshape(-1, size))
-        self.kept_rows = max(1, min(self.keep, NUMBERS_KEPT // (size * self.keep)))
+        self.kept_rows = max(1, min(self.keep, len(self.x), NUMBERS_KEPT // (size * self.keep)))
+        # Room is made once: small pieces kept between large ones would leave memory in splinters.
+        self.kept = self.x.new_empty(self.keep, self.kept_rows, *self.x.shape[1:])
+        self.first = self.x[:ROWS].clone()
 
     def at(self, batch: Mapping[str, Tensor], draws: int) -> Iterator[int]:
         """Draw the replicates and look at each; yield how many are done."""
@@ -88,10 +91,10 @@ class Look:
         self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor], own: Mapping[str, Tensor]
     ) -> None:
         """Look at one replicate."""
-        if not self.kept:
-            self.first = x
-        if len(self.kept) < self.keep:
-            self.kept.append(x[: self.kept_rows].cpu())
+        if not self.replicated:
+            self.first.copy_(x[: len(self.first)])
+        if len(self.replicated) < self.keep:
+            self.kept[len(self.replicated)] = x[: self.kept_rows]
         self.elements.add(x[: self.ranked].reshape(len(self.elements.values), -1))
         of_data = {**own, **{name: term[: self.quantities.rows[name]] for name, term in realized.items()}}
         of_replicate = self.quantities.row_values(x, replicated)
@@ -113,7 +116,7 @@ class Look:
         pit = self.elements.randomised_pit()
         found = {
             "observed_data": kept(self.x[: self.kept_rows], draws=False),
-            group: kept(torch.stack(self.kept), draws=True),
+            group: kept(self.kept[: len(self.replicated)], draws=True),
             **self._checks(),
             "calibration": calibration(pit, self.seen[: self.ranked].reshape(pit.shape), self.features),
         }

@@ -19,7 +19,7 @@ from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
 from pyro_vae.datatree import assembled
 from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.programs import Programs, require_programs
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -174,10 +174,7 @@ def _version() -> str:
 
 
 def _check_arguments(vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, seed: Any) -> None:
-    if not isinstance(vae, Programs):
-        raise InputError(
-            f"predictive_check takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
-        )
+    require_programs(vae, "predictive_check")
     if kind not in KINDS:
         raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
     numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}

@@ -20,7 +20,7 @@ from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.programs import Programs, require_programs
 from pyro_vae.vae import VAE
 
 LEVEL = 0.05
@@ -244,8 +244,5 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
 
 
 def _check_arguments(vae: Any, simulations: Any, draws: Any, batch_size: Any, seed: Any) -> None:
-    if not isinstance(vae, Programs):
-        raise InputError(
-            f"sbc takes an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
-        )
+    require_programs(vae, "sbc")
     require_whole_numbers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))

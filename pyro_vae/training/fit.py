@@ -23,7 +23,7 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run
 from pyro_vae.training.history import History
 from pyro_vae.training.optimizers import Adam, Optimizer
-from pyro_vae.training.programs import Loss, Programs, frozen
+from pyro_vae.training.programs import Loss, Programs, frozen, require_programs
 from pyro_vae.training.progress import Reporter
 from pyro_vae.vae import VAE
 
@@ -247,10 +247,7 @@ def _made_by(
 
 
 def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any) -> None:
-    if not isinstance(vae, Programs):
-        raise InputError(
-            f"fit trains an object with .model and .guide, two Pyro programs; {type(vae).__name__} has not."
-        )
+    require_programs(vae, "fit")
     if not isinstance(objective, Objective):
         raise InputError(
             f"objective = {objective!r} is no objective of this package: write objective=pv.objectives.ELBO(); Pyro's "

@@ -25,6 +25,22 @@ class Programs(Protocol):
         """The program of the approximate posterior."""
 
 
+def require_programs(given: Any, what: str) -> None:
+    """Refuse what is no pair of programs.
+
+    Args:
+        given: what a user passed.
+        what: the function it was passed to.
+
+    Raises:
+        InputError: it has no `model` or no `guide`.
+    """
+    if not isinstance(given, Programs):
+        raise InputError(
+            f"{what} takes an object with .model and .guide, two Pyro programs; {type(given).__name__} has not."
+        )
+
+
 def as_module(programs: Programs) -> nn.Module:
     """One module with the weights of a pair: the pair itself, or one that holds the modules among its attributes."""
     if isinstance(programs, nn.Module):
