@@ -125,6 +125,11 @@ def read(path: str | Path) -> "xr.DataTree":
 
 
 def _as_variables(features: Sequence[str]) -> list[str]:
-    """Names that a variable may have: none of a dimension, no slash, which parts groups in NetCDF."""
-    names = [name.replace("/", "|") for name in features]
-    return [f"{name}_" if name in TAKEN else name for name in names]
+    """Names that variables may have: each once, none of a dimension, no slash, which parts groups in NetCDF."""
+    found: list[str] = []
+    for name in features:
+        one = name.replace("/", "|") or "x"
+        while one in TAKEN or one in found:
+            one += "_"
+        found.append(one)
+    return found

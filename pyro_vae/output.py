@@ -140,6 +140,8 @@ def write_check(target: Path, tree: "xr.DataTree") -> None:
     save(tree, target)
     pictures = predictive_pictures(tree)
     try:
+        for old in target.parent.glob(f"{target.stem}-*.png"):
+            old.unlink()
         for name, picture in pictures.items():
             picture.savefig(target.with_name(f"{target.stem}-{name}.png"))
     except OSError as error:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.datatree import read, save
+from pyro_vae.plots.figures import predictive_pictures
 
 EVENTS = {"number": (), "one": (1,), "four": (4,), "forty": (40,), "image": (1, 6, 5), "colours": (3, 6, 5)}
 KINDS = {"real": pv.Normal(), "count": pv.Poisson(), "binary": pv.Bernoulli()}
@@ -131,3 +132,17 @@ def test_evidence_is_compared_by_arviz() -> None:
 def test_loo_on_replicates_says_that_they_hold_no_likelihood() -> None:
     with pytest.raises(TypeError, match="log likelihood not found"):
         arviz_stats.loo(checked("real", (4,)))
+
+
+NAMES = [("a/b", "a|b", "row"), ("row", "row_", "x"), ("", "1", "1"), ("cost $^", "US$ $_", r"$\foo$")]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+def test_columns_may_have_any_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    x = pv.data.Rows({"x": torch.randn(60, 3)}, features=names)
+    vae = pv.VAE((3,), 1, encoder=pv.MLP(hidden=(4,))).initialize(x.x)
+    tree = pv.predictive_check(vae, x, draws=10)
+    assert len(tree["observed_data"].data_vars) == 3
+    xr.testing.assert_identical(tree, read(save(tree, tmp_path / "check.nc")))
+    for picture in predictive_pictures(tree).values():
+        picture.savefig(tmp_path / "picture.png")

@@ -99,6 +99,26 @@ def test_posterior_intervals_are_conservative_and_population_intervals_exact(nam
         assert abs(float(tree["calibration"]["coverage_overall"].sel(level=0.9)) - expected) < 0.012
 
 
+@pytest.mark.parametrize("n", [1, 8, 49])
+def test_few_rows_make_no_verdict(n: int) -> None:
+    told = [" ".join(findings(check(exact(), rows(n), draws=50, seed=seed, statistics=["mean"]))) for seed in range(10)]
+    assert not any("confident" in each or "nan" in each for each in told)
+    assert all("too few to tell" in each for each in told)
+
+
+def test_the_right_model_is_rarely_called_over_or_underconfident() -> None:
+    told = [" ".join(findings(check(exact(), rows(60), draws=99, seed=s, statistics=["mean"]))) for s in range(40)]
+    assert sum("confident" in each for each in told) <= 2
+
+
+def test_posterior_replicates_of_the_right_model_are_not_doubted() -> None:
+    tree = pv.predictive_check(exact(), rows(400), kind="posterior", draws=100, progress=False)
+    told = " ".join(findings(tree))
+    assert "is off" not in told
+    assert "confident" not in told
+    assert "have seen these rows" in told
+
+
 def test_binary_data_have_uniform_ranks_under_the_right_model() -> None:
     vae = pv.VAE((4,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(8,)))
     x = vae.sample(400)

@@ -73,19 +73,17 @@ def calibration(pit: Tensor, seen: Tensor, features: Sequence[str]) -> "xr.Datas
     counts = known.sum(0)
     least = np.maximum(counts, 1)
     held = [(np.abs(values - 0.5) <= level / 2) & known for level in LEVELS]
-    of_rows = np.stack([inside.sum(1) / np.maximum(known.sum(1), 1) for inside in held])[:, known.any(1)]
-    rows = of_rows.shape[1]
-    error = of_rows.std(1, ddof=1) / np.sqrt(rows) if rows > 1 else np.full(len(LEVELS), np.nan)
+    share = np.array([inside.sum() for inside in held]) / max(known.sum(), 1)
     below = [(values <= point) & known for point in POINTS]
     p_values = uniform_p_values(np.where(known, values, np.nan))
-    low, high = band(int(counts.max()), POINTS)
+    low, high = band(int(counts[counts > 0].min(initial=len(values))), POINTS)
     return xr.Dataset(
         {
             "coverage": (("feature", "level"), np.stack([inside.sum(0) / least for inside in held], 1)),
-            "coverage_overall": ("level", np.array([inside.sum() / known.sum() for inside in held])),
-            "coverage_error": ("level", error),
+            "coverage_overall": ("level", share),
+            "coverage_error": ("level", _errors(np.stack([inside.sum(1) for inside in held]), known.sum(1), share)),
             "ecdf": (("feature", "u"), np.stack([each.sum(0) / least for each in below], 1)),
-            "ecdf_overall": ("u", np.array([each.sum() / known.sum() for each in below])),
+            "ecdf_overall": ("u", np.array([each.sum() / max(known.sum(), 1) for each in below])),
             "band_low": ("u", low),
             "band_high": ("u", high),
             "pit_p_value": ("feature", p_values),
@@ -94,6 +92,24 @@ def calibration(pit: Tensor, seen: Tensor, features: Sequence[str]) -> "xr.Datas
         },
         coords={"feature": np.array(features, dtype=str), "level": np.array(LEVELS), "u": POINTS},
     )
+
+
+def _errors(inside: NDArray[np.int64], known: NDArray[np.int64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard errors over rows of the share of values inside, at least those of independent values.
+
+    Args:
+        inside: how many values of each row are, for each level, (L, N).
+        known: how many values each row has, (N,).
+        share: the shares, (L,).
+    """
+    rows, values = int((known > 0).sum()), max(int(known.sum()), 1)
+    level = np.array(LEVELS)
+    if rows < 2:
+        return np.sqrt(level * (1 - level))
+    residuals = inside - share[:, None] * known
+    of_rows = np.sqrt((residuals**2).sum(1) * rows / (rows - 1)) / values
+    found: NDArray[np.float64] = np.maximum(of_rows, np.sqrt(level * (1 - level) / values))
+    return found
 
 
 def uniform_p_values(columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,6 +137,8 @@ def uniform_p_values(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def false_discovery(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Adjusted p-values: those below a are expected to hold a share of a false ones at most; NaN stays NaN.
+
+    That holds for independent tests and for many that go together, and is not proved for all that do.
 
     References:
         Benjamini and Hochberg, Controlling the False Discovery Rate: A Practical and Powerful Approach to Multiple

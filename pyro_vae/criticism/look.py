@@ -1,9 +1,8 @@
 """What is kept of replicates while they pass: numbers of every data set, ranks of every value, a few rows whole."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from pyro_vae.constraints import element_of
 from pyro_vae.criticism.calibration import ELEMENTS, Ranks, calibration, false_discovery
 from pyro_vae.criticism.quantities import Asked, Quantities, chosen
 from pyro_vae.criticism.replicates import Replicator
-from pyro_vae.criticism.statistics import Kind
+from pyro_vae.criticism.statistics import Kind, Statistic
 from pyro_vae.criticism.two_sample import ROWS
 from pyro_vae.criticism.two_sample import two_sample as compared
 from pyro_vae.criticism.uniformity import two_sided
@@ -30,7 +29,6 @@ NUMBERS_KEPT = 2**22
 """Numbers at most among the replicates that are returned whole."""
 
 
-@dataclass
 class Look:
     """What is kept of replicates while they pass.
 
@@ -42,61 +40,62 @@ class Look:
         asked: the test quantities asked for.
         candidates: draws of the guide for each that is used.
         keep: rows and replicates returned whole.
+
+    Raises:
+        InputError: the programs cannot draw data in this way, or the quantities cannot be computed.
     """
 
-    programs: Programs
-    batch: Mapping[str, Tensor]
-    named: tuple[str, ...]
-    what: str
-    asked: Asked
-    candidates: int
-    keep: int
-    left_out: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        mask = self.batch.get("mask")
-        self.x = _filled(self.programs, self.batch)
-        self.seen = torch.ones_like(self.x, dtype=torch.bool) if mask is None else mask.bool()
-        self.features = feature_names(self.x.shape[1:], self.named)
-        whole = {**self.batch, "x": self.x}
-        self.replicator = Replicator(self.programs, self.what, self.candidates, {}, whole)
-        self.kind = _kind(self.replicator.support, self.x)
-        self.quantities = Quantities(self._suitable(whole), self.features, self.x)
-        self.replicator.discrepancies = self.quantities.discrepancies
+    def __init__(
+        self,
+        programs: Programs,
+        batch: Mapping[str, Tensor],
+        named: tuple[str, ...],
+        what: str,
+        asked: Asked,
+        candidates: int,
+        keep: int,
+    ) -> None:
+        self.what, self.asked, self.keep = what, asked, keep
+        self.left_out: list[str] = []
+        self.x = _filled(programs, batch)
+        self.seen = batch["mask"].bool() if "mask" in batch else None
+        self.batch = {**batch, "x": self.x}
+        self.features = feature_names(self.x.shape[1:], named)
+        self.replicator = Replicator(programs, what, candidates, self.batch)
+        self.kind = _kind(self.replicator, self.batch)
+        self.quantities = Quantities(self._suitable(), self.features, self.x, self.seen)
+        own = self.quantities.row_values(
+            self.x, dict.fromkeys(self.quantities.discrepancies, self.x.new_zeros(len(self.x)))
+        )
+        self.own = own
+        self.rows = {name: Ranks(values) for name, values in own.items()}
+        self.sums = {name: torch.zeros_like(values, dtype=torch.float64) for name, values in own.items()}
         self.realized: list[Tensor] = []
         self.replicated: list[Tensor] = []
         size = max(1, self.x[0].numel())
         self.ranked = max(1, ELEMENTS // size)
         self.elements = Ranks(self.x[: self.ranked].reshape(-1, size))
-        self.kept_rows = max(1, min(self.keep, len(self.x), NUMBERS_KEPT // (size * self.keep)))
-        # Room is made once: small pieces kept between large ones would leave memory in splinters.
-        self.kept = self.x.new_empty(self.keep, self.kept_rows, *self.x.shape[1:])
+        self.kept_rows = max(1, min(keep, len(self.x), NUMBERS_KEPT // (size * keep)))
         self.first = self.x[:ROWS].clone()
 
-    def at(self, batch: Mapping[str, Tensor], draws: int) -> Iterator[int]:
+    def at(self, draws: int) -> Iterator[int]:
         """Draw the replicates and look at each; yield how many are done."""
-        own = self.quantities.row_values(self.x, {n: torch.zeros(len(self.x)) for n in self.quantities.discrepancies})
-        self.rows = {name: Ranks(values) for name, values in own.items()}
-        self.sums = {name: torch.zeros_like(values, dtype=torch.float64) for name, values in own.items()}
-        done = 0
-        for chunk in self.replicator.data_sets({**batch, "x": self.x}, draws):
+        # Room is made once: small pieces kept between large ones would leave memory in splinters.
+        self.kept = self.x.new_empty(min(self.keep, draws), self.kept_rows, *self.x.shape[1:])
+        for chunk in self.replicator.data_sets(self.batch, draws, self.quantities.discrepancies):
             for at, replicate in enumerate(chunk.x):
-                seen = replicate if "mask" not in batch else torch.where(self.seen, replicate, self.x)
-                realized, replicated = ({n: t[at] for n, t in of.items()} for of in (chunk.realized, chunk.replicated))
-                self._see(seen, realized, replicated, own)
-            done += len(chunk.x)
-            yield done
+                x = replicate if self.seen is None else torch.where(self.seen, replicate, self.x)
+                self._see(x, *({n: t[at] for n, t in of.items()} for of in (chunk.realized, chunk.replicated)))
+            yield len(self.replicated)
 
-    def _see(
-        self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor], own: Mapping[str, Tensor]
-    ) -> None:
+    def _see(self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor]) -> None:
         """Look at one replicate."""
         if not self.replicated:
             self.first.copy_(x[: len(self.first)])
-        if len(self.replicated) < self.keep:
+        if len(self.replicated) < len(self.kept):
             self.kept[len(self.replicated)] = x[: self.kept_rows]
         self.elements.add(x[: self.ranked].reshape(len(self.elements.values), -1))
-        of_data = {**own, **{name: term[: self.quantities.rows[name]] for name, term in realized.items()}}
+        of_data = {**self.own, **{name: term[: self.quantities.rows[name]] for name, term in realized.items()}}
         of_replicate = self.quantities.row_values(x, replicated)
         for name, ranks in self.rows.items():
             ranks.add(of_replicate[name], of_data[name])
@@ -114,16 +113,24 @@ class Look:
         group = "prior_predictive" if self.what == "prior" else "posterior_predictive"
         kept = partial(variables, features=self.features, event_rank=rank, discrete=discrete)
         pit = self.elements.randomised_pit()
+        known = torch.ones_like(pit, dtype=torch.bool)
+        if self.seen is not None:
+            known = self.seen[: self.ranked].reshape(pit.shape)
         found = {
             "observed_data": kept(self.x[: self.kept_rows], draws=False),
-            group: kept(self.kept[: len(self.replicated)], draws=True),
+            group: kept(self.kept, draws=True),
             **self._checks(),
-            "calibration": calibration(pit, self.seen[: self.ranked].reshape(pit.shape), self.features),
+            "calibration": calibration(pit, known, self.features),
         }
         if self.rows:
             found["rows"] = self._rows()
-        if two_sample and (told := compared(self.x, self.first, self.features, seed)) is not None:
-            found["two_sample"] = told
+        if two_sample:
+            whole = slice(None) if self.seen is None else self.seen[:ROWS].flatten(1).all(1)
+            told = compared(self.x[:ROWS][whole], self.first[whole], self.features, seed)
+            if told is None:
+                self.left_out.append("Fewer than 50 rows without missing values are too few for two-sample tests.")
+            else:
+                found["two_sample"] = told
         return found
 
     def _checks(self) -> dict[str, "xr.Dataset"]:
@@ -135,20 +142,16 @@ class Look:
         below, equal = (replicated < realized).sum(0), (replicated == realized).sum(0)
         p_values = two_sided(below, equal, draws)
         half = p_values / 2
-        observed, mean = realized.mean(0), replicated.mean(0)
-        listed = self.quantities.list
-        told = [
-            sentence(quantity.noun, quantity.scope, *numbers)
-            for quantity, *numbers in zip(
-                listed, observed, mean, p_values, (replicated > realized).mean(0), [draws] * len(listed), strict=True
-            )
-        ]
+        observed, listed = realized.mean(0), self.quantities.list
+        above = (replicated > realized).mean(0)
+        numbers = zip(observed, np.median(replicated, 0), p_values, above, strict=True)
+        told = [sentence(quantity, *each, draws) for quantity, each in zip(listed, numbers, strict=True)]
         coords = {"quantity": np.array([quantity.name for quantity in listed], dtype=str)}
         of_draws = {"chain": [0], "draw": np.arange(draws), **coords}
         dims = ("chain", "draw", "quantity")
         columns = {
             "observed": observed,
-            "mean": mean,
+            "mean": replicated.mean(0),
             "sd": replicated.std(0),
             "p_value": p_values,
             "p_error": 2 * np.sqrt(half * (1 - half) / draws),
@@ -172,21 +175,23 @@ class Look:
             below, equal = (count.cpu().double().numpy() for count in (ranks.below, ranks.equal))
             tail[: len(below), at] = two_sided(below, equal, ranks.draws)
             observed[: len(below), at] = (self.sums[name] / ranks.draws).cpu().numpy()
+        if self.seen is not None:
+            tail[~self.seen.flatten(1).any(1).cpu().numpy()] = np.nan
         dims = ("row", "row_quantity")
         coords = {"row": np.arange(len(self.x)), "row_quantity": np.array(list(self.rows), dtype=str)}
         return xr.Dataset({"observed": (dims, observed), "tail": (dims, tail)}, coords=coords)
 
-    def _suitable(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _suitable(self) -> dict[str, Statistic]:
         """The test quantities, less discrepancies that have no place: a default is left out, a wish is refused."""
         found = chosen(self.asked, self.kind, self.x)
+        few = {name: tensor[:2] for name, tensor in self.batch.items()} if self.replicator.plan.by_rows else self.batch
         for name in [name for name, each in found.items() if each.of == "discrepancy"]:
             why = "" if self.what == "posterior" else f"{self.what} replicates have no z that belongs to a row"
-            if not why:
-                trial = Replicator(self.programs, self.what, 1, {name: found[name]}, batch)
-                try:
-                    trial({key: tensor[:2] for key, tensor in batch.items()} if trial.plan.by_rows else batch, 1)
-                except InputError as error:
-                    why = str(error)
+            try:
+                if not why:
+                    self.replicator(few, 1, {name: found[name]})
+            except InputError as error:
+                why = str(error)
             if why and self.asked is not None:
                 raise InputError(f"statistics: {name!r} cannot be computed: {why}; ask for kind='posterior'.")
             if why:
@@ -206,14 +211,23 @@ class Look:
         raise FloatingPointError(f"test quantity {name!r} is not finite for replicate {len(self.replicated)}.")
 
 
-def _kind(support: Any, x: Tensor) -> Kind:
-    """What sort of data these are, from the likelihood's support, or from the values where it does not tell."""
-    element = None if support is None else element_of(support)
-    whole = bool((x == x.round()).all())
-    discrete = whole if element is None else bool(element.is_discrete)
-    binary = discrete and bool(((x == 0) | (x == 1)).all())
-    bounded = element is not None and (hasattr(element, "upper_bound") or not hasattr(element, "lower_bound"))
-    return Kind(tuple(x.shape[1:]), discrete, binary, discrete and not binary and not bounded)
+def _kind(replicator: Replicator, batch: Mapping[str, Tensor]) -> Kind:
+    """What sort of data a model describes: by its support, or by data and a replicate where that is not told."""
+    shape = tuple(batch["x"].shape[1:])
+    if replicator.support is None:
+        seen = torch.cat([batch["x"], replicator(batch, 1, {}).x[0]])
+        discrete = bool((seen == seen.round()).all())
+        return Kind(shape, discrete, discrete and bool(((seen == 0) | (seen == 1)).all()))
+    element = element_of(replicator.support)
+    low, high = (getattr(element, name, None) for name in ("lower_bound", "upper_bound"))
+    unit = (
+        low is not None
+        and high is not None
+        and not bool(torch.as_tensor(low).any())
+        and torch.as_tensor(high).max() == 1
+    )
+    binary = bool(element.is_discrete) and (element is torch.distributions.constraints.boolean or bool(unit))
+    return Kind(shape, element.is_discrete, binary, element.is_discrete and low is not None and high is None)
 
 
 def _filled(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:

@@ -95,7 +95,7 @@ def predictive_check(
     >>> tree["posterior_predictive"]["x[0]"].shape
     (1, 20, 100)
     """
-    _check_arguments(vae, kind, draws, candidates, keep, seed)
+    _check_arguments(vae, kind, draws, candidates, keep, two_sample, seed, progress)
     subject = Subject.of(vae, x)
     given = subject.rows
     if kind == "prior":
@@ -107,7 +107,7 @@ def predictive_check(
         console = Console(stderr=True)
         with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
             task = bar.add_task(f"{kind} replicates", total=draws)
-            for done in look.at(batch, draws):
+            for done in look.at(draws):
                 bar.update(task, completed=done)
         groups = look.groups(two_sample, seed)
     attrs = {
@@ -120,7 +120,7 @@ def predictive_check(
         "discrete": look.kind.discrete,
         "model": _model_in_a_line(vae),
         "data": {**given.source, "fingerprint": fingerprint(given.x)},
-        "notes": _notes(vae, given, kind, candidates, look.left_out),
+        "notes": [*_notes(vae, given, kind, candidates), *look.left_out],
         "pyro_vae_version": _version(),
     }
     return assembled(groups, attrs)
@@ -136,27 +136,37 @@ def _initialised(subject: Subject) -> Subject:
     return Subject.of(vae, subject.rows)
 
 
-def _notes(vae: Programs, rows: Rows, kind: str, candidates: int, left_out: list[str]) -> list[str]:
+def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
     """What a reader has to know beside the numbers."""
-    found = list(left_out)
+    found = []
     trained_on = getattr(vae, "trained_on", None)
-    if kind == "prior":
-        weights = "those the model had" if trained_on else "initial values"
+    if kind == "prior" and not trained_on:
         found.append(
-            f"The weights are {weights}, not draws from a prior over weights: these replicates show where training "
+            "The weights are initial values, not draws from a prior over weights: these replicates show where training "
             "starts, not all that the model can become."
         )
-    elif rows.source.get("split") == "train" or (trained_on and trained_on == fingerprint(rows.x)):
+        if isinstance(vae, VAE) and not bool(vae.decoder.initialized):
+            found.append("Their starting values come from these rows, so that means and spreads agree by construction.")
+    elif kind == "prior":
         found.append(
-            "The model was trained on these rows, so they look better than new ones would: take held-out ones."
+            "The weights are those of the fitted model: for where training starts, give one that is not fitted."
         )
+    if rows.source.get("split") == "train" or (trained_on and trained_on == fingerprint(rows.x)):
+        found.append("The model is trained on these rows, so they look better than new ones would: take held-out ones.")
     if kind == "posterior":
         found.append(
             "Posterior replicates have seen the rows they replicate, so agreement is conservative: calibration is "
             "judged by kind='population', or on left-out features."
         )
-        if candidates > 1:
-            found.append(f"Each z is one of {candidates} draws from the guide, chosen by its importance weight.")
+    if candidates > 1:
+        found.append(f"Each z is one of {candidates} draws from the guide, chosen by its importance weight.")
+    mask = rows.tensors.get("mask")
+    if mask is not None and not bool(mask.all()):
+        missing = int((~mask.bool()).sum())
+        found.append(
+            f"{missing} of {mask.numel()} values are missing. Quantities of features leave them out; those of rows and "
+            "of all data see them filled, in data and replicates alike, which shrinks differences."
+        )
     return found
 
 
@@ -173,10 +183,17 @@ def _version() -> str:
     return importlib.metadata.version("pyro-vae")
 
 
-def _check_arguments(vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, seed: Any) -> None:
+def _check_arguments(
+    vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, two_sample: Any, seed: Any, progress: Any
+) -> None:
     require_programs(vae, "predictive_check")
     if kind not in KINDS:
         raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
+    for name, value in (("two_sample", two_sample), ("progress", progress)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name} = {value!r} has to be True or False.")
+    if isinstance(seed, int) and seed >= 2**32:
+        raise InputError(f"seed = {seed} is too large: take one below 2**32.")
     numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}
     require_whole_numbers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
     if candidates > 1 and kind != "posterior":

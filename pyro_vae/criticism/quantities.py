@@ -25,12 +25,14 @@ class Quantity:
         noun: what it is called in a sentence.
         scope: "data", "row", "feature" or "discrepancy".
         rows: how many rows it looks at, the first ones.
+        ratio: whether a percentage of it means something.
     """
 
     name: str
     noun: str
     scope: str
     rows: int
+    ratio: bool
 
 
 class Quantities:
@@ -40,10 +42,13 @@ class Quantities:
         statistics: the test quantities by name.
         features: the names of a row's elements.
         x: the data (N, *event_shape).
+        seen: where a mask lets data in, of that shape; None without a mask.
     """
 
-    def __init__(self, statistics: Mapping[str, Statistic], features: tuple[str, ...], x: Tensor) -> None:
-        self.statistics, self.features = statistics, features
+    def __init__(
+        self, statistics: Mapping[str, Statistic], features: tuple[str, ...], x: Tensor, seen: Tensor | None = None
+    ) -> None:
+        self.statistics, self.features, self.seen = statistics, features, seen
         self.single = x.ndim <= 2 and len(features) <= FEATURES
         self.rows = {name: _rows(each, x) for name, each in statistics.items()}
         self.list = [quantity for name in statistics for quantity in self._of(name)]
@@ -74,13 +79,20 @@ class Quantities:
             if statistic.of == "data":
                 found.append(statistic.function(part).reshape(1))
             elif statistic.of == "feature":
-                columns = part.reshape(len(part), -1)
-                found.append(statistic.function(columns if self.single else columns.reshape(-1, 1)))
+                found.append(self._of_columns(statistic, part.reshape(len(part), -1)))
             else:
                 of_rows = by_row[name].double()
                 spread = [of_rows.std(correction=0)] if statistic.of == "row" and len(of_rows) > 1 else []
                 found.append(torch.stack([of_rows.mean(), *spread]))
         return torch.cat([each.double() for each in found])
+
+    def _of_columns(self, statistic: Statistic, columns: Tensor) -> Tensor:
+        """The numbers of columns (N, P), of all of them as one where there are many; without what a mask leaves out."""
+        if self.seen is None:
+            return statistic.function(columns if self.single else columns.reshape(-1, 1))
+        known = self.seen[: len(columns)].reshape(columns.shape)
+        parts = [columns[known]] if not self.single else [c[k] for c, k in zip(columns.T, known.T, strict=True)]
+        return torch.cat([statistic.function(part[:, None]) if len(part) else part.new_zeros(1) for part in parts])
 
     def _of(self, name: str) -> list[Quantity]:
         """The numbers that one test quantity makes of a data set."""
@@ -93,7 +105,7 @@ class Quantities:
             named = named[: 2 if rows > 1 else 1]
         else:
             named = [(name, f"average {noun}" if statistic.of == "discrepancy" else noun)]
-        return [Quantity(*pair, statistic.of, rows) for pair in named]
+        return [Quantity(*pair, statistic.of, rows, statistic.ratio) for pair in named]
 
 
 def chosen(asked: Asked, kind: Kind, x: Tensor) -> dict[str, Statistic]:
@@ -110,39 +122,64 @@ def chosen(asked: Asked, kind: Kind, x: Tensor) -> dict[str, Statistic]:
     """
     if asked is None:
         return for_data(kind)
-    if isinstance(asked, str):
-        raise InputError(f"statistics = {asked!r} is one name: write statistics=[{asked!r}].")
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        raise InputError(f"statistics = {asked!r} is no list: write statistics=['mean', 'skewness'].")
     pairs: list[tuple[Any, Any]] = (
         list(asked.items()) if isinstance(asked, Mapping) else [(getattr(each, "noun", each), each) for each in asked]
     )
-    found = {}
+    found: dict[str, Statistic] = {}
     for name, each in pairs:
         if isinstance(each, str):
             if each not in STATISTICS:
                 raise InputError(unknown("test quantity", each, STATISTICS))
             each = STATISTICS[each]
-        if not isinstance(each, Statistic) and not callable(each):
+        elif not isinstance(each, Statistic) and not callable(each):
             raise InputError(f"statistics[{name!r}] = {each!r} is no test quantity: give a name, or a function of x.")
-        if not isinstance(name, str):
+        elif not isinstance(name, str):
             raise InputError(f"{each!r} needs a name: write statistics={{'my quantity': ...}}.")
-        found[name] = each if isinstance(each, Statistic) else _tried(name, each, x)
+        else:
+            each = _tried(name, each, x)
+        if name in found:
+            raise InputError(
+                f"two test quantities are called {name!r}: name them by a mapping, {{'another name': ...}}."
+            )
+        found[name] = each
     if not found:
         raise InputError("statistics is empty: leave it out for all that suit the data.")
     return found
 
 
-def _tried(name: str, function: Callable[..., Tensor], x: Tensor) -> Statistic:
-    """A function of a user's as a test quantity, of all rows or of each, as a trial shows."""
+def _tried(name: str, given: Statistic | Callable[..., Tensor], x: Tensor) -> Statistic:
+    """A user's test quantity, of the shape that it says; of a function, trials on all rows and on fewer show it."""
+    if isinstance(given, Statistic):
+        if given.of == "discrepancy":  # it takes p(x|z) too
+            return given
+        flat = x.reshape(len(x), -1)
+        by_scope: dict[str, tuple[int, ...]] = {"data": (), "row": (len(x),), "feature": (flat.shape[1],)}
+        shapes = {by_scope[given.of]}
+        told = _shape(name, given.function, flat if given.of == "feature" else x)
+        wish = f"of='{given.of}'"
+    else:
+        shapes, told, wish = {(), (len(x),)}, _shape(name, given, x), "a function of x"
+        if told and len(x) > 1 and _shape(name, given, x[1:]) != (len(x) - 1,):
+            shapes = {()}
+    if told not in shapes:
+        raise InputError(
+            f"statistics[{name!r}] gives shape {told} for x of shape {tuple(x.shape)}, where {wish} gives "
+            f"{' or '.join(map(str, sorted(shapes)))}: one number of all rows, one of each, or, by "
+            "pv.criticism.Statistic(..., of='feature'), one of each column."
+        )
+    if isinstance(given, Statistic):
+        return given
+    return Statistic(lambda x: torch.as_tensor(given(x)), name, "row" if told else "data", elements=None)
+
+
+def _shape(name: str, function: Callable[..., Tensor], x: Tensor) -> tuple[int, ...]:
+    """The shape of what a user's function gives."""
     try:
-        value = torch.as_tensor(function(x))
+        return tuple(torch.as_tensor(function(x)).shape)
     except Exception as error:
         raise InputError(f"statistics[{name!r}] failed on x of shape {tuple(x.shape)}: {error}") from error
-    if value.shape not in ((), (len(x),)):
-        raise InputError(
-            f"statistics[{name!r}] gives shape {tuple(value.shape)} for x of shape {tuple(x.shape)}: give one number "
-            f"of all rows, (), or one of each, ({len(x)},); or pv.criticism.Statistic(..., of='feature') for columns."
-        )
-    return Statistic(lambda x: torch.as_tensor(function(x)), name, "row" if value.ndim else "data", elements=None)
 
 
 def _rows(statistic: Statistic, x: Tensor) -> int:

@@ -9,15 +9,16 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
-from pyro_vae.criticism.simulation import Batch, Plan, observed, sites
+from pyro_vae.criticism.simulation import Batch, Plan
 from pyro_vae.criticism.statistics import Statistic
 from pyro_vae.errors import InputError
+from pyro_vae.objectives.particles import draw
 from pyro_vae.training.programs import Programs
 
 KINDS = {
     "population": "new data: z ~ p(z), x ~ p(x|z)",
     "posterior": "the same rows again: z ~ q(z|x), x' ~ p(x'|z)",
-    "prior": "data before any were seen: z ~ p(z), x ~ p(x|z)",
+    "prior": "at the weights as they are: z ~ p(z), x ~ p(x|z)",
 }
 
 
@@ -49,17 +50,14 @@ class Replicator:
         programs: the pair.
         kind: "population", "posterior" or "prior".
         candidates: draws from the guide for each that is used.
-        discrepancies: quantities T(p(x|z), x) by name; looked at for "posterior" only, where z belongs to the row.
         batch: all rows.
 
     Raises:
         InputError: these programs cannot draw data, or not in this way.
     """
 
-    def __init__(
-        self, programs: Programs, kind: str, candidates: int, discrepancies: Mapping[str, Statistic], batch: Batch
-    ) -> None:
-        self.programs, self.kind, self.candidates, self.discrepancies = programs, kind, candidates, discrepancies
+    def __init__(self, programs: Programs, kind: str, candidates: int, batch: Batch) -> None:
+        self.programs, self.kind, self.candidates = programs, kind, candidates
         self.plan = Plan.of(programs, batch)
         if candidates > 1 and not self.plan.by_rows:
             raise InputError(
@@ -69,12 +67,13 @@ class Replicator:
         self.site = next(name for name, (source, _) in self.plan.sources.items() if source == "x")
         self.support = self._support(batch)
 
-    def data_sets(self, batch: Batch, draws: int) -> Iterator[Replicates]:
+    def data_sets(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
         """Replicates of all rows, so many at once that memory holds a few data sets, however many are drawn.
 
         Args:
             batch: all rows.
             draws: how many replicates.
+            discrepancies: quantities T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
         """
         x = batch["x"]
         width = self.candidates * max(WIDTH, x[0].numel())
@@ -82,14 +81,14 @@ class Replicator:
         at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
         parts = [{name: tensor[at : at + rows] for name, tensor in batch.items()} for at in range(0, len(x), rows)]
         for start in range(0, draws, at_once):
-            drawn = [self(part, min(at_once, draws - start)) for part in parts]
+            drawn = [self(part, min(at_once, draws - start), discrepancies) for part in parts]
             yield Replicates(
                 torch.cat([part.x for part in drawn], 1),
                 *({n: torch.cat([getattr(part, of)[n] for part in drawn], 1) for n in getattr(drawn[0], of)} for of in
                   ("realized", "replicated")),
             )  # fmt: skip
 
-    def __call__(self, batch: Batch, times: int) -> Replicates:
+    def __call__(self, batch: Batch, times: int, discrepancies: Mapping[str, Statistic]) -> Replicates:
         """Replicate a batch of rows a number of times at once, as so many copies of it."""
         count, rows = times * self.candidates, len(batch["x"])
         tiled = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in batch.items()}
@@ -97,9 +96,9 @@ class Replicator:
         if self.kind == "posterior":
             guided = poutine.trace(self.programs.guide).get_trace(**tiled)
             model = poutine.replay(model, trace=guided)
-        trace = poutine.trace(model).get_trace(**tiled)
+        trace: Any = poutine.trace(model).get_trace(**tiled)
         drawn = self.plan.data(trace, tiled)["x"]
-        chosen = self._chosen(trace, guided, tiled, times)
+        chosen = None if self.candidates == 1 else self._chosen(guided, tiled, times)
 
         def picked(values: Tensor) -> Tensor:
             shaped = values.reshape(times, self.candidates, rows, *values.shape[1:])
@@ -109,23 +108,22 @@ class Replicator:
             return shaped.gather(1, index.expand(-1, -1, -1, *values.shape[1:]))[:, 0]
 
         likelihood = trace.nodes[self.site]["fn"]
-        terms = self.discrepancies if self.kind == "posterior" else {}
+        # What a mask leaves out is the same on both sides of a discrepancy, so that it cancels.
+        data = torch.where(tiled["mask"].bool(), tiled["x"], drawn) if "mask" in tiled else tiled["x"]
         return Replicates(
             picked(drawn),
-            {name: picked(each.function(likelihood, tiled["x"])) for name, each in terms.items()},
-            {name: picked(each.function(likelihood, drawn)) for name, each in terms.items()},
+            {name: picked(each.function(likelihood, data)) for name, each in discrepancies.items()},
+            {name: picked(each.function(likelihood, drawn)) for name, each in discrepancies.items()},
         )
 
-    def _chosen(self, trace: Any, guided: Any, batch: Batch, times: int) -> Tensor | None:
-        """Which of the candidates each replicate of each row is, (times, N), or None where there is but one."""
-        if self.candidates == 1 or guided is None:
-            return None
-        weight = trace.nodes[self.site]["fn"].log_prob(batch["x"])
-        for one, sign in ((trace, 1), (guided, -1)):
-            for _, site in sites(one):
-                if not observed(site):
-                    weight = weight + sign * site["fn"].log_prob(site["value"])
-        logits = weight.reshape(times, self.candidates, -1).movedim(1, -1)
+    def _chosen(self, guided: Any, batch: Batch, times: int) -> Tensor:
+        """Which of the candidates each replicate of each row is, (times, N)."""
+
+        def known(**batch: Tensor) -> Any:
+            return poutine.replay(self.programs.guide, trace=guided)(**batch)
+
+        weights = draw(self.programs.model, known, 1, **batch).log_weights
+        logits = weights.reshape(times, self.candidates, -1).movedim(1, -1)
         return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
 
     def _support(self, batch: Batch) -> Any:

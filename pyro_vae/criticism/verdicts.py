@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.criticism.quantities import Quantity
 from pyro_vae.criticism.replicates import KINDS
 
 RATE = 0.05
@@ -13,37 +14,40 @@ RATE = 0.05
 LEVEL = 0.9
 """The content of the central interval that sentences speak of."""
 
+CERTAIN = 3.0
+"""Standard errors from which coverage counts as too small or too large."""
+
+LEAST_ROWS = 50
+"""Rows at least behind a verdict on coverage: of fewer, chance alone can lie inside of all intervals."""
+
 SHOWN = 8
 """Quantities at most with a sentence of their own."""
 
 
-def sentence(noun: str, scope: str, observed: float, mean: float, p_value: float, above: float, draws: int) -> str:
+def sentence(quantity: Quantity, observed: float, replicated: float, p_value: float, above: float, draws: int) -> str:
     """Say how replicates compare with the data in one number.
 
     Args:
-        noun: what it is called.
-        scope: "discrepancy", or what else it is a number of.
+        quantity: what it is.
         observed: the data's value.
-        mean: the replicates' mean.
+        replicated: the replicates' median.
         p_value: the two-sided tail probability.
         above: the share of replicates above the data.
         draws: how many replicates there are.
 
-    >>> sentence("share of zeros", "feature", 0.47, 0.62, 0.004, 1.0, 499)
-    'Replicates have a 32 % larger share of zeros than the data (0.62 against 0.47): p < 0.005.'
+    >>> sentence(Quantity("zeros", "share of zeros", "feature", 100, True), 0.47, 0.62, 0.004, 1.0, 499)
+    'Replicates have a 32 % larger share of zeros than the data (0.62 against 0.47): p <= 0.004.'
     """
-    least = 2 / (draws + 1)
-    told = f"p < {_up(least):g}" if p_value <= least else f"p = {p_value:.2g}"
-    larger = above >= 0.5 if scope == "discrepancy" else mean > observed
-    side = "larger" if larger else "smaller"
-    if scope == "discrepancy":
-        share = percent(max(above, 1 - above), 1)
+    least, noun = 2 / (draws + 1), quantity.noun
+    told = f"p <= {_up(least):g}" if p_value <= least else f"p = {p_value:.2g}"
+    if quantity.scope == "discrepancy":
+        side, share = "smaller" if above < 0.5 else "larger", percent(max(above, 1 - above), 1)
         return f"In {share} of draws replicates have a {side} {noun} than the data: {told}."
-    numbers = f"({mean:.3g} against {observed:.3g}): {told}."
-    if mean == observed:
+    numbers = f"({replicated:.3g} against {observed:.3g}): {told}."
+    if replicated == observed:
         return f"Replicates have the {noun} of the data {numbers}"
-    by = abs(mean - observed)
-    if observed > 0 and mean >= 0 and by < 10 * observed:
+    by, side = abs(replicated - observed), "larger" if replicated > observed else "smaller"
+    if quantity.ratio and observed > 0 and replicated >= 0 and by < 10 * observed:
         return f"Replicates have a {percent(by / observed)} {side} {noun} than the data {numbers}"
     return f"Replicates have a {noun} that is {by:.3g} {side} than the data's {numbers}"
 
@@ -119,12 +123,12 @@ def _quantities(tree: Any) -> list[str]:
 
 
 def _calibration(tree: Any) -> list[str]:
-    part, kind = tree["calibration"], tree.attrs["kind"]
-    at = part.sel(level=LEVEL, method="nearest")
-    share, error = float(at["coverage_overall"]), float(at["coverage_error"])
-    held = f"90 % intervals hold {percent(share, 1)} +- {percent(error, 1)} of the values"
-    found = [f"{held}: {_confidence(share, error, kind)}."]
-    failed = np.flatnonzero(part["pit_q_value"].values < RATE)
+    part = tree["calibration"]
+    values = int(part["values"].sum())
+    if not values:
+        return ["No value is observed, so nothing is said of calibration."]
+    found = [f"{coverage_at(part, LEVEL)}: {verdict(tree)[1]}."]
+    failed = np.flatnonzero((part["pit_q_value"].values < RATE) & (tree.attrs["kind"] != "posterior"))
     count = part.sizes["feature"]
     if len(failed) and count > 1:
         worst = failed[np.argsort(part["pit_p_value"].values[failed])][:5]
@@ -136,21 +140,46 @@ def _calibration(tree: Any) -> list[str]:
     return found
 
 
-def _confidence(share: float, error: float, kind: str) -> str:
-    """Whether intervals are too narrow or too wide, by more than chance."""
-    if kind == "posterior":
-        return "replicates have seen the values, so 90 % and more is what the right model gives too"
-    if share < LEVEL - 3 * error:
-        return "the model is overconfident, its distributions too narrow"
-    if share > LEVEL + 3 * error:
-        return "the model is underconfident, its distributions too wide"
-    return "no sign of distributions that are too narrow or too wide"
+def coverage_at(calibration: Any, level: float) -> str:
+    """What central intervals of some content hold, with the error.
+
+    Args:
+        calibration: the tree's group.
+        level: the content.
+    """
+    at = calibration.sel(level=level, method="nearest")
+    share, error = float(at["coverage_overall"]), float(at["coverage_error"])
+    return f"{100 * level:g} % intervals hold {percent(share, 1)} +- {percent(error, 1)} of the values"
+
+
+def verdict(tree: Any) -> tuple[str, str]:
+    """Whether central intervals are too narrow or too wide, by more than chance: a word, and it in a sentence.
+
+    Args:
+        tree: what `pv.predictive_check` returned.
+    """
+    part = tree["calibration"]
+    gap = part["coverage_overall"].values - part["level"].values
+    sides = np.sign(gap) * (np.abs(gap) > CERTAIN * part["coverage_error"].values)
+    rows = int(part["values"].max())
+    if rows < LEAST_ROWS:
+        return "", f"{rows} rows are too few to tell distributions that are too narrow or too wide"
+    if (sides < 0).any() and (sides > 0).any():
+        return "of the wrong shape", "intervals are too narrow at some levels and too wide at others"
+    if (sides < 0).any():
+        return "overconfident", "the model is overconfident, its distributions too narrow"
+    if tree.attrs["kind"] == "posterior":
+        return "conservative", "replicates have seen the values, so that the right model holds more than it says, too"
+    if (sides > 0).any():
+        return "underconfident", "the model is underconfident, its distributions too wide"
+    return "", "no sign of distributions that are too narrow or too wide"
 
 
 def _two_sample(tree: Any) -> list[str]:
     if "two_sample" not in tree.children:
         return []
     part = {name: float(value) for name, value in tree["two_sample"].data_vars.items() if not value.ndim}
+    seen = " though they have seen these rows" if tree.attrs["kind"] == "posterior" else ""
     accuracy, p_value = part["classifier_accuracy"], part["classifier_p_value"]
     told = percent(accuracy, 1)
     if p_value < RATE:
@@ -160,10 +189,11 @@ def _two_sample(tree: Any) -> list[str]:
             names = [str(tree["two_sample"]["feature"].values[at]) for at in np.argsort(-importance)[:3]]
             found += f", most of all by {', '.join(names)}"
     else:
+        seen = ", which have seen these rows" if seen else ""
         found = f"A classifier does not tell replicates from data ({told} of the time, p = {p_value:.2g})"
     coverage, expected = part["coverage"], part["coverage_expected"]
     return [
-        f"{found}.",
+        f"{found}{seen}.",
         f"Replicates lie near {percent(coverage)} of the data ({percent(expected)} if they were data); their density "
         f"among the data is {part['density']:.2f} (1 if they were).",
     ]

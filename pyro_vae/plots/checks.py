@@ -21,7 +21,7 @@ from pyro_vae.plots.panels import (
     wrapped,
 )
 from pyro_vae.plots.style import INK
-from pyro_vae.plots.tree import KINDS, Numbers, across_chains, group
+from pyro_vae.plots.tree import Numbers, across_chains, group, kind_of
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -90,7 +90,7 @@ def _told(tree: "DataTree", found: Any, shown: int) -> str:
     out = int((found["q_value"] < FOUND).sum())
     which = f"The {shown} of {count} test quantities that stand out most" if shown < count else "Test quantities"
     rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * FOUND:g} % (red)"
-    return f"{which}; {rate}.\n{KINDS[tree.attrs['kind']].capitalize()}."
+    return f"{which}; {rate}.\n{kind_of(tree)}."
 
 
 def _p(one: Any) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_vae.criticism.verdicts import coverage_at, verdict
 from pyro_vae.plots.panels import FOUND, few_ticks, headline, shortened, small
 from pyro_vae.plots.style import COLOURS, INK, figure
 from pyro_vae.plots.tree import Numbers, group
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 FEATURES, NAMED = 30, 10
 """Features at most in the picture; and of data with more features, those at most that are named."""
-
-CERTAIN = 3.0
-"""Standard errors from which coverage counts as too small or too large."""
 
 
 def coverage(tree: "DataTree") -> Figure:
@@ -67,7 +65,7 @@ def coverage(tree: "DataTree") -> Figure:
     handles, words = left.get_legend_handles_labels()
     keyed = [(handle, word) for handle, word in zip(handles, words, strict=True) if word]
     picture.legend(*zip(*reversed(keyed), strict=True), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
-    headline(picture, verdict(tree), size=10)
+    headline(picture, said_of(tree), size=10)
     return picture
 
 
@@ -78,32 +76,14 @@ def furthest(found: Any) -> list[int]:
     return [int(at) for at in np.lexsort(keys)]
 
 
-def verdict(tree: "DataTree") -> str:
-    """What coverage says, in a sentence with the number of the level that says it most clearly."""
+def said_of(tree: "DataTree") -> str:
+    """What coverage says, with the number of the level that says it most clearly."""
     found = group(tree, "calibration")
     levels, overall = found["level"].to_numpy(), found["coverage_overall"].to_numpy()
-    gap, error = overall - levels, _errors(found)
-    sides = np.where(abs(gap) > CERTAIN * error, np.sign(gap), 0)
-    most = int(np.argmax(abs(gap) / error))
-    said = f"{100 * levels[most]:g} % intervals hold {100 * overall[most]:.1f} ± {100 * error[most]:.1g} % of the data"
-    count = int((found["pit_q_value"] < FOUND).sum())
-    shape = f"; the PIT of {count} of {found.sizes['feature']} features is not uniform" if count else ""
-    if (sides < 0).any() and (sides > 0).any():
-        return f"Wrong shape: intervals are too narrow at some levels and too wide at others ({said})"
-    if (sides < 0).any():
-        return f"Overconfident: {said}"
-    if (sides > 0).any() and tree.attrs["kind"] == "posterior":
-        return f"Conservative, as replicates that have seen the data are: {said}"
-    if (sides > 0).any():
-        return f"Underconfident: {said}"
-    return f"Intervals hold as much of the data as they should, within errors{shape}"
-
-
-def _errors(found: Any) -> Numbers:
-    """The errors of coverage; where all or nothing is covered, those of the level itself."""
-    level, error = found["level"].to_numpy(), found["coverage_error"].to_numpy()
-    exact = np.sqrt(level * (1 - level) / max(int(found["values"].max()), 1))
-    return np.where(error > 0, error, exact)
+    most = int(np.argmax(abs(overall - levels) / found["coverage_error"].to_numpy()))
+    word, sentence = verdict(tree)
+    start = word or ("too few rows to tell" if "too few" in sentence else "no sign of intervals too narrow or too wide")
+    return f"{start}: {coverage_at(found, float(levels[most]))}".capitalize()
 
 
 def _style(place: int) -> dict[str, Any]:

@@ -87,13 +87,19 @@ def headline(picture: Figure, text: str, size: float = 9) -> None:
 def wrapped(text: str, inches: float, size: float) -> str:
     """Break a text into lines that fit a width."""
     fits = max(int(inches / (CHARACTER * size)), 8)
+    text = plain(text)
     return "\n".join("\n".join(textwrap.wrap(line, fits)) for line in text.splitlines())
 
 
 def shortened(text: str, inches: float, size: float) -> str:
     """Cut a name to what fits a width."""
     fits = max(int(inches / (CHARACTER * size)), 4)
-    return text if len(text) <= fits else f"{text[: fits - 1].rstrip()}…"
+    return plain(text if len(text) <= fits else f"{text[: fits - 1].rstrip()}…")
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib does not take for mathematics: a column may be called "US$ per $1,000"."""
+    return text.replace("$", r"\$")
 
 
 def small(axes: Axes, title: str, *, xlabel: str = "", ylabel: str = "", size: float = 7, colour: str = INK) -> None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from pyro_vae.plots.panels import DATA, REPLICATES, beside, chosen, few_ticks, headline, panels, shortened, small
 from pyro_vae.plots.samples import show_grid
 from pyro_vae.plots.style import INK, figure
-from pyro_vae.plots.tree import KINDS, Events, Numbers, events
+from pyro_vae.plots.tree import Events, Numbers, events, kind_of
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -49,7 +49,7 @@ def replicates(tree: "DataTree") -> Figure:
         picture = _shares(kept)
     else:
         picture = _features(kept)
-    headline(picture, f"{len(kept.rows)} rows of data. {KINDS[tree.attrs['kind']].capitalize()}.")
+    headline(picture, f"{len(kept.rows)} rows of data. {kind_of(tree)}.")
     return picture
 
 

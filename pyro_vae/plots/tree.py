@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_vae.criticism.replicates import KINDS
 from pyro_vae.errors import InputError
 from pyro_vae.plots.samples import is_image
 
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
     from xarray import Dataset, DataTree
 
 Numbers = NDArray[Any]
-
-KINDS = {
-    "population": "replicates: new rows, z ~ p(z), x ~ p(x|z)",
-    "posterior": "replicates: the same rows again, z ~ q(z|x), x' ~ p(x'|z), so they have seen the data",
-    "prior": "replicates before fitting: z ~ p(z), x ~ p(x|z), at these weights",
-}
-"""What each kind of replicate is."""
 
 
 def group(tree: "DataTree", name: str) -> "Dataset":
@@ -42,6 +36,12 @@ def group(tree: "DataTree", name: str) -> "Dataset":
             f"the tree has no /{name}, it has {', '.join(children)}: write pv.predictive_check(vae, x, {remedy})."
         )
     return children[name].to_dataset()
+
+
+def kind_of(tree: "DataTree") -> str:
+    """What the replicates are, as the beginning of a sentence."""
+    kind = tree.attrs["kind"]
+    return f"{kind.capitalize()} replicates: {KINDS[kind]}"
 
 
 def shape_of(tree: "DataTree") -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def _told(tail: Numbers) -> str:
     quantities = "quantity" if tail.shape[1] == 1 else "quantities"
     return (
         f"{len(tail)} rows, {tail.shape[1]} {quantities} of each: {100 * (flat < FOUND).mean():.1f} % of the tail "
-        f"probabilities are below {FOUND} (by chance {100 * FOUND:g} %)."
+        f"probabilities are below {FOUND} (by chance at most {100 * FOUND:g} %)."
     )
 
 

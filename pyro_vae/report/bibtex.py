@@ -102,9 +102,7 @@ def cited(things: Iterable[object]) -> list[Reference]:
         owner = thing if isinstance(thing, type) or callable(thing) else type(thing)
         for reference in references(getattr(owner, "__doc__", None)):
             before = found.setdefault(reference.key, reference)
-            found[reference.key] = max(
-                before, reference, key=lambda one: (bool(one.link), len(one.title), len(one.authors))
-            )
+            found[reference.key] = max(before, reference, key=_fullness)
     return [found[key] for key in sorted(found)]
 
 

@@ -10,8 +10,9 @@ from pyro_vae import plots
 from pyro_vae.criticism.compare import Comparison
 from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.criticism.latent import Latents
+from pyro_vae.criticism.verdicts import RATE
 from pyro_vae.data import Rows
-from pyro_vae.plots.coverage import verdict
+from pyro_vae.plots.coverage import said_of
 from pyro_vae.report.page import Section
 from pyro_vae.training.history import History
 from pyro_vae.vae import VAE
@@ -45,10 +46,10 @@ def one_of_check(section: Section, name: str, tree: Any, of: str = "") -> None:
 
 def _alt(name: str, tree: Any) -> str:
     if name == "coverage":
-        return f"Calibration: {verdict(tree)}"
+        return f"Calibration: {said_of(tree)}"
     if name == "checks":
         checks = tree["checks"].to_dataset()
-        out = checks["noun"].values[checks["q_value"].values < 0.05].tolist()
+        out = checks["noun"].values[checks["q_value"].values < RATE].tolist()
         told = f"{len(out)} stand out: {', '.join(out)}" if out else "none stands out"
         return f"Histograms of the test quantities of replicates, with those of the data; {told}"
     if name == "two_sample" and "two_sample" in tree.children:

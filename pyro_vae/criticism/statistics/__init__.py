@@ -47,8 +47,8 @@ STATISTICS: dict[str, Statistic] = {
     "5 % quantile": Statistic(general.quantile(5), "5 % quantile", "feature", 2**17, _graded),
     "median": Statistic(general.quantile(50), "median", "feature", 2**17, _graded),
     "95 % quantile": Statistic(general.quantile(95), "95 % quantile", "feature", 2**17, _graded),
-    "skewness": Statistic(general.skewness, "skewness", "feature", 2**19, _graded),
-    "excess kurtosis": Statistic(general.excess_kurtosis, "excess kurtosis", "feature", 2**19, _graded),
+    "skewness": Statistic(general.skewness, "skewness", "feature", 2**19, _graded, ratio=False),
+    "excess kurtosis": Statistic(general.excess_kurtosis, "excess kurtosis", "feature", 2**19, _graded, ratio=False),
     "smallest value": Statistic(general.smallest, "smallest value", "feature", suits=_graded),
     "largest value": Statistic(general.largest, "largest value", "feature", suits=_graded),
     "share of zeros": Statistic(general.share_of_zeros, "share of zeros", "feature", suits=_graded),
@@ -69,9 +69,11 @@ STATISTICS: dict[str, Statistic] = {
     "ink": Statistic(images.ink, "total ink", "row", suits=_image),
     "sparsity": Statistic(images.sparsity, "sparsity", "row", suits=_graded_image),
     "edges": Statistic(images.edges, "contrast of neighbouring pixels", "row", suits=_image),
-    "centre row": Statistic(images.centre_row, "row of the centre of mass", "row", suits=_image),
-    "centre column": Statistic(images.centre_column, "column of the centre of mass", "row", suits=_image),
-    "autocorrelation": Statistic(images.autocorrelation, "correlation of neighbouring pixels", "row", 2**19, _image),
+    "centre row": Statistic(images.centre_row, "row of the centre of mass", "row", suits=_image, ratio=False),
+    "centre column": Statistic(images.centre_column, "column of the centre of mass", "row", suits=_image, ratio=False),
+    "autocorrelation": Statistic(
+        images.autocorrelation, "correlation of neighbouring pixels", "row", 2**19, _image, ratio=False
+    ),
     "high frequencies": Statistic(
         images.high_frequencies, "share of power at high frequencies", "row", 2**17, suits=_image
     ),

@@ -67,6 +67,7 @@ class Statistic:
         of: what it is a number of; see the table.
         elements: the number of elements at most that it looks at: of larger data, the first rows; None for all.
         suits: the kinds of data that it is computed of unless others are asked for.
+        ratio: whether it is on a ratio scale, so that "31 % larger" means something; a skewness is not.
 
     Raises:
         InputError: the function is none, the noun is empty, or `of` or `elements` is not as above.
@@ -80,6 +81,7 @@ class Statistic:
     of: Scope = "data"
     elements: int | None = 2**20
     suits: Callable[[Kind], bool] = any_kind
+    ratio: bool = True
 
     def __post_init__(self) -> None:
         if not callable(self.function) or not callable(self.suits):

@@ -15,7 +15,8 @@ def chi_squared(distribution: Any, x: Tensor) -> Tensor:
     r"""Pearson's discrepancy $\sum_j (x_j - E[x_j|z])^2 / \mathrm{Var}[x_j|z]$ of each row, (N,), in float64.
 
     Variances are at least the smallest normal number of float32, about 1e-38, so that an element without spread adds
-    0 where it is met and much where it is not.
+    0 where it is met and much where it is not. An element whose variance is infinite, as a Student's t with few degrees
+    of freedom has it, adds 0.
 
     References:
         Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
@@ -25,11 +26,22 @@ def chi_squared(distribution: Any, x: Tensor) -> Tensor:
         x: rows (N, *event_shape).
 
     Raises:
-        InputError: there is no mean or variance: the values are labels, or the tails too heavy.
+        InputError: no element has a mean and a variance: the values are labels, or all tails too heavy.
     """
-    mean, variance = (moment(distribution, DRAWS).value.double() for moment in (moments.mean, moments.variance))
+    mean, variance = (_moment(distribution, name) for name in ("mean", "variance"))
     terms = (x.double() - mean).square() / variance.clamp_min(torch.finfo(torch.float32).tiny)
-    return terms.reshape(len(x), -1).sum(1)
+    return torch.where(mean.isfinite() & variance.isfinite(), terms, 0).reshape(len(x), -1).sum(1)
+
+
+def _moment(distribution: Any, name: str) -> Tensor:
+    """A moment where some elements may have none, in float64."""
+    try:
+        value: Tensor = getattr(distribution, name)
+    except NotImplementedError:
+        value = torch.full((), torch.nan)
+    if bool(value.isnan().all()):  # by draws, or not at all
+        value = getattr(moments, name)(distribution, DRAWS).value
+    return value.double()
 
 
 def minus_log_likelihood(distribution: Any, x: Tensor) -> Tensor:
