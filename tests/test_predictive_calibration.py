@@ -52,6 +52,29 @@ def test_the_right_model_is_rarely_doubted() -> None:
     assert (pit <= 0.05).mean(0).max() <= 0.09
 
 
+def small_images() -> pv.VAE:
+    """Pictures of 6 by 5 levels, of an untrained decoder."""
+    torch.manual_seed(1)
+    vae = pv.VAE((6, 5), 2, likelihood=pv.Categorical(classes=4), encoder=pv.MLP(hidden=(8,)))
+    with torch.no_grad():
+        for weight in vae.decoder.parameters():
+            weight *= 3
+    return vae
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["counts", "images", "posterior"])
+def test_no_quantity_of_the_catalogue_doubts_the_right_model(kind: str) -> None:
+    """As above, of everything that suits the data; posterior replicates reject less."""
+    vae = {"counts": lambda: counts(True), "images": small_images, "posterior": exact}[kind]()
+    options = {"kind": "posterior"} if kind == "posterior" else {}
+    p_values = []
+    for seed in range(200):
+        x = rows(40) if kind == "posterior" else vae.sample(40)
+        p_values.append(check(vae, x, draws=79, seed=seed, **options)["checks"]["p_value"].values)
+    assert (np.stack(p_values) <= 0.05).mean(0).max() <= 0.09
+
+
 def test_poisson_on_overdispersed_counts_is_caught() -> None:
     poisson, dispersed = counts(False), counts(True)
     options: dict[str, Any] = {"statistics": ["dispersion index"], "draws": 99}

@@ -60,6 +60,10 @@ def predictive_check(
     right population it is below a with probability a at most; that parameters were estimated is not accounted for. A
     mask's missing values are the same in data and replicates, and have no ranks.
 
+    `arviz_stats.loo` and `arviz_plots.plot_loo_pit` have no place here: a row that is left out takes its latents with
+    it, so that its predictive density is log p(x) (`pv.evidence`, whose `to_elpd()` ArviZ compares), and its PIT that
+    of the population.
+
     References:
         Rubin, Bayesianly Justifiable and Relevant Frequency Calculations for the Applied Statistician, 1984.
         Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.

@@ -1,7 +1,7 @@
 """Replicates: data sets that a model draws, as large as the data, of new rows or of the same ones again."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,8 @@ class Replicator:
     def data_sets(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
         """Replicates of all rows, so many at once that memory holds a few data sets, however many are drawn.
 
+        The next ones take the place of those before.
+
         Args:
             batch: all rows.
             draws: how many replicates.
@@ -80,18 +82,28 @@ class Replicator:
         rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
         at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
         parts = [{name: tensor[at : at + rows] for name, tensor in batch.items()} for at in range(0, len(x), rows)]
+        room = x.new_empty(min(at_once, draws), *x.shape)  # made once: fresh memory costs as much as a pass over it
         for start in range(0, draws, at_once):
-            drawn = [self(part, min(at_once, draws - start), discrepancies) for part in parts]
-            yield Replicates(
-                torch.cat([part.x for part in drawn], 1),
-                *({n: torch.cat([getattr(part, of)[n] for part in drawn], 1) for n in getattr(drawn[0], of)} for of in
-                  ("realized", "replicated")),
-            )  # fmt: skip
+            count = min(at_once, draws - start)
+            drawn, done = [], 0
+            for part in parts:
+                one = self(part, count, discrepancies)
+                room[:count, done : done + len(part["x"])] = one.x
+                done += len(part["x"])
+                drawn.append(replace(one, x=one.x[:0]))
+            realized, replicated = (
+                {name: torch.cat([getattr(one, side)[name] for one in drawn], 1) for name in discrepancies}
+                for side in ("realized", "replicated")
+            )
+            yield Replicates(room[:count], realized, replicated)
 
     def __call__(self, batch: Batch, times: int, discrepancies: Mapping[str, Statistic]) -> Replicates:
         """Replicate a batch of rows a number of times at once, as so many copies of it."""
         count, rows = times * self.candidates, len(batch["x"])
-        tiled = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in batch.items()}
+        tiled = {  # once is no copy
+            name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) if count > 1 else tensor
+            for name, tensor in batch.items()
+        }
         model, guided = poutine.uncondition(self.programs.model), None
         if self.kind == "posterior":
             guided = poutine.trace(self.programs.guide).get_trace(**tiled)

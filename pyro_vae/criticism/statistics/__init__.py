@@ -53,8 +53,10 @@ STATISTICS: dict[str, Statistic] = {
     "largest value": Statistic(general.largest, "largest value", "feature", suits=_graded),
     "share of zeros": Statistic(general.share_of_zeros, "share of zeros", "feature", suits=_graded),
     "unique values": Statistic(general.unique_values, "number of unique values", "feature", 2**16, _ties),
-    "mean correlation": Statistic(general.mean_correlation, "mean absolute correlation", suits=_joint),
-    "largest correlation": Statistic(general.largest_correlation, "largest absolute correlation", suits=_joint),
+    "mean correlation": Statistic(general.mean_correlation, "mean absolute correlation", elements=2**18, suits=_joint),
+    "largest correlation": Statistic(
+        general.largest_correlation, "largest absolute correlation", elements=2**18, suits=_joint
+    ),
     "neighbour distance": Statistic(
         general.neighbour_distance, "mean distance to the nearest neighbour", elements=2**18, suits=_joint
     ),
@@ -66,13 +68,13 @@ STATISTICS: dict[str, Statistic] = {
     "share of ones": Statistic(counts.share_of_ones, "share of ones", "feature", suits=_counts),
     "row total": Statistic(counts.row_total, "row total", "row", suits=_count_vector),
     "row zeros": Statistic(counts.row_zeros, "share of zeros in a row", "row", suits=_count_vector),
-    "ink": Statistic(images.ink, "total ink", "row", suits=_image),
+    "ink": Statistic(images.ink, "total ink", "row", None, _image),
     "sparsity": Statistic(images.sparsity, "sparsity", "row", suits=_graded_image),
-    "edges": Statistic(images.edges, "contrast of neighbouring pixels", "row", suits=_image),
-    "centre row": Statistic(images.centre_row, "row of the centre of mass", "row", suits=_image, ratio=False),
-    "centre column": Statistic(images.centre_column, "column of the centre of mass", "row", suits=_image, ratio=False),
+    "edges": Statistic(images.edges, "contrast of neighbouring pixels", "row", 2**18, _image),
+    "centre row": Statistic(images.centre_row, "row of the centre of mass", "row", 2**18, _image, ratio=False),
+    "centre column": Statistic(images.centre_column, "column of the centre of mass", "row", 2**18, _image, ratio=False),
     "autocorrelation": Statistic(
-        images.autocorrelation, "correlation of neighbouring pixels", "row", 2**19, _image, ratio=False
+        images.autocorrelation, "correlation of neighbouring pixels", "row", 2**18, _image, ratio=False
     ),
     "high frequencies": Statistic(
         images.high_frequencies, "share of power at high frequencies", "row", 2**17, suits=_image
