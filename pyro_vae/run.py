@@ -29,7 +29,7 @@ from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.plots import figures
 from pyro_vae.training import snapshot
-from pyro_vae.training.checkpoints import BEST, SPEC, Checkpoints, Keeper, lock, unwritable
+from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, Checkpoints, Keeper, lock, unwritable
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Programs, as_module
 from pyro_vae.training.state import State, tensors_of
@@ -110,7 +110,11 @@ class Run:
     @property
     def unfinished(self) -> bool:
         """Whether there are checkpoints: of a run that is not finished, or of the one that is there."""
-        return (self.path / CHECKPOINTS / SPEC).exists()
+        folder = self.path / CHECKPOINTS
+        if (folder / SPEC).exists() or not folder.is_dir():
+            return (folder / SPEC).exists()
+        begun = all(file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir())  # and then killed
+        return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
 
     def keeper(self, plan: Checkpoints) -> Keeper:
         """Return what keeps the checkpoints of this run."""
@@ -179,6 +183,8 @@ class Run:
         path = self.path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
+        if beside:  # where the next one who resumes finds it and takes it away, should we be killed
+            fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             (fresh / "figures").mkdir(parents=True)

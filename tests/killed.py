@@ -1,4 +1,6 @@
-"""Trainings that are killed: `python killed.py FOLDER KILLS [SEED]` prints what became of each, as JSON.
+"""Trainings that are killed: `python killed.py FOLDER [KILLS [SEED]]` prints what became of them, as JSON.
+
+Without a number of kills, there is one before every operation on a file.
 
 One process imports everything and forks a child for each training, for importing takes longer than training does.
 Checkpoints are written slowly, in two halves, so that many of the kills come while one is written.
@@ -32,10 +34,10 @@ def train(run: Path, **arguments: Any) -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(5,)))
     x, held = (pv.data.Rows({"x": rows(n).sigmoid()}, dynamic=True) for n in (22, 9))
     objective = pv.objectives.ELBO(beta=pv.schedules.GECO(rate=1))
-    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), epochs=6, run=run, **arguments)
+    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), run=run, **{"epochs": 6, **arguments})
 
 
-def child(run: Path, told: int, **arguments: Any) -> int:
+def child(run: Path, **arguments: Any) -> int:
     """Fork a process that trains; returns its number."""
     if number := os.fork():
         return number
@@ -81,14 +83,14 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     train(folder / "warm")  # a training in this process, so that the children find everything imported
     plan, chance, found = pv.Checkpoints(every_minutes=0), random.Random(seed), Counter()
     start = time.monotonic()
-    assert os.waitpid(child(folder / "whole", told, checkpoints=plan), 0)[1] == 0
+    assert os.waitpid(child(folder / "whole", checkpoints=plan), 0)[1] == 0
     lasts = time.monotonic() - start
     assert content(folder / "whole") == content(folder / "warm")
     for kill in range(kills):
         run = folder / f"run {kill}"
         while True:  # some are killed again
             drain(listening)
-            number = child(run, told, checkpoints=plan, resume=True)
+            number = child(run, checkpoints=plan, resume=True)
             time.sleep(chance.uniform(0, 1.05 * lasts))
             os.kill(number, signal.SIGKILL)
             died = os.waitpid(number, 0)[1] == signal.SIGKILL
@@ -99,12 +101,50 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
             found["before the first"] += died and not list((run / "checkpoints").glob("*.safetensors"))
             if not died or chance.random() < 0.6:
                 break
-        ended = os.waitpid(child(run, told, checkpoints=plan, resume=True), 0)[1]
+        ended = os.waitpid(child(run, checkpoints=plan, resume=True), 0)[1]
         found["resumed"] += ended == 0
         found["identical"] += ended == 0 and content(run) == content(folder / "whole")
-        left = [name for name in os.listdir(run / "checkpoints") if "writing" in name or "damaged" in name]
-        found["left behind"] += len(left)
+        found["left behind"] += sum("writing" in str(path) or "damaged" in str(path) for path in folder.rglob("*"))
     return {**found, "runs": kills, "seconds": round(time.monotonic() - start, 1)}
+
+
+OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+
+def dying(run: Path, at: int) -> None:
+    """End this process, as SIGKILL would, before its operation number `at` on a name in a folder."""
+    count = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event in OPERATIONS and run.name in str(arguments[0]):
+            count += 1
+            if count == at:
+                os._exit(9)
+
+    sys.addaudithook(hook)
+
+
+def windows(folder: Path) -> dict[str, Any]:
+    """Kill a training between any two of its operations on files, and resume it."""
+    torch.set_num_threads(1)
+    figures.write = lambda to, *arguments: (to / "training.png").write_bytes(b"")
+    train(folder / "whole", epochs=2)
+    found, plan, at = Counter(), pv.Checkpoints(every_minutes=None, every_epochs=1), 0
+    while not found["too late"]:
+        at += 1
+        run = folder / f"killed{at}"
+        if not (number := os.fork()):
+            dying(run, at)
+            train(run, epochs=2, checkpoints=plan)
+            os._exit(0)
+        found["killed"] += (died := os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 9)
+        found["too late"] += not died
+        ended = os.waitpid(child(run, epochs=2, checkpoints=plan, resume=True), 0)[1]
+        found["resumed"] += ended == 0
+        found["identical"] += ended == 0 and content(run) == content(folder / "whole")
+        found["left behind"] += sum("writing" in str(path) for path in folder.rglob("*"))
+    return dict(found)
 
 
 def drain(listening: int) -> bytes:
@@ -115,4 +155,5 @@ def drain(listening: int) -> bytes:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), *map(int, sys.argv[2:]))))
+    given = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    print(json.dumps(main(*given) if len(given) > 1 else windows(*given)))

@@ -1,5 +1,6 @@
 """Trainings that were cut off after any of their steps, for the tests of checkpoints."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,3 +66,22 @@ def require_resumable(
         resumed, run = make(), cut(folder / "whole", file, folder / f"cut {number}")
         torch.randn(3)  # the global random state has no say
         require_equal(reference, (resumed, fit(resumed, x, run=run, resume=True, **arguments)))
+
+
+def acting(at: int, act: Callable[[], Any]) -> Callable:
+    """An optimizer that does something before its step number `at`."""
+
+    class Acting(torch.optim.SGD):
+        count = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.count += 1
+            if self.count == at:
+                act()
+            return super().step(closure)
+
+    return functools.partial(Acting, lr=0.01)
+
+
+def out_of_memory() -> None:
+    raise MemoryError

@@ -9,6 +9,7 @@ RUN/checkpoints/
 import contextlib
 import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -78,7 +79,7 @@ class Keeper:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock(self.folder)
             for left in self.folder.glob(".*.writing-*"):
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         except OSError as error:
             raise unwritable(self.folder, error) from error
         return self
@@ -133,6 +134,8 @@ class Keeper:
             try:
                 tree = snapshot.read(file)
                 self.best = None if tree["best"] is None else float(tree["best"])
+            except InputError:
+                raise
             except (snapshot.Damaged, KeyError, TypeError, ValueError) as error:
                 told[file] = f"{file.name} is damaged ({error})"
                 continue

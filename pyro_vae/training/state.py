@@ -55,7 +55,7 @@ class State:
 
     def identify(self, facts: Mapping[str, Any]) -> None:
         """Say of which training this is the state, by plain values."""
-        self.identity |= _plain(facts)
+        self.identity = _plain(facts) | self.identity
 
     def next_epoch(self) -> None:
         """Begin an epoch: nothing is done of it."""
@@ -176,7 +176,8 @@ class State:
         listed = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, kept in tree["optimizer"]["state"].items():
             for name, value in kept.items():  # fused steps trust these shapes, and would read beyond the end
-                if isinstance(value, Tensor) and value.shape not in ((), listed[index].shape) and self._fused:
+                alike = isinstance(value, Tensor) and value.shape in ((), listed[index].shape)
+                if self._fused and value is not None and not alike:
                     raise ValueError(f"{name} of the optimizer has another shape than its weight")
 
     @property
