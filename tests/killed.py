@@ -34,7 +34,7 @@ def train(run: Path, **arguments: Any) -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(5,)))
     x, held = (pv.data.Rows({"x": rows(n).sigmoid()}, dynamic=True) for n in (22, 9))
     objective = pv.objectives.ELBO(beta=pv.schedules.GECO(rate=1))
-    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), run=run, **{"epochs": 6, **arguments})
+    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), run=run, **{"epochs": 4, **arguments})
 
 
 def child(run: Path, **arguments: Any) -> int:

@@ -2,13 +2,16 @@
 
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from cases import same
+from small_runs import content
 from torch import Tensor
 
 import pyro_vae as pv
@@ -33,6 +36,22 @@ def fit(programs: Any, x: Any, **arguments: Any) -> pv.History:
 
 def steps(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*.safetensors"))
+
+
+@functools.cache
+def _whole() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_vae.plots.figures.write", lambda *arguments: None)
+        fit(small(), rows(), run=Path(folder) / "run", checkpoints=EVERY_STEP)
+        return content(Path(folder) / "run")
+
+
+def whole(run: Path) -> Path:
+    """A finished run with a checkpoint of every step, made once."""
+    for name, data in _whole().items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(data)
+    return run
 
 
 def cut(run: Path, at: Path, to: Path) -> Path:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import resuming
 import torch
 from cases import same
-from resuming import EVERY_STEP, acting, cut, fit, out_of_memory, require_equal, rows, small, steps
+from resuming import acting, cut, fit, out_of_memory, require_equal, rows, small, steps
 from small_runs import content
 
 import pyro_vae as pv
@@ -19,8 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """A finished run with a checkpoint of every step."""
-    fit(small(), rows(), run=tmp_path / "whole", checkpoints=EVERY_STEP)
-    return tmp_path / "whole"
+    return resuming.whole(tmp_path / "whole")
 
 
 @pytest.fixture

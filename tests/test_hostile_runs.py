@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 from cases import same
-from resuming import EVERY_STEP, cut, fit, rows, small, steps
+from resuming import cut, fit, rows, small, steps, whole
 from small_runs import content
 
 import pyro_vae as pv
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A training that was cut off after its fifth step, with that one checkpoint."""
-    fit(small(), rows(), run=tmp_path / "whole", checkpoints=EVERY_STEP)
-    run = cut(tmp_path / "whole", steps(tmp_path / "whole")[4], tmp_path / "run")
+    run = cut(whole(tmp_path / "whole"), steps(tmp_path / "whole")[4], tmp_path / "run")
     for file in steps(run)[:-1]:
         file.unlink()
     shutil.rmtree(tmp_path / "whole")
