@@ -140,6 +140,8 @@ def windows(folder: Path) -> dict[str, Any]:
             os._exit(0)
         found["killed"] += (died := os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 9)
         found["too late"] += not died
+        parts = all((run / name).exists() for name in ("model.safetensors", "history.csv", "figures"))
+        found["taken for whole"] += Run(run).finished and not (parts and content(run) == content(folder / "whole"))
         ended = os.waitpid(child(run, epochs=2, checkpoints=plan, resume=True), 0)[1]
         found["resumed"] += ended == 0
         found["identical"] += ended == 0 and content(run) == content(folder / "whole")

@@ -31,5 +31,6 @@ def test_every_resume_succeeds_and_ends_identical(runs: int, writing: int, tmp_p
 def test_a_kill_between_any_two_operations_on_files_loses_nothing(tmp_path: Path) -> None:
     found = killed(tmp_path)
     assert found["killed"] > 30
+    assert found["taken for whole"] == 0
     assert found["resumed"] == found["identical"] == found["killed"] + 1
     assert found["left behind"] == 0
