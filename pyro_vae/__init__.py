@@ -58,6 +58,7 @@ from pyro_vae.run import load
 from pyro_vae.suggest import suggest
 from pyro_vae.training import SGD, Adam, AdamW, History
 from pyro_vae.training.aggregate import aggregate
+from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.fit import Runtime, fit
 from pyro_vae.vae import VAE
 
@@ -78,6 +79,7 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Censored",
+    "Checkpoints",
     "Comparison",
     "ContinuousBernoulli",
     "Conv",

@@ -22,6 +22,7 @@ from pyro_vae.report import report as write_report
 from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
 from pyro_vae.training import Adam, Optimizer
+from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.fit import Runtime
 from pyro_vae.training.fit import fit as fit_programs
 from pyro_vae.vae import VAE
@@ -48,6 +49,9 @@ def fit(
     seed: int = 0,
     run: str | None = None,
     overwrite: bool = False,
+    checkpoint_minutes: float | None = None,
+    checkpoint_epochs: int | None = None,
+    resume: bool = False,
     progress: bool = True,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> None:
@@ -78,11 +82,15 @@ def fit(
         seed: seed of weights, shuffling and draws.
         run: folder to write; by default runs/ and the data's name.
         overwrite: replace an existing run, once the new one is complete.
+        checkpoint_minutes: save everything into the run so often, so that a crash loses no more than that.
+        checkpoint_epochs: or after so many epochs.
+        resume: go on from the newest checkpoint of the run, where there is one.
         progress: show progress.
         accelerator: where to compute; auto takes a GPU where there is one.
     """
     folder = run or str(Path("runs") / Path(data).stem)
-    Run.reserve(folder, overwrite)
+    Run.reserve(folder, overwrite, resume)
+    asked = checkpoint_minutes is not None or checkpoint_epochs is not None
     rows = datasets.load(
         data, root=root, binarize=binarize, levels=levels, validation=validation, test=test, seed=data_seed
     )
@@ -107,6 +115,8 @@ def fit(
         seed=seed,
         run=folder,
         overwrite=overwrite,
+        checkpoints=Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if asked else None,
+        resume=resume,
         progress=progress,
         runtime=Runtime(accelerator=accelerator),
     )

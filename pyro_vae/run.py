@@ -5,8 +5,10 @@
       model.safetensors    the weights
       history.csv          training, epoch by epoch
       figures/             pictures
+      checkpoints/         what an unfinished training goes on from, if it was asked for; it has a spec.yaml of its own
 
-A run appears whole or not at all: it is written beside its place and moved there when it is complete.
+A run appears whole or not at all: it is written beside its place and moved there when it is complete, `spec.yaml`
+last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finished.
 """
 
 import importlib.metadata
@@ -15,22 +17,29 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from pyro_vae import spec
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, unknown
 from pyro_vae.plots import figures
+from pyro_vae.training import snapshot
+from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, Checkpoints, Keeper, lock, unwritable
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Programs, as_module
+from pyro_vae.training.state import State, tensors_of
 from pyro_vae.vae import VAE, Declaration
 
 FORMAT = 1
 """The version of the folder's layout; a higher one is refused."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder in a run of what a training goes on from."""
 
 RECORDED = ("format", "versions", "event_shape", "rows", "fingerprint", "caveat", "stopped")
 """Keys of spec.yaml that record facts; all others are options of `pyro-vae fit`."""
@@ -47,27 +56,120 @@ class Run:
     path: Path
 
     @classmethod
-    def reserve(cls, path: str | Path, overwrite: bool) -> "Run":
+    def reserve(cls, path: str | Path, overwrite: bool, resume: bool = False) -> "Run":
         """Make sure, before any work, that a run can be written there; nothing is created yet.
+
+        Args:
+            path: the folder.
+            overwrite: whether a run that is there may be replaced.
+            resume: whether it may be gone on with.
 
         Raises:
             InputError: something is there that may not be replaced, or the place cannot be written.
         """
         path = Path(path)
-        if path.exists():
-            if not path.is_dir() or (any(path.iterdir()) and not (path / "spec.yaml").exists()):
-                raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
-            if any(path.iterdir()) and not overwrite:
-                raise InputError(
-                    f"{path} holds a run already: choose another folder, or replace it with overwrite=True (on the "
-                    "command line --overwrite)."
-                )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            cls(path)._require_free(overwrite, resume)
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise InputError(f"{path} cannot be written: {parent} is no folder that you may write to.")
         return cls(path)
 
-    def write(self, vae: Any, rows: Rows, held: Rows | None, history: History, settings: Mapping[str, Any]) -> None:
+    def _require_free(self, overwrite: bool, resume: bool) -> None:
+        """Refuse to touch what is there, unless it is a run that was said to be gone on with or replaced."""
+        path = self.path
+        if not (self.finished or self.unfinished):
+            raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
+        if overwrite and self.unfinished:
+            try:
+                os.close(lock(path / CHECKPOINTS))  # nobody else is at work there
+            except OSError as error:
+                raise unwritable(path, error) from error
+        if overwrite or (resume and self.unfinished):
+            return
+        if resume:
+            raise InputError(
+                f"{path} holds a run without checkpoints, from which nothing can be resumed: choose another folder, or "
+                "replace it with overwrite=True (--overwrite)."
+            )
+        if not self.finished:
+            raise InputError(
+                f"{path} holds an unfinished run: go on with it by resume=True (on the command line --resume), or "
+                "replace it with overwrite=True (--overwrite)."
+            )
+        raise InputError(
+            f"{path} holds a run already: choose another folder, or replace it with overwrite=True (on the "
+            "command line --overwrite)."
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a whole run."""
+        return (self.path / SPEC).exists()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are checkpoints: of a run that is not finished, or of the one that is there."""
+        folder = self.path / CHECKPOINTS
+        if (folder / SPEC).exists() or not folder.is_dir():
+            return (folder / SPEC).exists()
+        begun = all(file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir())  # and then killed
+        return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
+
+    def keeper(self, plan: Checkpoints) -> Keeper:
+        """Return what keeps the checkpoints of this run."""
+        return Keeper(self.path.absolute() / CHECKPOINTS, plan)
+
+    def begin(
+        self,
+        keeper: Keeper,
+        state: State,
+        vae: Any,
+        rows: Rows,
+        held: Rows | None,
+        settings: Mapping[str, Any],
+        resume: bool,
+    ) -> tuple[dict[str, Any], str] | None:
+        """Say in the folder what is under way, or find what it is to go on from.
+
+        Args:
+            keeper: the checkpoints.
+            state: of the training, before its first step.
+            vae: the model.
+            rows: the training data.
+            held: the validation data.
+            settings: the arguments of `fit` that shape it.
+            resume: whether to go on.
+
+        Returns:
+            The newest checkpoint and its name, if training goes on from one.
+
+        Raises:
+            InputError: the folder cannot be written, or holds checkpoints of another training.
+        """
+        record = _record(vae, rows, state.history, settings)
+        names = [*(field.name for field in fields(Declaration)), *settings]
+        facts = {name: record[name] for name in names if name in record and name != "epochs"}
+        for split, subject in (("data", rows), ("validation data", held)):
+            tensors = {} if subject is None else {name: fingerprint(tensor) for name, tensor in subject.tensors.items()}
+            facts[f"fingerprint of the {split}"] = tensors
+            facts[f"dynamic {split}"] = subject is not None and subject.dynamic
+        state.identify(facts)
+        found = keeper.newest() if resume else None
+        if found is not None:
+            state.require_same(found[0], str(found[1]), settings["epochs"])
+        keeper.declare(spec.dump(record), anew=found is None)
+        return None if found is None else (found[0], str(found[1]))
+
+    def write(
+        self,
+        vae: Any,
+        rows: Rows,
+        held: Rows | None,
+        history: History,
+        settings: Mapping[str, Any],
+        beside: bool = False,
+    ) -> None:
         """Write the whole run, then put it in place.
 
         Args:
@@ -76,10 +178,13 @@ class Run:
             held: the validation data.
             history: the training history.
             settings: the arguments of `fit` that shaped it.
+            beside: whether it joins the checkpoints that are there, instead of replacing the folder.
         """
         path = self.path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
+        if beside:  # where the next one who resumes finds it and takes it away, should we be killed
+            fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             (fresh / "figures").mkdir(parents=True)
@@ -89,6 +194,9 @@ class Run:
                 safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
             if isinstance(vae, VAE) and len(history):
                 figures.write(fresh / "figures", vae, held or rows, history)
+            if beside:
+                self._join(fresh)
+                return
             if path.exists():
                 path.rename(old)
             fresh.rename(path)
@@ -98,13 +206,36 @@ class Run:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
 
+    def _join(self, fresh: Path) -> None:
+        """Move what was written into the folder: until its spec.yaml is there, the run is an unfinished one."""
+        for file in fresh.rglob("*"):
+            snapshot.sync(file)
+        (self.path / SPEC).unlink(missing_ok=True)
+        for name in ("model.safetensors", "history.csv", "figures", SPEC):
+            mine, new = self.path / name, fresh / name
+            if mine.is_dir() and not mine.is_symlink():
+                shutil.rmtree(mine)
+            if new.exists():
+                new.rename(mine)
+            elif not mine.is_dir():
+                mine.unlink(missing_ok=True)
+        snapshot.sync(self.path)
+
     def spec(self) -> dict[str, Any]:
         """Read spec.yaml as plain values.
 
         Raises:
             InputError: this is no run, or one of a newer version.
         """
-        file = self.path / "spec.yaml"
+        return self._spec(self.path / SPEC)
+
+    def _spec(self, file: Path) -> dict[str, Any]:
+        if not file.is_file() and self.unfinished:
+            raise InputError(
+                f"{self.path} is an unfinished run: go on with it by fit(..., run={str(self.path)!r}, resume=True), on "
+                f"the command line pyro-vae fit --config {self.path / CHECKPOINTS / SPEC} --run {self.path} --resume. "
+                f"What it has learned so far: pv.load({str(self.path)!r}, checkpoint='last')."
+            )
         if not file.is_file():
             near = [p.name for p in self.path.parent.glob("*/spec.yaml")] if self.path.parent.is_dir() else []
             found = sorted(p.parent.name for p in self.path.parent.glob("*/spec.yaml")) if near else []
@@ -130,9 +261,9 @@ class Run:
         plain = self.spec()
         return History.from_csv(self.path / "history.csv", plain.get("caveat", ""), plain.get("stopped", ""))
 
-    def declared(self) -> VAE:
-        """Build the model as declared, without its weights."""
-        plain = self.spec()
+    def declared(self, checkpoint: bool = False) -> VAE:
+        """Build the model as declared, without its weights; with `checkpoint`, that of the training under way."""
+        plain = self._spec(self.path / CHECKPOINTS / SPEC) if checkpoint else self.spec()
         names = [field.name for field in fields(Declaration)]
         if missing := [name for name in names if name not in plain]:
             raise InputError(
@@ -144,6 +275,31 @@ class Run:
             return VAE(**parts)
         except InputError as error:
             raise InputError(f"{self.path}/spec.yaml: {error}") from error
+
+    def load_checkpoint(self, which: str, vae: Programs | None = None) -> Any:
+        """Load the model of a checkpoint; see `load`."""
+        if which not in ("last", "best"):
+            raise unknown("checkpoint", which, ("last", "best"))
+        folder = self.path / CHECKPOINTS
+        files = sorted(folder.glob("step-*.safetensors"), reverse=True) if which == "last" else [folder / BEST]
+        if not files or not files[0].exists():
+            raise InputError(f"{self.path} has no {which} checkpoint: fit with run= and checkpoints=pv.Checkpoints().")
+        loaded: Any = self.declared(checkpoint=True) if vae is None else vae
+        module = as_module(loaded)
+        try:
+            saved = snapshot.read(files[0])["weights"]
+            if any(tensor.dtype == torch.float64 for tensor in saved.values()):
+                module.double()
+            mine = tensors_of(module)
+            if wrong := [name for name, tensor in mine.items() if saved[name].shape != tensor.shape]:
+                raise ValueError(f"{wrong[0]} has another shape in it")
+            with torch.no_grad():
+                for name, tensor in mine.items():
+                    tensor.copy_(saved[name])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{files[0]} does not hold the weights of this model: {error}") from error
+        module.eval()
+        return loaded
 
     def load(self, vae: Programs | None = None) -> Any:
         """Load the trained model; see `load`."""
@@ -171,19 +327,22 @@ Pair = TypeVar("Pair", bound=Programs)
 
 
 @overload
-def load(run: str | Path, vae: None = None) -> VAE: ...
+def load(run: str | Path, vae: None = None, *, checkpoint: Literal["last", "best"] | None = None) -> VAE: ...
 
 
 @overload
-def load(run: str | Path, vae: Pair) -> Pair: ...
+def load(run: str | Path, vae: Pair, *, checkpoint: Literal["last", "best"] | None = None) -> Pair: ...
 
 
-def load(run: str | Path, vae: Programs | None = None) -> Programs:
+def load(
+    run: str | Path, vae: Programs | None = None, *, checkpoint: Literal["last", "best"] | None = None
+) -> Programs:
     """Load a fitted VAE from its run folder; nothing the folder names is imported or run.
 
     Args:
         run: the folder.
         vae: for programs or parts of your own: the object that was fitted, as you built it; its weights are replaced.
+        checkpoint: the model of a checkpoint in place of the finished one, also of an unfinished run: "last" or "best".
 
     Returns:
         The VAE, or that object, in evaluation mode on the CPU.
@@ -191,7 +350,8 @@ def load(run: str | Path, vae: Programs | None = None) -> Programs:
     Raises:
         InputError: no run, a broken one, one of a newer version, or weights of another model.
     """
-    loaded: Programs = Run(Path(run)).load(vae)
+    place = Run(Path(run))
+    loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)
     return loaded
 
 

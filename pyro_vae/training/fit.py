@@ -6,6 +6,9 @@ a step then waits for nothing (no `.item()`), and the numbers of an epoch are re
 
 import contextlib
 import math
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,14 +24,20 @@ from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run
+from pyro_vae.training import interrupts
+from pyro_vae.training.checkpoints import Checkpoints, Keeper
 from pyro_vae.training.history import History
 from pyro_vae.training.optimizers import Adam, Optimizer
 from pyro_vae.training.programs import Loss, Programs, frozen, require_programs
 from pyro_vae.training.progress import Reporter
+from pyro_vae.training.state import State
 from pyro_vae.vae import VAE
 
 EVALUATION_ROWS = 1000
 """Rows per batch of an evaluation, and training rows that stand in where there are no validation data."""
+
+LOOK = 100
+"""Steps after which it is looked whether the loss is still a number: the device is waited for then, and not between."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ def fit(
     seed: int = 0,
     run: str | Path | None = None,
     overwrite: bool = False,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
     progress: bool = True,
     runtime: Runtime = Runtime(),
 ) -> History:
@@ -77,16 +88,19 @@ def fit(
         seed: of shuffling, draws and dynamic binarisation.
         run: a folder to write: declaration, weights, history, pictures.
         overwrite: whether an existing run may be replaced, once the new one is complete.
+        checkpoints: when to save everything into the run, so that a crash loses nothing; None for never.
+        resume: whether to go on from the newest checkpoint of the run, where there is one, to the weights and history
+            that an uninterrupted training ends with, bit for bit; `epochs` may be more than before.
         progress: whether to show progress.
         runtime: device and precision.
 
     Returns:
-        The history. Interrupted by the keyboard, it stops after the running step, keeps what was learned, and
-        says so in `history.stopped`.
+        The history. Interrupted by the keyboard (SIGINT), training stops after the running step, keeps what was
+        learned, and says so in `history.stopped`. With checkpoints SIGTERM does the same, and then what it always does.
 
     Raises:
         InputError: an argument or the data cannot be used; nothing has been done then.
-        FloatingPointError: the loss is no longer finite; the message names the epoch.
+        FloatingPointError: the loss is no longer finite; the message names the epoch. What is in the run stays.
 
     >>> import pyro_vae as pv
     >>> vae = pv.VAE((64,), 2, encoder=pv.MLP(hidden=(16,)))
@@ -95,6 +109,7 @@ def fit(
     True
     """
     _check_arguments(vae, objective, epochs, batch_size, seed)
+    checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
     rows, held = Rows.of(x), None if validation is None else Rows.of(validation)
     _check_rows(vae, rows, held)
     settings = {
@@ -104,26 +119,37 @@ def fit(
         "batch_size": batch_size,
         "seed": seed,
     }
-    folder = Run.reserve(run, overwrite) if run is not None else None
+    folder = Run.reserve(run, overwrite, resume) if run is not None else None
 
     session = _Session(vae, objective, runtime, math.ceil(len(rows) / batch_size), len(rows))
-    if isinstance(vae, VAE):
-        vae.trained_on = fingerprint(rows.x)
-    with session.seeded(seed):
-        rows, held = session.place(rows), None if held is None else session.place(held)
+    history = History(caveat=getattr(vae, "caveat", ""))
+    with contextlib.ExitStack() as stack:
+        keeper = None if folder is None or checkpoints is None else stack.enter_context(folder.keeper(checkpoints))
+        stack.enter_context(session.seeded(seed))
+        given, rows, held = rows, session.place(rows), None if held is None else session.place(held)
         weights = session.loss.weights(rows.batch(slice(2)))
         made = optimizer.build(weights) if isinstance(optimizer, Optimizer) else _made_by(optimizer, weights)
+        state = session.state(weights, made, seed, history)
+        found = None
+        if folder is not None and keeper is not None:
+            found = folder.begin(keeper, state, vae, rows, held, settings, resume)
+        if isinstance(vae, VAE):
+            vae.trained_on = fingerprint(given.x)
         if hasattr(vae, "initialize"):
             vae.initialize(**rows.batch())
-        history = History(caveat=getattr(vae, "caveat", ""))
+        if found is not None:
+            state.restore(*found)
         with frozen(weights, made), Reporter(epochs, math.ceil(len(rows) / batch_size), progress) as reporter:
-            session.train(rows, held, made, epochs, batch_size, seed, reporter, history)
+            stopped_by = session.train(rows, held, state, epochs, batch_size, seed, reporter, keeper)
         if not history.stopped:
             from pyro_vae.training.aggregate import settle  # it fits, by this function
 
             settle(vae, rows, seed)
-    if folder is not None:
-        folder.write(vae, rows, held, history, settings)
+        if folder is not None and stopped_by != signal.SIGTERM:  # whoever sent that does not wait for pictures
+            folder.write(vae, rows, held, history, settings, beside=keeper is not None)
+    if stopped_by == signal.SIGTERM:
+        print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
     return history
 
 
@@ -157,38 +183,53 @@ class _Session:
             torch.manual_seed(seed)
             yield
 
+    def state(
+        self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, seed: int, history: History
+    ) -> State:
+        return State(self.loss, weights, optimizer, self.fabric.device, seed, history, self.fabric.strategy.precision)
+
     def train(
         self,
         rows: Rows,
         held: Rows | None,
-        optimizer: torch.optim.Optimizer,
+        at: State,
         epochs: int,
         batch_size: int,
         seed: int,
         reporter: Reporter,
-        history: History,
-    ) -> None:
-        wrapped: Any = self.fabric.setup_optimizers(optimizer)
-        order = torch.Generator().manual_seed(seed)
+        keeper: Keeper | None,
+    ) -> signal.Signals | None:
+        """Train to the end, or to a signal; returns which."""
+        wrapped: Any = self.fabric.setup_optimizers(at.optimizer)
+        reporter.begin(at.steps)
+        both = (signal.SIGINT, signal.SIGTERM)
         try:
-            for epoch in range(1, epochs + 1):
-                start = time.perf_counter()
-                self.wrapped.train()
-                means = self._epoch(rows, wrapped, batch_size, order, reporter)
-                record = {"epoch": epoch, "seconds": 0.0, **means}
-                record |= {name: float(value) for name, value in self.loss.running.values.items()}
-                if not math.isfinite(record["loss"]):
-                    raise FloatingPointError(
-                        f"the loss is {record['loss']} in epoch {epoch}: lower the learning rate, as in "
-                        "optimizer=pv.Adam(lr=1e-4), or scale the data to unit spread."
-                    )
-                record |= self._evaluate(rows, held, seed)
-                record["seconds"] = time.perf_counter() - start
-                pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
-                history.add(record, *pixels)
-                reporter.epoch(record)
-        except KeyboardInterrupt:
-            history.stopped = f"interrupted in epoch {len(history) + 1} of {epochs}"
+            with interrupts.deferred(*both[: 1 if keeper is None else 2]) as stop:
+                while at.epoch <= epochs and not stop.by:
+                    start = time.perf_counter() - at.seconds
+                    self.wrapped.train()
+                    self._epoch(rows, wrapped, batch_size, at, reporter, keeper, stop, start)
+                    if stop.by:
+                        at.seconds = time.perf_counter() - start
+                        break
+                    record = self._record(at, rows, held, seed, keeper)
+                    record["seconds"] = time.perf_counter() - start
+                    pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
+                    at.history.add(record, *pixels)
+                    reporter.epoch(record)
+                    at.next_epoch()
+                    if keeper is not None:
+                        score = record.get("validation_loss", record["loss"])
+                        keeper.after_epoch(at.epoch - 1, score, self._capture(at, keeper))
+                saved = keeper is not None and keeper.save(self._capture(at, keeper))
+            if at.epoch <= epochs or stop.by == signal.SIGTERM:
+                where = f"in epoch {at.epoch} of {epochs}" if at.epoch <= epochs else "after the last epoch"
+                ahead = "; resume=True (--resume) goes on from there" if saved else ""
+                at.history.stopped = f"{stop.word} {where}{ahead}"
+            return stop.by
+        except KeyboardInterrupt:  # in the middle of a step, of which no checkpoint can be
+            at.history.stopped = f"interrupted in epoch {at.epoch} of {epochs}"
+            return signal.SIGINT
         finally:
             self.wrapped.eval()
 
@@ -197,21 +238,55 @@ class _Session:
         rows: Rows,
         optimizer: torch.optim.Optimizer,
         batch_size: int,
-        order: torch.Generator,
+        at: State,
         reporter: Reporter,
-    ) -> dict[str, float]:
-        """One pass over the data; returns the means per row of the loss and its parts, read once, at the end."""
-        names: list[str] = []
-        totals = torch.zeros((), device=self.fabric.device, dtype=torch.float64)
-        for index in torch.randperm(len(rows), generator=order).to(self.fabric.device).split(batch_size):
+        keeper: Keeper | None,
+        stop: interrupts.Stop,
+        start: float,
+    ) -> None:
+        """What is left of one pass over the data, adding up the loss and its parts, until somebody wants a stop."""
+        batches = torch.randperm(len(rows), generator=at.order).to(self.fabric.device).split(batch_size)
+        for index in batches[at.done :]:
             optimizer.zero_grad()
             loss, parts = self.wrapped(rows.batch(index))
             self.fabric.backward(loss)
             optimizer.step()
-            names = list(parts)
-            totals = totals + torch.stack(list(parts.values())) * len(index)
+            at.names = list(parts)
+            at.totals = at.totals + torch.stack(list(parts.values())).double() * len(index)  # or the sum is of float32
+            at.done, at.steps = at.done + 1, at.steps + 1
             reporter.step()
-        return dict(zip(names, (totals / len(rows)).tolist(), strict=True))
+            if at.done % LOOK == 0:
+                self._require_finite(at, keeper)
+            if stop.by:
+                return
+            if keeper is not None and at.done < len(batches) and keeper.is_due():
+                at.seconds = time.perf_counter() - start
+                keeper.save(self._capture(at, keeper))
+
+    def _record(self, at: State, rows: Rows, held: Rows | None, seed: int, keeper: Keeper | None) -> dict[str, float]:
+        """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
+        self._require_finite(at, keeper)
+        means = dict(zip(at.names, (at.totals / len(rows)).tolist(), strict=True))
+        record = {"epoch": at.epoch, "seconds": 0.0, **means}
+        record |= {name: float(value) for name, value in self.loss.running.values.items()}
+        return record | self._evaluate(rows, held, seed)
+
+    def _capture(self, at: State, keeper: Keeper) -> Callable[[], dict[str, Any]]:
+        def capture() -> dict[str, Any]:
+            if at.done:
+                self._require_finite(at, keeper)
+            at.require_finite_weights(keeper.advice())
+            return at.capture()
+
+        return capture
+
+    @staticmethod
+    def _require_finite(at: State, keeper: Keeper | None) -> None:
+        """Wait for the device, and raise if the loss is no number any more."""
+        loss = float(at.totals[at.names.index("loss")])
+        if not math.isfinite(loss):
+            advice = "" if keeper is None else keeper.advice()
+            raise FloatingPointError(at.diverged(f"the loss is {loss}") + advice)
 
     def _evaluate(self, rows: Rows, held: Rows | None, seed: int) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows."""
@@ -244,6 +319,21 @@ def _made_by(
             "as functools.partial(torch.optim.RMSprop, lr=1e-3)."
         )
     return made
+
+
+def _checkpoints(
+    checkpoints: Checkpoints | None, run: str | Path | None, overwrite: bool, resume: bool
+) -> Checkpoints | None:
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        raise InputError(
+            f"checkpoints = {checkpoints!r} has to be a plan, as in checkpoints=pv.Checkpoints(every_minutes=10)."
+        )
+    if run is None and (resume or checkpoints is not None):
+        word = "resume=True" if resume else "checkpoints"
+        raise InputError(f"{word} needs the folder that holds them: give run=, as in run='runs/first'.")
+    if resume and overwrite:
+        raise InputError("resume=True goes on with a run and overwrite=True replaces it: give one of them.")
+    return Checkpoints() if resume and checkpoints is None else checkpoints
 
 
 def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any) -> None:

@@ -49,6 +49,10 @@ class Reporter:
     ) -> None:
         self.bar.stop()
 
+    def begin(self, steps: int) -> None:
+        """So many steps were done before."""
+        self.bar.update(self.task, completed=steps)
+
     def step(self) -> None:
         """One step is done."""
         if not self.bar.disable:

@@ -1,0 +1,245 @@
+"""The checkpoints of a run: when they are written, which are kept, and which one a training goes on from.
+
+RUN/checkpoints/
+  spec.yaml                       what is under way
+  step-0000001200.safetensors     everything after 1,200 steps; the last few of these
+  best.safetensors                everything after the best epoch
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pyro_vae.declared import Declared, option
+from pyro_vae.errors import InputError
+from pyro_vae.training import snapshot
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: two processes in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+BEST, SPEC, LOCK = "best.safetensors", "spec.yaml", ".lock"
+STEP = re.compile(r"step-(\d{10})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoints(Declared):
+    """When checkpoints are written, and how many are kept.
+
+    One is written at the end too, and when the training is interrupted (SIGINT, SIGTERM). From the newest,
+    `fit(..., resume=True)` goes on to the same weights, bit for bit, as if nothing had happened.
+
+    Args:
+        every_minutes: the time between two, in minutes, after whichever step is then done; 0 for after every step;
+            None for no such rule.
+        every_epochs: the epochs between two; None for no such rule.
+        keep: how many of the last ones are kept; with 2, one is there if the newest is damaged.
+        best: whether to keep that of the epoch with the lowest loss too, on validation data where there are any.
+
+    >>> Checkpoints(every_minutes=5)
+    Checkpoints(every_minutes=5.0, every_epochs=None, keep=2, best=True)
+    """
+
+    every_minutes: float | None = option(10.0, low=0.0)
+    every_epochs: int | None = option(None, low=1)
+    keep: int = option(2, low=1)
+    best: bool = True
+
+
+class Keeper:
+    """The folder of checkpoints of one training, which nobody else writes to in the meantime.
+
+    Args:
+        folder: where they are, or will be.
+        plan: when they are written.
+
+    Raises:
+        InputError: on entering: the folder cannot be written, or another process works in it.
+    """
+
+    def __init__(self, folder: Path, plan: Checkpoints) -> None:
+        self.folder, self.plan = folder, plan
+        self.best: float | None = None
+        self.pending: tuple[Any, dict[str, Any]] | None = None  # the best, which is not on the disk yet
+        self.saved: tuple[int, int] | None = None
+        self.due = self._next()
+
+    def __enter__(self) -> "Keeper":
+        try:
+            self.made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = lock(self.folder)
+            for left in self.folder.glob(".*.writing-*"):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.pending is not None:
+            self._flush()
+        if error is not None and not self.files():  # nothing to go on from, so nothing is left
+            for name in (SPEC, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for made in dict.fromkeys((self.folder, *self.made)):
+                    made.rmdir()
+        os.close(self.lock)
+
+    def declare(self, spec: str, anew: bool) -> None:
+        """Say what is under way.
+
+        Args:
+            spec: the declaration, as YAML.
+            anew: whether it begins anew, so that what another one left is taken away.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        try:
+            for file in self.files() if anew else ():
+                file.unlink()
+            fresh = self.folder / f".{SPEC}.writing-{os.getpid()}"
+            fresh.write_text(spec, encoding="utf-8")
+            snapshot.sync(fresh)
+            fresh.replace(self.folder / SPEC)
+            snapshot.sync(self.folder)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def files(self) -> list[Path]:
+        """Every checkpoint, the newest first and the best one last."""
+        names = sorted((p for p in self.folder.iterdir() if STEP.fullmatch(p.name)), reverse=True)
+        return names + [self.folder / BEST] * (self.folder / BEST).exists()
+
+    def newest(self) -> tuple[dict[str, Any], Path] | None:
+        """Read the newest checkpoint that is whole; those that are not are named in a warning, and put aside.
+
+        Raises:
+            InputError: there are some, and none is whole.
+        """
+        told: dict[Path, str] = {}
+        for file in self.files():
+            try:
+                tree = snapshot.read(file)
+                self.best = None if tree["best"] is None else float(tree["best"])
+            except InputError:
+                raise
+            except (snapshot.Damaged, KeyError, TypeError, ValueError) as error:
+                told[file] = f"{file.name} is damaged ({error})"
+                continue
+            if told:
+                warnings.warn(f"{self.folder}: {'; '.join(told.values())}; {file.name} is used.", stacklevel=4)
+            for damaged in told:
+                damaged.replace(damaged.with_suffix(".damaged"))
+            return tree, file
+        if told:
+            raise InputError(
+                f"{self.folder}: {'; '.join(told.values())}. None is left to resume: begin anew with overwrite=True."
+            )
+        return None
+
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() >= self.due
+
+    def advice(self) -> str:
+        """What to do after the loss has become no number: a sentence with a space before it, or nothing."""
+        if not self.files() and self.pending is None:
+            return ""
+        return (
+            f" Its last good state stays: pv.load({str(self.folder.parent)!r}, checkpoint='last') gives that model, to "
+            "be fitted again."
+        )
+
+    def after_epoch(self, epoch: int, score: float, capture: Callable[[], dict[str, Any]]) -> None:
+        """An epoch is done: keep the best, and save, if it is time."""
+        if self.plan.best and (self.best is None or score < self.best):
+            self.best = score
+            self.pending = snapshot.pack(capture() | {"best": score})
+        if self.is_due() or (self.plan.every_epochs and epoch % self.plan.every_epochs == 0):
+            self.save(capture)
+
+    def save(self, capture: Callable[[], dict[str, Any]]) -> bool:
+        """Write a checkpoint now, and take away what is not to be kept.
+
+        A disk that is full ends no training: it is a warning, the checkpoints before stay, and the next is tried.
+
+        Returns:
+            Whether there is one of this moment.
+        """
+        tree = capture() | {"best": self.best}
+        now = (tree["at"]["steps"], tree["at"]["epoch"])
+        self.due = self._next()
+        if now == self.saved:
+            return True
+        if self.pending is not None and not self._flush():
+            return False
+        if not self._write(f"step-{now[0]:010d}.safetensors", snapshot.pack(tree)):
+            return False
+        self.saved = now
+        for old in [file for file in self.files() if file.name != BEST][self.plan.keep :]:
+            old.unlink(missing_ok=True)
+        return True
+
+    def _flush(self) -> bool:
+        assert self.pending is not None
+        if written := self._write(BEST, self.pending):
+            self.pending = None
+        return written
+
+    def _write(self, name: str, packed: tuple[Any, dict[str, Any]]) -> bool:
+        try:
+            snapshot.write(self.folder / name, packed)
+        except OSError as error:
+            there = self.files()
+            last = f"{there[0].name} stays the newest" if there else "there is none yet"
+            warnings.warn(f"no checkpoint could be written to {self.folder} ({error}): {last}.", stacklevel=5)
+            return False
+        return True
+
+    def _next(self) -> float:
+        minutes = self.plan.every_minutes
+        return float("inf") if minutes is None else time.monotonic() + 60 * minutes
+
+
+def lock(folder: Path) -> int:
+    """Lock a folder of checkpoints until the descriptor is closed, or its process ends in whatever way.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: the lock cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(folder / LOCK, flags, 0o644)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise InputError(
+            f"{folder.parent} is being written by another process ({holder}): wait for it, or take another run folder."
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """The error of a folder that takes no checkpoints."""
+    return InputError(f"{folder} cannot be written ({error}): choose another run folder, or make room there.")

@@ -1,0 +1,161 @@
+"""Trainings that are killed: `python killed.py FOLDER [KILLS [SEED]]` prints what became of them, as JSON.
+
+Without a number of kills, there is one before every operation on a file.
+
+One process imports everything and forks a child for each training, for importing takes longer than training does.
+Checkpoints are written slowly, in two halves, so that many of the kills come while one is written.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from resuming import fit, rows, table
+
+import pyro_vae as pv
+from pyro_vae.plots import figures
+from pyro_vae.run import Run
+from pyro_vae.training import snapshot
+
+BEGUN, DONE = b"b", b"d"
+
+
+def train(run: Path, **arguments: Any) -> None:
+    """One training that has everything with a memory in it."""
+    torch.manual_seed(1)
+    vae = pv.VAE((3,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(5,)))
+    x, held = (pv.data.Rows({"x": rows(n).sigmoid()}, dynamic=True) for n in (22, 9))
+    objective = pv.objectives.ELBO(beta=pv.schedules.GECO(rate=1))
+    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), run=run, **{"epochs": 4, **arguments})
+
+
+def child(run: Path, **arguments: Any) -> int:
+    """Fork a process that trains; returns its number."""
+    if number := os.fork():
+        return number
+    try:
+        train(run, **arguments)
+        os._exit(0)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def slowly(told: int) -> None:
+    """Make every writing of a checkpoint take time, and tell when it begins and ends."""
+    whole = safetensors.torch.save_file
+
+    def save_file(tensors: Any, name: str, metadata: Any = None) -> None:
+        if "step-" not in name and "best" not in name:
+            return whole(tensors, name, metadata)
+        os.write(told, BEGUN)
+        whole(tensors, name, metadata)
+        data = Path(name).read_bytes()
+        with open(name, "wb", buffering=0) as file:
+            for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+                file.write(half)
+                time.sleep(0.005)
+        os.write(told, DONE)
+
+    safetensors.torch.save_file = save_file
+    snapshot.safetensors.torch.save_file = save_file
+    figures.write = lambda *arguments: time.sleep(0.05)
+
+
+def content(run: Path) -> tuple[bytes, Any]:
+    weights, history = (run / "model.safetensors").read_bytes(), table(Run(run).history())
+    return weights, history.to_numpy().tolist()
+
+
+def main(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
+    torch.set_num_threads(1)  # a pool of threads does not outlive a fork
+    listening, told = os.pipe()
+    os.set_blocking(listening, False)
+    slowly(told)
+    train(folder / "warm")  # a training in this process, so that the children find everything imported
+    plan, chance, found = pv.Checkpoints(every_minutes=0), random.Random(seed), Counter()
+    start = time.monotonic()
+    assert os.waitpid(child(folder / "whole", checkpoints=plan), 0)[1] == 0
+    lasts = time.monotonic() - start
+    assert content(folder / "whole") == content(folder / "warm")
+    for kill in range(kills):
+        run = folder / f"run {kill}"
+        while True:  # some are killed again
+            drain(listening)
+            number = child(run, checkpoints=plan, resume=True)
+            time.sleep(chance.uniform(0, 1.05 * lasts))
+            os.kill(number, signal.SIGKILL)
+            died = os.waitpid(number, 0)[1] == signal.SIGKILL
+            seen = drain(listening)
+            found["kills"] += died
+            found["while a checkpoint was written"] += died and seen.endswith(BEGUN)
+            found["too late"] += not died
+            found["before the first"] += died and not list((run / "checkpoints").glob("*.safetensors"))
+            if not died or chance.random() < 0.6:
+                break
+        ended = os.waitpid(child(run, checkpoints=plan, resume=True), 0)[1]
+        found["resumed"] += ended == 0
+        found["identical"] += ended == 0 and content(run) == content(folder / "whole")
+        found["left behind"] += sum("writing" in str(path) or "damaged" in str(path) for path in folder.rglob("*"))
+    return {**found, "runs": kills, "seconds": round(time.monotonic() - start, 1)}
+
+
+OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+
+def dying(run: Path, at: int) -> None:
+    """End this process, as SIGKILL would, before its operation number `at` on a name in a folder."""
+    count = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event in OPERATIONS and run.name in str(arguments[0]):
+            count += 1
+            if count == at:
+                os._exit(9)
+
+    sys.addaudithook(hook)
+
+
+def windows(folder: Path) -> dict[str, Any]:
+    """Kill a training between any two of its operations on files, and resume it."""
+    torch.set_num_threads(1)
+    figures.write = lambda to, *arguments: (to / "training.png").write_bytes(b"")
+    train(folder / "whole", epochs=2)
+    found, plan, at = Counter(), pv.Checkpoints(every_minutes=None, every_epochs=1), 0
+    while not found["too late"]:
+        at += 1
+        run = folder / f"killed{at}"
+        if not (number := os.fork()):
+            dying(run, at)
+            train(run, epochs=2, checkpoints=plan)
+            os._exit(0)
+        found["killed"] += (died := os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 9)
+        found["too late"] += not died
+        parts = all((run / name).exists() for name in ("model.safetensors", "history.csv", "figures"))
+        found["taken for whole"] += Run(run).finished and not (parts and content(run) == content(folder / "whole"))
+        ended = os.waitpid(child(run, epochs=2, checkpoints=plan, resume=True), 0)[1]
+        found["resumed"] += ended == 0
+        found["identical"] += ended == 0 and content(run) == content(folder / "whole")
+        found["left behind"] += sum("writing" in str(path) for path in folder.rglob("*"))
+    return dict(found)
+
+
+def drain(listening: int) -> bytes:
+    try:
+        return os.read(listening, 10**6)
+    except BlockingIOError:
+        return b""
+
+
+if __name__ == "__main__":
+    given = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    print(json.dumps(main(*given) if len(given) > 1 else windows(*given)))

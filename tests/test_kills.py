@@ -1,0 +1,36 @@
+"""Training that is killed with SIGKILL at random moments, in the middle of writing a checkpoint too, loses nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def killed(folder: Path, *how: int) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "killed.py"), str(folder), *map(str, how)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("runs", "writing"), [(5, 1), pytest.param(30, 8, marks=pytest.mark.slow)])
+def test_every_resume_succeeds_and_ends_identical(runs: int, writing: int, tmp_path: Path) -> None:
+    found = killed(tmp_path, runs, 7)
+    assert found["resumed"] == found["identical"] == runs
+    assert found["left behind"] == 0
+    assert found["kills"] >= 0.6 * runs  # or nothing is shown
+    assert found["while a checkpoint was written"] >= writing
+
+
+@pytest.mark.slow
+def test_a_kill_between_any_two_operations_on_files_loses_nothing(tmp_path: Path) -> None:
+    found = killed(tmp_path)
+    assert found["killed"] > 30
+    assert found["taken for whole"] == 0
+    assert found["resumed"] == found["identical"] == found["killed"] + 1
+    assert found["left behind"] == 0
