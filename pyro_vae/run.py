@@ -192,6 +192,7 @@ class Run:
             (fresh / "history.csv").write_text(history.to_csv())
             if (module := as_module(vae)).state_dict():  # what lies in Pyro's store only is left there
                 safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
+                (fresh / "model.safetensors").chmod((fresh / "spec.yaml").stat().st_mode)  # it keeps others out
             if isinstance(vae, VAE) and len(history):
                 figures.write(fresh / "figures", vae, held or rows, history)
             if beside:

@@ -296,3 +296,8 @@ def test_a_fit_that_fails_leaves_no_half_a_run(fault: str, tmp_path: Path, monke
     with pytest.raises(error):
         fit(small(), rows(), tmp_path / "run", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_may_read_the_declaration_may_read_the_weights(run: Path) -> None:
+    modes = {(run / name).stat().st_mode for name in ("spec.yaml", "history.csv", "model.safetensors")}
+    assert len(modes) == 1

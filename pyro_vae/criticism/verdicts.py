@@ -112,8 +112,8 @@ def _quantities(tree: Any) -> list[str]:
         found += [str(checks["sentence"].values[at]) for at in striking[:SHOWN]]
         if len(striking) > SHOWN:
             names = [str(checks["quantity"].values[at]) for at in striking[SHOWN:]]
-            more = f", and {len(names) - 12} more" if len(names) > 12 else ""
-            found.append(f"Further ones: {', '.join(names[:12])}{more}.")
+            more = f"; and {len(names) - 12} more" if len(names) > 12 else ""
+            found.append(f"Further ones: {'; '.join(names[:12])}{more}.")
     least = 2 / (draws + 1)
     if least * count > RATE and bool(((checks["p_value"] <= least) & (checks["q_value"] >= RATE)).any()):
         found.append(
