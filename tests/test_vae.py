@@ -125,7 +125,7 @@ def test_a_family_without_a_mean_says_so(likelihood: Family, event: tuple[int, .
         (pv.Laplace(), lambda likelihood: likelihood.loc),
         (pv.Bernoulli(), lambda likelihood: likelihood.logits.sigmoid()),
     ],
-    ids=str,
+    ids=["StudentT", "Laplace", "Bernoulli"],
 )
 def test_a_family_with_a_mean_gives_it(likelihood: Family, mean: Callable[[Any], Tensor]) -> None:
     vae = small(likelihood=likelihood)
