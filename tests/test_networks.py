@@ -297,7 +297,9 @@ def test_a_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], me
         own(pack)
 
 
-@pytest.mark.parametrize("network", [None, pv.MLP, "MLP", 3, lambda x: x], ids=["none", "class", "name", "number", "function"])
+@pytest.mark.parametrize(
+    "network", [None, pv.MLP, "MLP", 3, lambda x: x], ids=["none", "class", "name", "number", "function"]
+)
 def test_what_is_no_network_is_refused(network: Any) -> None:
     with pytest.raises(InputError, match=r"is no network: declare one, such as pv.MLP\(hidden=\(400,\)\)"):
         attach(network, CONTEXT, WANTED, where="likelihood Normal")
