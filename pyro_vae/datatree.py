@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.whole import written_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,15 +98,9 @@ def save(tree: "xr.DataTree", path: str | Path) -> Path:
         InputError: it cannot be written.
     """
     target = Path(path)
-    fresh = target.with_name(f".{target.name}.writing")
     packed = {f"/{name}": {v: {"zlib": True} for v in ("x",) if v in group} for name, group in tree.children.items()}
-    try:
+    with written_whole(target) as fresh:
         tree.to_netcdf(fresh, engine="h5netcdf", encoding={name: how for name, how in packed.items() if how})
-        fresh.replace(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     return target
 
 

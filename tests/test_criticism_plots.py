@@ -13,9 +13,9 @@ from measured import rows as ppca_rows
 from pictures import labelled, readable, titles
 
 import pyro_vae as pv
+from pyro_vae.criticism.verdicts import RATE, ranked
 from pyro_vae.plots import checks, coverage, replicates, two_sample, worst
-from pyro_vae.plots.checks import ranked
-from pyro_vae.plots.panels import FOUND, STANDS_OUT, Digits
+from pyro_vae.plots.panels import STANDS_OUT, Digits
 from pyro_vae.plots.tree import events
 
 EVENTS = [(), (1,), (4,), (30,), (40,), (6, 5), (1, 6, 5), (3, 6, 5), (4, 3, 3)]
@@ -187,7 +187,7 @@ def test_the_curves_are_those_of_the_tree(event) -> None:
 def test_features_that_fail_are_named_and_others_are_not() -> None:
     tree = checked.tree((30,))
     found = tree["calibration"].to_dataset()
-    failed = {str(name) for name in found["feature"].to_numpy()[found["pit_q_value"] < FOUND]}
+    failed = {str(name) for name in found["feature"].to_numpy()[found["pit_q_value"] < RATE]}
     assert 0 < len(failed) < 30
     words = {text.get_text() for text in coverage(tree).legends[0].get_texts()}
     assert {word for word in words if word.startswith("x[")} == failed

@@ -84,18 +84,26 @@ def findings(tree: Any) -> list[str]:
     return [*found, *json.loads(attrs["notes"]), *_quantities(tree), *_calibration(tree), *_two_sample(tree)]
 
 
+def ranked(checks: Any) -> list[int]:
+    """The numbers of all test quantities, the most striking first: by q-value, then by distance in spreads.
+
+    Args:
+        checks: the tree's group.
+    """
+    gap, sd = abs(checks["observed"] - checks["mean"]).to_numpy(), checks["sd"].to_numpy()
+    far = np.divide(gap, sd, out=np.where(gap > 0, np.inf, 0.0), where=sd > 0)
+    by = np.nan_to_num(checks["q_value"].to_numpy(), nan=np.inf)
+    return [int(at) for at in np.lexsort((-np.nan_to_num(far, nan=-np.inf), by))]
+
+
 def standing_out(tree: Any) -> list[int]:
-    """The test quantities, by their numbers in `checks`, the most striking first, that stand out.
+    """The numbers of those that stand out, the most striking first.
 
     Args:
         tree: what `pv.predictive_check` returned.
     """
-    checks = tree["checks"]
-    q_values, sd = checks["q_value"].values, checks["sd"].values
-    gap = np.abs(checks["observed"].values - checks["mean"].values)
-    distance = np.divide(gap, sd, out=np.where(gap > 0, np.inf, 0.0), where=sd > 0)
-    order = np.lexsort((-distance, q_values))
-    return [int(at) for at in order if q_values[at] < RATE]
+    q_values = tree["checks"]["q_value"].to_numpy()
+    return [at for at in ranked(tree["checks"]) if q_values[at] < RATE]
 
 
 def _quantities(tree: Any) -> list[str]:

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pyro_vae.criticism.verdicts import RATE, ranked
 from pyro_vae.plots.panels import (
     DATA,
-    FOUND,
     REPLICATES,
     STANDS_OUT,
     beside,
@@ -70,26 +70,18 @@ def checks(tree: "DataTree") -> Figure:
             xlabel="of data, for each z" if varies else wrapped(str(one["noun"].item()), inches, 8),
             ylabel="of replicates, same z" if varies else ("replicates" if place % across == 0 else ""),
             size=8,
-            colour=STANDS_OUT if float(one["q_value"]) < FOUND else INK,
+            colour=STANDS_OUT if float(one["q_value"]) < RATE else INK,
         )
     picture.legend(handles=_keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     headline(picture, _told(tree, found, len(order)))
     return picture
 
 
-def ranked(found: Any) -> list[int]:
-    """The numbers of a check's quantities, those that stand out first."""
-    gap, sd = abs(found["observed"] - found["mean"]).to_numpy(), found["sd"].to_numpy()
-    far = np.divide(gap, sd, out=np.where(gap > 0, np.inf, 0.0), where=sd > 0)
-    by = np.nan_to_num(found["q_value"].to_numpy(), nan=np.inf)
-    return [int(at) for at in np.lexsort((-np.nan_to_num(far, nan=-np.inf), by))]
-
-
 def _told(tree: "DataTree", found: Any, shown: int) -> str:
     count = found.sizes["quantity"]
-    out = int((found["q_value"] < FOUND).sum())
+    out = int((found["q_value"] < RATE).sum())
     which = f"The {shown} of {count} test quantities that stand out most" if shown < count else "Test quantities"
-    rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * FOUND:g} % (red)"
+    rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * RATE:g} % (red)"
     return f"{which}; {rate}.\n{kind_of(tree)}."
 
 

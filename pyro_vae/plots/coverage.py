@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.criticism.verdicts import coverage_at, verdict
-from pyro_vae.plots.panels import FOUND, few_ticks, headline, shortened, small
+from pyro_vae.criticism.verdicts import RATE, coverage_at, verdict
+from pyro_vae.plots.panels import few_ticks, headline, shortened, small
 from pyro_vae.plots.style import COLOURS, INK, figure
 from pyro_vae.plots.tree import Numbers, group
 from pyro_vae.plots.usage import UNUSED
@@ -41,7 +41,7 @@ def coverage(tree: "DataTree") -> Figure:
     features = furthest(found)[:FEATURES]
     q = found["pit_q_value"].to_numpy()
     limit = FEATURES if found.sizes["feature"] <= FEATURES else NAMED
-    named = [at for at in features if q[at] < FOUND][:limit]
+    named = [at for at in features if q[at] < RATE][:limit]
     lines = -(-(len(named) + 3) // 3)
     picture = figure(3.4 + 0.14 * lines)
     left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))

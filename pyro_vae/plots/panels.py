@@ -21,9 +21,6 @@ CHARACTER = 0.0072
 DATA, REPLICATES, STANDS_OUT = COLOURS[:3]
 """What is the data's, what is the replicates', and what a test found."""
 
-FOUND = 0.05
-"""The false discovery rate below which something stands out."""
-
 
 class Digits(Formatter):
     """Ticks with as few digits as say where they are, and no offset beside the axis."""

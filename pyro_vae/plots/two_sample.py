@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_vae.criticism.verdicts import RATE
 from pyro_vae.plots.panels import bar, few_ticks, headline, maps, shortened, small
 from pyro_vae.plots.samples import is_image
 from pyro_vae.plots.style import COLOURS, INK, figure
@@ -48,7 +49,7 @@ def two_sample(tree: "DataTree") -> Figure:
 def _told(found: Any) -> str:
     value = {name: float(found[name]) for name in found.data_vars if name != "importance"}
     p, of_mmd = value["classifier_p_value"], value["mmd_p_value"]
-    tells = "tells" if p < 0.05 else "does not tell"
+    tells = "tells" if p < RATE else "does not tell"
     return (
         f"A classifier {tells} replicates from data: accuracy {value['classifier_accuracy']:.2f} ± "
         f"{value['classifier_error']:.2f} (chance 0.50), {_p(p)}; kernel MMD² {value['mmd2']:.2g}, "

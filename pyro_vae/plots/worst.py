@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 
+from pyro_vae.criticism.verdicts import RATE
 from pyro_vae.plots.coverage import furthest
-from pyro_vae.plots.panels import DATA, FOUND, STANDS_OUT, bar, few_ticks, headline, maps, shortened, small
+from pyro_vae.plots.panels import DATA, STANDS_OUT, bar, few_ticks, headline, maps, shortened, small
 from pyro_vae.plots.samples import is_image, show_grid
 from pyro_vae.plots.style import INK, figure
 from pyro_vae.plots.tree import Numbers, as_maps, events, group, shape_of
@@ -68,8 +69,8 @@ def _told(tail: Numbers) -> str:
     flat = tail[np.isfinite(tail)]
     quantities = "quantity" if tail.shape[1] == 1 else "quantities"
     return (
-        f"{len(tail)} rows, {tail.shape[1]} {quantities} of each: {100 * (flat < FOUND).mean():.1f} % of the tail "
-        f"probabilities are below {FOUND} (by chance at most {100 * FOUND:g} %)."
+        f"{len(tail)} rows, {tail.shape[1]} {quantities} of each: {100 * (flat < RATE).mean():.1f} % of the tail "
+        f"probabilities are below {RATE} (by chance at most {100 * RATE:g} %)."
     )
 
 
@@ -140,9 +141,9 @@ def _maps(part: SubFigure, values: Numbers, names: list[str], label: str) -> Non
 
 def _dots(axes: Axes, found: Any, covered: Numbers) -> None:
     order = furthest(found)[:FEATURES]
-    failed = found["pit_q_value"].to_numpy()[order] < FOUND
+    failed = found["pit_q_value"].to_numpy()[order] < RATE
     places = np.arange(len(order))
-    for some, colour, label in ((failed, STANDS_OUT, f"PIT is not uniform, q < {FOUND}"), (~failed, DATA, "others")):
+    for some, colour, label in ((failed, STANDS_OUT, f"PIT is not uniform, q < {RATE}"), (~failed, DATA, "others")):
         if some.any():
             axes.plot(100 * covered[order][some], places[some], "o", ms=4, color=colour, label=label)
     axes.axvline(100 * LEVEL, color=INK, lw=0.8, ls="--")

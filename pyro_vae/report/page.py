@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from pyro_vae.errors import InputError
 from pyro_vae.report.bibtex import Reference
+from pyro_vae.whole import written_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -195,14 +196,8 @@ class Page:
 
     def write(self, target: Path) -> Path:
         """Write the page beside its place and move it there when it is complete."""
-        fresh = target.with_name(f".{target.name}.writing-{os.getpid()}")
-        try:
+        with written_whole(target) as fresh:
             fresh.write_text(self.html(), encoding="utf-8")
-            fresh.replace(target)
-        except OSError as error:
-            raise InputError(f"{target} cannot be written: {error}") from error
-        finally:
-            fresh.unlink(missing_ok=True)
         return target
 
 
