@@ -59,7 +59,8 @@ from pyro_vae.suggest import suggest
 from pyro_vae.training import SGD, Adam, AdamW, History
 from pyro_vae.training.aggregate import aggregate
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.fit import Runtime, fit
+from pyro_vae.training.devices import Runtime
+from pyro_vae.training.fit import fit
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"

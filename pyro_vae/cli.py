@@ -14,7 +14,7 @@ from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.verdicts import findings
 from pyro_vae.describe import describe as describe_model
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, LostProcess
 from pyro_vae.families import Family, Normal
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, Objective
@@ -23,7 +23,7 @@ from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
 from pyro_vae.training import Adam, Optimizer
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.fit import Runtime
+from pyro_vae.training.devices import Runtime
 from pyro_vae.training.fit import fit as fit_programs
 from pyro_vae.vae import VAE
 
@@ -369,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
         words.insert(1, "--name")  # jsonargparse has no optional argument without a name
     try:
         options.run(VERBS, words)
-    except (InputError, FloatingPointError) as error:
+    except (InputError, LostProcess, FloatingPointError) as error:
         options.fail(error)
     except KeyboardInterrupt:
         print("pyro-vae: interrupted.", file=sys.stderr)

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class LostProcess(RuntimeError):
+    """Another process of a training has ended, so that this one cannot go on."""
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """Describe a name that is in no table, with the nearest names that are.
 

@@ -288,7 +288,8 @@ class Run:
         loaded: Any = self.declared(checkpoint=True) if vae is None else vae
         module = as_module(loaded)
         try:
-            saved = snapshot.read(files[0])["weights"]
+            tree = snapshot.read(files[0])
+            saved = tree["weights"] | tree["average"].get("means", {})
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
             mine = tensors_of(module)

@@ -19,7 +19,7 @@ from resuming import acting, fit, require_equal, rows, small, steps, table
 from small_runs import content
 
 import pyro_vae as pv
-import pyro_vae.training.fit as loop
+import pyro_vae.training.loop as loop
 from pyro_vae.cli import main
 from pyro_vae.run import Run
 from pyro_vae.training import interrupts, snapshot
@@ -186,14 +186,14 @@ def test_a_signal_ends_training_after_its_step_and_nothing_is_lost(
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
-    original = loop._Session._evaluate
+    original = loop.Loop._evaluate
 
     def evaluate(self: Any, *arguments: Any) -> Any:
         if self.loss.running.step == 9:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *arguments)
 
-    monkeypatch.setattr(loop._Session, "_evaluate", evaluate)
+    monkeypatch.setattr(loop.Loop, "_evaluate", evaluate)
     try:
         history = fit(small(), rows(), run=tmp_path / "run", checkpoints=pv.Checkpoints())
     finally:

@@ -20,7 +20,7 @@ from programs import CHOSEN
 from torch import Tensor, nn
 
 import pyro_vae as pv
-import pyro_vae.training.fit as loop
+import pyro_vae.training.loop as loop
 from pyro_vae.run import Run
 
 # Reproducibility

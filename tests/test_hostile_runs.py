@@ -135,7 +135,7 @@ FORGED: dict[str, tuple[Sequence[Any], Any]] = {
     "a rate in words": (("optimizer", "param_groups", 0, "lr"), "fast"),
     "other groups": (("optimizer", "param_groups"), []),
     "other parameters": (("optimizer", "param_groups", 0, "params"), [0] * 50),
-    "a random state too short": (("random", "torch"), torch.zeros(3, dtype=torch.uint8)),
+    "a random state too short": (("random", "torch"), [torch.zeros(3, dtype=torch.uint8)]),
     "a random state from elsewhere": (("random", "elsewhere"), {"os": (("mkdir",), "trap")}),
     "Python's, forged": (("random", "elsewhere"), {"python": (3, (1, 2), None)}),
     "numpy's, forged": (("random", "elsewhere"), {"numpy": ((1, 2), 3, 0, 0.0)}),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.objectives import ELBO, Capacity
-from pyro_vae.schedules import GECO, SCHEDULES, Linear
+from pyro_vae.schedules import GECO, SCHEDULES, Linear, Steps
 from pyro_vae.training import OPTIMIZERS
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -65,7 +65,7 @@ def test_with_every_objective(objective: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_with_every_schedule(schedule: str, tmp_path: Path) -> None:
-    beta = GECO(rate=1) if schedule == "GECO" else SCHEDULES[schedule](0.5, 1, 2)
+    beta = {"GECO": GECO(rate=1), "Steps": Steps((0.5, 1), (2,))}.get(schedule) or SCHEDULES[schedule](0.5, 1, 2)
     require_resumable(small, rows(), tmp_path, lambda files: [files[4]], objective=ELBO(beta=beta))
 
 

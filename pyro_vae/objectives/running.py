@@ -1,6 +1,6 @@
 """An objective in time: its schedules, the clock they follow and what they remember."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,19 +41,39 @@ class Running(PyroELBO):
             self.memory.register_buffer(name, schedule.memory())
 
     @property
+    def epoch(self) -> float:
+        """The epochs done; parts of them count."""
+        return self.step / self.steps_per_epoch
+
+    @property
     def values(self) -> dict[str, float | Tensor]:
         """The present value of every schedule, by the name of its hyperparameter."""
-        epoch = self.step / self.steps_per_epoch
-        return {name: each.value(epoch, self.memory.get_buffer(name)) for name, each in self.schedules.items()}
+        return {name: each.value(self.epoch, self.memory.get_buffer(name)) for name, each in self.schedules.items()}
 
     @property
     def now(self) -> Objective:
         """The objective with numbers in place of its schedules."""
-        return self.objective.at(**self.values, **self.known)
+        return self.at(self.values)
 
-    def advance(self, log_likelihood: Tensor, kl: Tensor) -> None:
-        """A step has been made, on rows with this mean log-likelihood and KL, in nats per row."""
+    def at(self, values: Mapping[str, float | Tensor]) -> Objective:
+        """The objective with these numbers in place of its schedules."""
+        return self.objective.at(**values, **self.known)
+
+    @property
+    def observes(self) -> bool:
+        """Whether a schedule follows more than the clock."""
+        return any(schedule.observes for schedule in self.schedules.values())
+
+    def advance(self, log_likelihood: Tensor | None = None, kl: Tensor | None = None) -> None:
+        """A step has been made.
+
+        Args:
+            log_likelihood: the mean log-likelihood of its rows, in nats; needed where a schedule `observes`.
+            kl: their mean KL, in nats.
+        """
         self.step += 1
+        if log_likelihood is None or kl is None:
+            return
         for name, schedule in self.schedules.items():
             schedule.observe(self.memory.get_buffer(name), log_likelihood, kl)
 

@@ -2,13 +2,16 @@
 
 from pyro_vae.schedules.base import Number, Schedule
 from pyro_vae.schedules.geco import GECO
-from pyro_vae.schedules.ramps import Cyclical, Linear, Sigmoid
+from pyro_vae.schedules.ramps import Cosine, Cyclical, Exponential, Linear, Sigmoid, Steps
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "Linear": Linear,
     "Sigmoid": Sigmoid,
     "Cyclical": Cyclical,
+    "Cosine": Cosine,
+    "Exponential": Exponential,
+    "Steps": Steps,
     "GECO": GECO,
 }
 
-__all__ = ["GECO", "SCHEDULES", "Cyclical", "Linear", "Number", "Schedule", "Sigmoid"]
+__all__ = ["SCHEDULES", *SCHEDULES, "Number", "Schedule"]

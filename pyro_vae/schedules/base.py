@@ -30,6 +30,11 @@ class Schedule(Declared, ABC):
         """What is remembered before the first step; nothing, where time is all that counts."""
         return torch.zeros(0)
 
+    @property
+    def observes(self) -> bool:
+        """Whether it follows more than the clock."""
+        return self.memory().numel() > 0
+
     def observe(self, memory: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
         """Change `memory` in place after a step.
 

@@ -11,7 +11,8 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.data.rows import Rows
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.families.aggregate import TwoStages
-from pyro_vae.training.fit import EVALUATION_ROWS, fit
+from pyro_vae.training.fit import fit
+from pyro_vae.training.loop import EVALUATION_ROWS
 from pyro_vae.training.optimizers import Adam
 from pyro_vae.vae import VAE
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -150,9 +149,14 @@ class Keeper:
             )
         return None
 
-    def is_due(self) -> bool:
-        """Whether it is time to save."""
-        return time.monotonic() >= self.due
+    def is_due(self, epoch: int | None = None) -> bool:
+        """Whether it is time to save; given the epoch that is done, by their number too."""
+        by_epochs = epoch is not None and self.plan.every_epochs is not None and epoch % self.plan.every_epochs == 0
+        return by_epochs or time.monotonic() >= self.due
+
+    def is_better(self, score: float) -> bool:
+        """Whether the loss after an epoch is the lowest, and that is to be kept."""
+        return self.plan.best and (self.best is None or score < self.best)
 
     def advice(self) -> str:
         """What to do after the loss has become no number: a sentence with a space before it, or nothing."""
@@ -163,15 +167,12 @@ class Keeper:
             "be fitted again."
         )
 
-    def after_epoch(self, epoch: int, score: float, capture: Callable[[], dict[str, Any]]) -> None:
-        """An epoch is done: keep the best, and save, if it is time."""
-        if self.plan.best and (self.best is None or score < self.best):
-            self.best = score
-            self.pending = snapshot.pack(capture() | {"best": score})
-        if self.is_due() or (self.plan.every_epochs and epoch % self.plan.every_epochs == 0):
-            self.save(capture)
+    def keep(self, score: float, tree: dict[str, Any]) -> None:
+        """Keep the state after the best epoch, until it is written with the next checkpoint."""
+        self.best = score
+        self.pending = snapshot.pack(tree | {"best": score})
 
-    def save(self, capture: Callable[[], dict[str, Any]]) -> bool:
+    def save(self, tree: dict[str, Any]) -> bool:
         """Write a checkpoint now, and take away what is not to be kept.
 
         A disk that is full ends no training: it is a warning, the checkpoints before stay, and the next is tried.
@@ -179,7 +180,7 @@ class Keeper:
         Returns:
             Whether there is one of this moment.
         """
-        tree = capture() | {"best": self.best}
+        tree = tree | {"best": self.best}
         now = (tree["at"]["steps"], tree["at"]["epoch"])
         self.due = self._next()
         if now == self.saved:

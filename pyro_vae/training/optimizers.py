@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -10,15 +10,54 @@ from torch import nn
 
 from pyro_vae.declared import Declared, FrozenMapping, option
 from pyro_vae.errors import InputError, unknown
+from pyro_vae.schedules import Number, Schedule
 
 
 @dataclass(frozen=True)
 class Optimizer(Declared):
-    """Base of every declared optimizer: a torch optimizer's arguments as fields, and learning rates by part."""
+    r"""Base of every declared optimizer: a torch optimizer's arguments as fields, and what is done around its step.
 
-    lr: float = option(1e-3, low=0.0)
+    The gradient of a step is that of the mean loss of `accumulate` batches. Where its norm over all weights is above
+    `clip_norm` it is scaled down to that. With `ema` the model that is evaluated, and that is left at the end, has the
+    exponential moving average of the weights,
+
+    $$ \bar w_t = d_t \bar w_{t-1} + (1 - d_t) w_t, \qquad d_t = \min\{d, (1 + t) / (10 + t)\} $$
+
+    References:
+        Pascanu et al., On the Difficulty of Training Recurrent Neural Networks, 2013, https://arxiv.org/abs/1211.5063.
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+
+    Args:
+        lr: the learning rate, a number or a schedule of the clock.
+        parts: learning rates of parts by name prefix, as in {"encoder": 1e-4}; 0 freezes a part.
+        clip_norm: the largest norm of a step's gradient; None for any.
+        accumulate: batches per step.
+        ema: the decay d of the average, in [0, 1); None for no average.
+
+    Raises:
+        InputError: a learning rate that cannot be one.
+    """
+
+    lr: Number = option(1e-3, low=0.0)
     parts: FrozenMapping[float] = option(FrozenMapping(), low=0.0)
+    _: KW_ONLY
+    clip_norm: float | None = option(None, low=1e-12)
+    accumulate: int = option(1, low=1)
+    ema: float | None = option(None, low=0.0, high=1 - 1e-9)
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
+
+    def __post_init__(self) -> None:
+        """Check the schedule of the learning rate."""
+        super().__post_init__()
+        if isinstance(self.lr, Schedule):
+            name = type(self).__name__
+            if self.lr.observes:
+                raise InputError(
+                    f"{name}.lr = {self.lr!r} follows what is observed, and a learning rate follows the clock: take "
+                    f"another schedule, as in {name}(lr=pv.schedules.Cosine(1e-3, 0, epochs=20))."
+                )
+            if (low := min(self.rates(epoch / 4)[self.lr] for epoch in range(4001))) < 0:
+                raise InputError(f"{name}.lr = {self.lr!r} falls to {low:g}, and a learning rate is at least 0.")
 
     def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
         """Make the fused torch optimizer.
@@ -32,18 +71,35 @@ class Optimizer(Declared):
         for part in self.parts:
             if not any(_belongs(name, part) for name in weights):
                 raise unknown("part of the model", part, sorted({name.split(".")[0] for name in weights}))
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, weight in weights.items():
-            if (rate := self.rate(name)) > 0:
-                groups.setdefault(rate, []).append(weight)
+        groups = self.groups(weights)
         if not groups:
             raise InputError("every part of the model is frozen, so there is nothing to train: raise lr or drop parts.")
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arguments = {name: value for name, value in fields.items() if name != "parts"}
-        listed = [{"params": group, "lr": rate} for rate, group in groups.items()]
+        around = {field.name for field in dataclasses.fields(Optimizer)}
+        arguments = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in around}
+        now = self.rates(0.0)
+        listed = [{"params": group, "lr": now[rate]} for rate, group in groups.items()]
         return self.torch_class(listed, fused=True, **arguments)
 
-    def rate(self, name: str) -> float:
+    def groups(self, weights: Mapping[str, nn.Parameter]) -> dict[Number, list[nn.Parameter]]:
+        """The weights that are trained, by their learning rates, in the order of the torch optimizer's groups."""
+        groups: dict[Number, list[nn.Parameter]] = {}
+        for name, weight in weights.items():
+            if (rate := self.rate(name)) != 0:
+                groups.setdefault(rate, []).append(weight)
+        return groups
+
+    def rates(self, epoch: float) -> dict[Number, float]:
+        """The numbers that learning rates are after some epochs.
+
+        >>> from pyro_vae.schedules import Linear
+        >>> Adam(Linear(1e-3, 0, epochs=10), parts={"encoder": 1e-4}).rates(5.0)
+        {Linear(start=0.001, end=0.0, epochs=10.0): 0.0005, 0.0001: 0.0001}
+        """
+        nothing = torch.zeros(0)
+        listed: tuple[Number, ...] = (self.lr, *self.parts.values())
+        return {rate: float(rate.value(epoch, nothing)) if isinstance(rate, Schedule) else rate for rate in listed}
+
+    def rate(self, name: str) -> Number:
         """The learning rate of a weight: that of the longest part it belongs to.
 
         >>> Adam(1e-3, parts={"encoder": 0}).rate("encoder.network.body.0.weight")
@@ -65,13 +121,16 @@ class Adam(Optimizer):
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, https://arxiv.org/abs/1412.6980.
 
     Args:
-        lr: the learning rate.
+        lr: the learning rate, a number or a schedule of the clock.
         parts: learning rates of parts by name prefix, as in {"encoder": 1e-4}; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
+        clip_norm: the largest norm of a step's gradient; None for any.
+        accumulate: batches per step.
+        ema: the decay of an average of the weights; see `Optimizer`.
 
     >>> Adam(3e-4)
-    Adam(lr=0.0003, parts={}, betas=(0.9, 0.999), eps=1e-08)
+    Adam(lr=0.0003, parts={}, clip_norm=None, accumulate=1, ema=None, betas=(0.9, 0.999), eps=1e-08)
     """
 
     betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
@@ -87,11 +146,14 @@ class AdamW(Optimizer):
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101.
 
     Args:
-        lr: the learning rate.
+        lr: the learning rate, a number or a schedule of the clock.
         parts: learning rates of parts by name prefix; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
         weight_decay: the share of a weight that is taken off, times lr, at each step.
+        clip_norm: the largest norm of a step's gradient; None for any.
+        accumulate: batches per step.
+        ema: the decay of an average of the weights; see `Optimizer`.
     """
 
     betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
@@ -108,9 +170,12 @@ class SGD(Optimizer):
         Robbins and Monro, A Stochastic Approximation Method, 1951.
 
     Args:
-        lr: the learning rate.
+        lr: the learning rate, a number or a schedule of the clock.
         parts: learning rates of parts by name prefix; 0 freezes a part.
         momentum: the decay rate of the velocity; 0 for none.
+        clip_norm: the largest norm of a step's gradient; None for any.
+        accumulate: batches per step.
+        ema: the decay of an average of the weights; see `Optimizer`.
     """
 
     momentum: float = option(0.0, low=0.0, high=1.0)

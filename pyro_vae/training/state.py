@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
+from pyro_vae.training.devices import STRIDE, Devices
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Loss
+from pyro_vae.training.step import Stepper
 
 Tree = dict[str, Any]
 
@@ -24,33 +26,32 @@ class State:
     Args:
         loss: the module that is trained.
         weights: every trainable tensor by name, those in Pyro's store included.
-        optimizer: the optimizer of these.
-        device: where they are.
-        seed: of the order of the rows.
+        stepper: makes the steps: has the optimizer of these, and perhaps their average.
+        devices: where they are.
+        seed: of the order of the rows, and of what is drawn.
         history: the record of what was.
-        scaler: what scales the loss in mixed precision: has `state_dict` and `load_state_dict`.
     """
 
     def __init__(
         self,
         loss: Loss,
         weights: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        device: torch.device,
+        stepper: Stepper,
+        devices: Devices,
         seed: int,
         history: History,
-        scaler: Any,
     ) -> None:
-        self.loss, self.weights, self.optimizer, self.device = loss, weights, optimizer, device
-        self.history, self.scaler = history, scaler
-        settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+        self.loss, self.weights, self.devices, self.seed, self.history = loss, weights, devices, seed, history
+        self.optimizer, self.average = stepper.optimizer, stepper.average
+        self.scaler = devices.fabric.strategy.precision  # of the loss in mixed precision
+        settings = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in self._tensors().items()}
         self.identity = _plain({"settings of the optimizer": settings, "weights": shapes})
         self.order = torch.Generator().manual_seed(seed)
         self.epoch, self.done, self.steps, self.seconds = 1, 0, 0, 0.0
         self.drawn = self.order.get_state()  # of `order` before the rows of this epoch were put in order
         self.names: list[str] = []
-        self.totals = torch.zeros((), device=device, dtype=torch.float64)
+        self.totals = torch.zeros((), device=devices.device, dtype=torch.float64)
         self.elsewhere = {name: get() for name, (get, _) in ELSEWHERE.items()}
 
     def identify(self, facts: Mapping[str, Any]) -> None:
@@ -61,11 +62,12 @@ class State:
         """Begin an epoch: nothing is done of it."""
         self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
         self.drawn = self.order.get_state()
-        self.totals = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.totals = torch.zeros((), device=self.devices.device, dtype=torch.float64)
 
     def capture(self) -> Tree:
-        """The whole state as a tree; the tensors are not copied."""
+        """The whole state as a tree, by all processes together; the tensors are not copied."""
         used = {name: now for name, (get, _) in ELSEWHERE.items() if (now := get()) != self.elsewhere[name]}
+        device = None if self.devices.device.type == "cpu" else self.devices.gathered(self._on_device.get_rng_state())
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
         return {
@@ -74,10 +76,11 @@ class State:
             "clock": self.loss.running.step,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": {"torch": torch.get_rng_state(), "device": self._device_random(), "elsewhere": used},
+            "average": {} if self.average is None else {"steps": self.average.steps, "means": self.average.means},
+            "random": {"torch": self.devices.gathered(torch.get_rng_state()), "device": device, "elsewhere": used},
             "order": self.drawn,
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
-            "sums": {"names": self.names, "totals": self.totals},
+            "sums": {"names": self.names, "totals": self.devices.total(self.totals)},
             "history": {"columns": columns, "values": torch.tensor(table, dtype=torch.float64)},
             "identity": self.identity,
             "machine": self._machine(),
@@ -138,7 +141,8 @@ class State:
         """
         try:
             self._require_fitting(tree)
-            _warn_of_another_machine(self._machine(), tree["machine"])
+            if self.devices.first:
+                _warn_of_another_machine(self._machine(), tree["machine"])
             with torch.no_grad():
                 for name, tensor in self._tensors().items():
                     tensor.copy_(tree["weights"][name])
@@ -150,7 +154,11 @@ class State:
             at, table = tree["at"], tree["history"]
             self.epoch, self.done, self.steps = int(at["epoch"]), int(at["done"]), int(at["steps"])
             self.seconds, self.names = float(at["seconds"]), [str(name) for name in tree["sums"]["names"]]
-            self.totals = tree["sums"]["totals"].to(self.totals)
+            self.totals = tree["sums"]["totals"].to(self.totals) * self.devices.first
+            if self.average is not None:
+                self.average.steps = int(tree["average"]["steps"])
+                for name, mean in self.average.means.items():
+                    mean.copy_(tree["average"]["means"][name])
             records = [dict(zip(table["columns"], row, strict=True)) for row in table["values"].tolist()]
             self.history.records[:] = [record | {"epoch": int(record["epoch"])} for record in records]
             self.order.set_state(tree["order"])
@@ -167,11 +175,16 @@ class State:
 
     def _require_fitting(self, tree: Tree) -> None:
         """Check everything that would be written into memory of ours, before anything is."""
-        for part, ours in (("weights", self._tensors()), ("schedules", dict(self.loss.memory.named_buffers()))):
-            if set(tree[part]) != set(ours):
+        parts: dict[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {
+            "weights": (self._tensors(), tree["weights"]),
+            "schedules": (dict(self.loss.memory.named_buffers()), tree["schedules"]),
+            "averages": ({}, {}) if self.average is None else (self.average.means, tree["average"]["means"]),
+        }
+        for part, (ours, theirs) in parts.items():
+            if set(theirs) != set(ours):
                 raise ValueError(f"its {part} are others")
             for name, tensor in ours.items():
-                if tree[part][name].shape != tensor.shape or tree[part][name].dtype != tensor.dtype:
+                if theirs[name].shape != tensor.shape or theirs[name].dtype != tensor.dtype:
                     raise ValueError(f"{name} has another shape or type in it")
         listed = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, kept in tree["optimizer"]["state"].items():
@@ -197,22 +210,31 @@ class State:
             groups.append(ours | theirs | {"fused": ours["fused"]} if "fused" in ours else ours | theirs)
         return {"state": saved["state"], "param_groups": groups}
 
-    def _device_random(self) -> Tensor | None:
-        if self.device.type == "cpu":
-            return None
-        state: Tensor = torch.get_device_module(self.device).get_rng_state()
-        return state
+    @property
+    def _on_device(self) -> Any:
+        return torch.get_device_module(self.devices.device)
 
     def _restore_random(self, saved: Tree) -> None:
-        torch.set_rng_state(saved["torch"])
-        if self.device.type != "cpu" and saved["device"] is not None:
-            torch.get_device_module(self.device).set_rng_state(saved["device"])
+        if not isinstance(saved["torch"], list):
+            raise ValueError("its random states are none")
+        if len(saved["torch"]) == self.devices.world:
+            torch.set_rng_state(saved["torch"][self.devices.rank])
+            if self.devices.device.type != "cpu" and saved["device"] is not None:
+                self._on_device.set_rng_state(saved["device"][self.devices.rank])
+        else:  # another number of processes: each has numbers that it has not drawn before
+            torch.manual_seed(self.seed + self.steps * STRIDE + self.devices.rank)
         for name, state in saved["elsewhere"].items():
             ELSEWHERE[name][1](state)
             self.elsewhere[name] = ()  # used, so held from now on
 
     def _machine(self) -> dict[str, Any]:
-        return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": self.device.type}
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": self.devices.device.type,
+            "processes": self.devices.world,
+            "compiled": self.loss.compiled is not None,
+        }
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,13 +14,13 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import Batch, Method, Weights, check_rows, wide
-from pyro_vae.criticism.methods.lowering import Chunk, lowered
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
 from pyro_vae.declared import option
 from pyro_vae.distributions import innermost
 from pyro_vae.errors import InputError
+from pyro_vae.lowering import CannotLower, Function, lowered
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.programs import Programs, as_module
 
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
@@ -124,7 +125,7 @@ class Weigher:
         self.checked = False
         self.nesting = 1  # plate dimensions of the pair, as the dry run shows
         self.prior_draws: Any = None
-        self.compiled: dict[tuple[int, int], Chunk] = {}  # by numbers of draws and of rows
+        self.compiled: dict[tuple[int, int], Function] = {}  # by numbers of draws and of rows
 
     def __call__(self, batch: Batch) -> Weights:
         """Weigh a batch by the method's proposal."""
@@ -165,7 +166,11 @@ class Weigher:
             return chunk(batch)
         shape = (k, len(batch["x"]))
         if shape not in self.compiled:
-            self.compiled[shape] = lowered(chunk, programs, batch)
+            try:
+                self.compiled[shape] = lowered(chunk, as_module(programs), batch)
+            except CannotLower as reason:
+                warnings.warn(f"evidence runs uncompiled, for compiling failed ({reason}).", stacklevel=2)
+                self.compiled[shape] = chunk
         return self.compiled[shape](dict(batch))
 
     def replayed(self, **batch: Tensor) -> Any:

@@ -1,0 +1,53 @@
+"""The exponential moving average of the weights, beside those that are trained."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class Average:
+    """An average of weights; see `Optimizer` for the formula.
+
+    Args:
+        weights: what is averaged, by name.
+        decay: how much of the average is kept each step, once there are many.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.weights, self.decay, self.steps = dict(weights), decay, 0
+        self.means: dict[str, Tensor] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything but the present weights."""
+        self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    def update(self) -> None:
+        """A step has been made."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        get_ema_multi_avg_fn(decay)(list(self.means.values()), self._now(), self.steps)
+
+    def settle(self) -> None:
+        """Give the weights the values of their averages."""
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(self.means[name])
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block, the weights have the values of their averages."""
+        trained = [weight.clone() for weight in self._now()]
+        self.settle()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(self.weights.values(), trained, strict=True):
+                    weight.copy_(value)
+
+    def _now(self) -> list[Tensor]:
+        return [weight.detach() for weight in self.weights.values()]

@@ -1,0 +1,260 @@
+"""The loop of `fit`: epochs of steps, what is recorded of them, and when it ends.
+
+A step waits for nothing (no `.item()`): the numbers of an epoch are read once, at its end, and in between it is only
+looked from time to time whether the loss is still a number. Where there are several processes, they agree at the same
+steps on everything that one of them may have seen.
+"""
+
+import contextlib
+import math
+import signal
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data.rows import Rows
+from pyro_vae.lowering import CannotLower
+from pyro_vae.training import interrupts
+from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training.progress import Reporter
+from pyro_vae.training.state import State
+from pyro_vae.training.step import Stepper
+
+EVALUATION_ROWS = 1000
+"""Rows per batch of an evaluation, and training rows that stand in where there are no validation data."""
+
+LOOK = 100
+"""Steps after which it is looked whether the loss is still a number: the device is waited for then, and not between."""
+
+AGREE = 10
+"""Steps after which several processes tell each other of signals, and whether it is time to save."""
+
+PAYS = {"cuda": 2_000}
+"""Steps from which on compile="auto" compiles, by device."""
+
+PAYS_ELSEWHERE = 30_000
+"""The same of any other: a compiler takes about as long as it saves there."""
+
+
+class Loop:
+    """One training: everything that one call of `fit` needs beside its data.
+
+    Args:
+        stepper: makes the steps.
+        at: where the training stands.
+        keeper: of its checkpoints; None in all processes but the first, and without checkpoints.
+        saving: whether there are checkpoints.
+        levels: whether bits per dimension are to be told.
+    """
+
+    def __init__(self, stepper: Stepper, at: State, keeper: Keeper | None, saving: bool, levels: bool) -> None:
+        self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
+        self.keeper, self.saving, self.levels = keeper, saving, levels
+        self.looked = 0  # the step at which the compiled loss was last held to the loss itself
+
+    def begin(
+        self, rows: Rows, batch_size: int, compile: bool | str, steps: int, found: tuple[dict[str, Any], str] | None
+    ) -> None:
+        """Make everything ready for the first step.
+
+        Args:
+            rows: the data.
+            batch_size: rows of a whole batch, over all processes.
+            compile: whether to compile; see `fit`.
+            steps: how many steps there will be.
+            found: the checkpoint to go on from, and its name.
+        """
+        self.devices.alike(self.loss)
+        self.devices.apart(self.at.seed)
+        if self.devices.world > 1:
+            self._rest_unused(rows)
+        wanted = compile is True
+        if compile == "auto":
+            wanted = steps >= PAYS.get(self.devices.device.type, PAYS_ELSEWHERE)
+            if found is not None:  # more epochs may be asked for now, and it is the same training
+                wanted = bool(found[0]["machine"]["compiled"])
+        if wanted:
+            self._lower(rows, batch_size, warn=compile is True)
+        if found is not None:
+            self.at.restore(*found)
+        self.stepper.wrap()
+
+    def _rest_unused(self, rows: Rows) -> None:
+        """Weights that get no gradient want none: each process would wait for that of the others."""
+        weights = {name: weight for name, weight in self.at.weights.items() if weight.requires_grad}
+        with self.devices.seeded(self.at.seed):
+            loss, _ = self.loss(rows.batch(slice(2)))
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for weight, gradient in zip(weights.values(), gradients, strict=True):
+            if gradient is None:
+                weight.requires_grad_(False)
+
+    def _lower(self, rows: Rows, batch_size: int, warn: bool) -> None:
+        whole = self.devices.part(torch.arange(min(batch_size, len(rows)))).to(self.devices.device)
+        self.loss.train()
+        try:
+            known = {id(weight) for weight in self.loss.parameters()}
+            if any(id(weight) not in known for weight in self.at.weights.values()):
+                raise CannotLower("weights lie in Pyro's parameter store and not in modules")
+            with self.devices.seeded(self.at.seed), self.devices.fabric.autocast():
+                self.loss.lower(rows.batch(whole))
+        except CannotLower as reason:
+            if warn:
+                _warn(str(reason))
+
+    def train(
+        self, rows: Rows, held: Rows | None, epochs: int, batch_size: int, reporter: Reporter
+    ) -> signal.Signals | None:
+        """Train to the end, or to a signal; returns which."""
+        at = self.at
+        reporter.begin(at.steps)
+        both = (signal.SIGINT, signal.SIGTERM)
+        saved = False
+        try:
+            with interrupts.deferred(*both[: 2 if self.saving else 1]) as stop:
+                while at.epoch <= epochs and not stop.by:
+                    start = time.perf_counter() - at.seconds
+                    self.stepper.wrapped.train()
+                    self._epoch(rows, batch_size, reporter, stop, start)
+                    if stop.by:
+                        at.seconds = time.perf_counter() - start
+                        break
+                    record = self._record(rows, held)
+                    record["seconds"] = time.perf_counter() - start
+                    pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
+                    at.history.add(record, *pixels)
+                    reporter.epoch(record)
+                    at.next_epoch()
+                    self._after_epoch(record.get("validation_loss", record["loss"]))
+                    self._agree(stop)
+                saved = self.saving and self._save()
+                self._agree(stop)
+            if at.epoch <= epochs or stop.by == signal.SIGTERM:
+                where = f"in epoch {at.epoch} of {epochs}" if at.epoch <= epochs else "after the last epoch"
+                ahead = "; resume=True (--resume) goes on from there" if saved else ""
+                at.history.stopped = f"{stop.word} {where}{ahead}"
+            return stop.by
+        except KeyboardInterrupt:  # in the middle of a step, of which no checkpoint can be
+            at.history.stopped = f"interrupted in epoch {at.epoch} of {epochs}"
+            return signal.SIGINT
+        finally:
+            self.stepper.wrapped.eval()
+
+    def _epoch(self, rows: Rows, batch_size: int, reporter: Reporter, stop: interrupts.Stop, start: float) -> None:
+        """What is left of one pass over the data, adding up the loss and its parts, until somebody wants a stop."""
+        at, devices, accumulate = self.at, self.devices, self.stepper.declared.accumulate
+        order = torch.randperm(len(rows), generator=at.order).to(devices.device)
+        steps = order.split(batch_size * accumulate)
+        size = math.ceil(batch_size / devices.world)
+        for step in steps[at.done :]:
+            parts = devices.part(step).split(size)
+            batches = (rows.batch(part) for part in parts)
+            if self.loss.compiled is not None and at.done == 0 and at.steps >= self.looked + LOOK:
+                self._require_same_loss(rows.batch(parts[0]))
+            sums = self.stepper(batches, len(parts), len(step), devices.counts(step))
+            at.names = self.stepper.names
+            at.totals = at.totals + sums
+            at.done, at.steps = at.done + 1, at.steps + 1
+            reporter.step()
+            if at.done % LOOK == 0:
+                self._require_finite()
+            if devices.world == 1 or at.done % AGREE == 0:
+                due = self._agree(stop)
+                if stop.by:
+                    return
+                if due and at.done < len(steps):
+                    at.seconds = time.perf_counter() - start
+                    self._save()
+
+    def _agree(self, stop: interrupts.Stop) -> bool:
+        """Let all processes know of a signal that one of them got; returns whether it is time to save."""
+        due = self.keeper is not None and self.keeper.is_due()
+        if self.devices.world > 1:
+            *came, due = self.devices.any(stop.by == signal.SIGINT, stop.by == signal.SIGTERM, due)
+            stop.by = signal.SIGTERM if came[1] else signal.SIGINT if came[0] else None
+        return due
+
+    def _require_same_loss(self, batch: dict[str, Tensor]) -> None:
+        """Go on without the compiled loss, should the programs have become others since it was compiled."""
+        self.looked = self.at.steps
+        with self.devices.fabric.autocast():
+            difference = self.loss.difference(batch)
+        if any(self.devices.any(bool(difference))):
+            self.loss.compiled = None
+            _warn(f"from epoch {self.at.epoch} on, {difference or 'in another process'}")
+
+    def _record(self, rows: Rows, held: Rows | None) -> dict[str, float]:
+        """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
+        self._require_finite()
+        means = dict(zip(self.at.names, (self.devices.total(self.at.totals) / len(rows)).tolist(), strict=True))
+        record = {"epoch": self.at.epoch, "seconds": 0.0, **means}
+        record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
+        average = self.stepper.average
+        with average.in_place() if average is not None else contextlib.nullcontext():
+            return record | self._evaluate(rows, held)
+
+    def _after_epoch(self, score: float) -> None:
+        """An epoch is done: keep the best, and save, if it is time."""
+        if not self.saving:
+            return
+        keeper, epoch = self.keeper, self.at.epoch - 1
+        best, due = self.devices.any(
+            keeper is not None and keeper.is_better(score), keeper is not None and keeper.is_due(epoch)
+        )
+        if best:
+            tree = self._capture()
+            if keeper is not None:
+                keeper.keep(score, tree)
+        if due:
+            self._save()
+
+    def _save(self) -> bool:
+        """Write a checkpoint of this moment; returns whether there is one."""
+        tree = self._capture()
+        return self.devices.any(self.keeper is not None and self.keeper.save(tree))[0]
+
+    def _capture(self) -> dict[str, Any]:
+        if self.at.done:
+            self._require_finite()
+        self.at.require_finite_weights(self._advice())
+        return self.at.capture()
+
+    def _advice(self) -> str:
+        return "" if self.keeper is None else self.keeper.advice()
+
+    def _require_finite(self) -> None:
+        """Wait for the device, and raise if the loss is no number any more."""
+        loss = float(self.devices.total(self.at.totals[self.at.names.index("loss")]))
+        if not math.isfinite(loss):
+            raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self._advice())
+
+    def _evaluate(self, rows: Rows, held: Rows | None) -> dict[str, float]:
+        """The parts of the bound on held-out rows, or the KL per latent on some training rows.
+
+        Each batch has random numbers of its own, so that it does not matter which process takes it.
+        """
+        self.stepper.wrapped.eval()
+        subject, scalars = (rows, False) if held is None else (held, True)
+        limit = min(len(subject), EVALUATION_ROWS) if held is None else len(subject)
+        totals: dict[str, Tensor] = {}
+        for number, start in enumerate(range(0, limit, EVALUATION_ROWS)):
+            if number % self.devices.world != self.devices.rank:
+                continue
+            with self.devices.seeded(self.at.seed + number):
+                batch = subject.batch(slice(start, min(start + EVALUATION_ROWS, limit)))
+                for name, value in self.loss.parts(batch).items():
+                    totals[name] = totals.get(name, 0) + value.double() * (len(batch["x"]) / limit)
+        record: dict[str, float] = {}
+        for name, value in self.devices.summed(totals).items():
+            if value.ndim == 0 and scalars:
+                record[f"validation_{name}"] = float(value)
+            elif value.ndim:
+                record |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}
+        return record
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(f"training runs uncompiled: {reason}.", stacklevel=5)

@@ -1,0 +1,106 @@
+"""One step of an optimizer: the gradient of a mean over rows, however many batches and processes share them."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.errors import InputError
+from pyro_vae.schedules import Schedule
+from pyro_vae.training.average import Average
+from pyro_vae.training.devices import Devices
+from pyro_vae.training.optimizers import Optimizer
+from pyro_vae.training.programs import Loss
+
+Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+"""What a user gives: a declared optimizer, or a callable from parameters to a torch one."""
+
+
+class Stepper:
+    """Makes steps, and what is done around them: scheduled rates, accumulation, clipping, averaging.
+
+    Args:
+        loss: the loss of a batch.
+        weights: every trainable tensor by name.
+        asked: the optimizer as declared.
+        devices: where.
+
+    Raises:
+        InputError: the optimizer cannot be made.
+    """
+
+    def __init__(self, loss: Loss, weights: Mapping[str, nn.Parameter], asked: Asked, devices: Devices) -> None:
+        self.loss, self.devices = loss, devices
+        self.declared = asked if isinstance(asked, Optimizer) else Optimizer()
+        self.optimizer = asked.build(weights) if isinstance(asked, Optimizer) else _made_by(asked, weights)
+        self.rates = [*self.declared.groups(weights)] if isinstance(asked, Optimizer) else []
+        self.scheduled = isinstance(self.declared.lr, Schedule) and bool(self.rates)
+        held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        trained = {name: weight for name, weight in weights.items() if id(weight) in held}
+        self.average = None if self.declared.ema is None else Average(trained, self.declared.ema)
+        self.names: list[str] = []
+        self.wrapped: Any = None
+        self.wrapped_optimizer: Any = None
+
+    def wrap(self) -> None:
+        """Let Fabric take the loss and the optimizer in hand, once it is settled which weights have a gradient."""
+        self.wrapped = self.devices.fabric.setup_module(self.loss)
+        self.wrapped_optimizer = self.devices.fabric.setup_optimizers(self.optimizer)
+
+    @property
+    def lr(self) -> dict[str, float]:
+        """The learning rate at present, where it follows a schedule."""
+        return {"lr": self.declared.rates(self.loss.running.epoch)[self.declared.lr]} if self.scheduled else {}
+
+    def __call__(self, batches: Iterable[Mapping[str, Tensor]], last: int, rows: int, counts: bool = True) -> Tensor:
+        """Make a step.
+
+        Args:
+            batches: what this process has of the step's rows.
+            last: the number of these batches.
+            rows: the number of the step's rows, over all batches and processes.
+            counts: whether this process's rows count; see `Devices.counts`.
+
+        Returns:
+            The loss and its parts, summed over this process's rows: float64, in the order of `names`.
+        """
+        if self.scheduled:
+            now = self.declared.rates(self.loss.running.epoch)
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = now[rate]
+        fabric, summed = self.devices.fabric, torch.zeros(())
+        self.wrapped_optimizer.zero_grad()
+        for number, batch in enumerate(batches, 1):
+            n = len(batch["x"]) if counts else 0
+            with fabric.no_backward_sync(self.wrapped) if number < last else contextlib.nullcontext():
+                loss, parts = self.wrapped(batch)
+                share = n * self.devices.world / rows  # for DDP takes the mean over processes
+                fabric.backward(loss if share == 1 else loss * share)
+            sums = torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
+            summed = sums if number == 1 else summed + sums
+        self.names = list(parts)
+        if self.declared.clip_norm is not None:
+            fabric.clip_gradients(
+                self.wrapped, self.wrapped_optimizer, max_norm=self.declared.clip_norm, error_if_nonfinite=False
+            )
+        self.wrapped_optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        running, seen = self.loss.running, {}
+        if running.observes:
+            means = dict(zip(self.names, self.devices.total(summed) / rows, strict=True))
+            seen = {name: means[name] for name in ("log_likelihood", "kl")}
+        running.advance(**seen)
+        return summed
+
+
+def _made_by(asked: Any, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    made = asked(list(weights.values())) if callable(asked) else None
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer = {asked!r} makes no torch optimizer: write optimizer=pv.Adam(lr=1e-3), or a callable such "
+            "as functools.partial(torch.optim.RMSprop, lr=1e-3)."
+        )
+    return made
