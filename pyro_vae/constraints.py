@@ -305,16 +305,16 @@ def element_of(support: Any) -> Any:
     return support
 
 
-def an_element(constraint: Any) -> float:
-    """A number inside the support of one element, to stand where there is none.
+def an_element(constraint: Any) -> Tensor:
+    """A number inside the support of one element, to stand where there is none; a scalar, not waited for.
 
-    >>> an_element(constraints.positive), an_element(constraints.boolean), an_element(constraints.unit_interval)
-    (1.0, 0.0, 0.5)
+    >>> [float(an_element(one)) for one in (constraints.positive, constraints.boolean, constraints.unit_interval)]
+    [1.0, 0.0, 0.5]
     """
     constraint = element_of(constraint)
     if constraint.is_discrete:
-        return float(getattr(constraint, "lower_bound", 0))
-    return float(transform_to(constraint)(torch.zeros((1,) * constraint.event_dim)).flatten()[0])
+        return torch.as_tensor(float(getattr(constraint, "lower_bound", 0)))
+    return transform_to(constraint)(torch.zeros((1,) * constraint.event_dim)).flatten()[0]
 
 
 def in_words(constraint: Any) -> str:

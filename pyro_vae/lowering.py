@@ -8,6 +8,7 @@ gradients and buffers (a custom `autograd.Function` can lose its backward pass w
 """
 
 import contextlib
+import functools
 import math
 import random
 import warnings
@@ -57,7 +58,7 @@ def lowered(function: Function, held: nn.Module, *arguments: Batch) -> Function:
             raise CannotLower(f"{type(error).__name__}: {first}") from error
     if difference:
         raise CannotLower(difference)
-    return compiled
+    return functools.partial(compiled)  # a function: as an attribute a module would be a part of whoever holds it
 
 
 def difference(compiled: Function, function: Function, held: nn.Module, *arguments: Batch) -> str:

@@ -242,7 +242,7 @@ class VAE(nn.Module):
     def completed(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The data of a batch (N, *event_shape), where values that a mask leaves out are filled with observed ones."""
         x, mask = batch["x"], batch.get("mask")
-        return x if mask is None else completed(x, mask, an_element(self.decoder.support))
+        return x if mask is None else completed(x, mask, float(an_element(self.decoder.support)))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors against the declaration; nothing is changed.

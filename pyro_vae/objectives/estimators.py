@@ -47,7 +47,7 @@ class Weighing:
     first: Tensor
     second: Tensor
 
-    def mixed(self, other: "Weighing", share: float) -> "Weighing":
+    def mixed(self, other: "Weighing", share: float | Tensor) -> "Weighing":
         """This one to a share, and the other for the rest."""
         pairs = ((self.bound, other.bound), (self.first, other.first), (self.second, other.second))
         return Weighing(*(share * mine + (1 - share) * theirs for mine, theirs in pairs))

@@ -179,4 +179,4 @@ class CIWAE(Weighted):
 
     def weigh(self, log_weights: Tensor) -> Weighing:
         """The mean log weight and the log of the mean weight, mixed."""
-        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), float(self.number("beta")))
+        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.number("beta"))
