@@ -23,7 +23,7 @@ from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
 from pyro_vae.training import Adam, Optimizer
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.devices import Runtime
+from pyro_vae.training.devices import Runtime, first_process
 from pyro_vae.training.fit import fit as fit_programs
 from pyro_vae.vae import VAE
 
@@ -52,8 +52,13 @@ def fit(
     checkpoint_minutes: float | None = None,
     checkpoint_epochs: int | None = None,
     resume: bool = False,
+    compile: Literal["true", "false", "auto"] = "false",
     progress: bool = True,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None,
+    devices: str = "1",
+    num_nodes: int = 1,
+    strategy: Literal["ddp"] | None = None,
 ) -> None:
     """Fit a VAE and write a run folder.
 
@@ -85,11 +90,18 @@ def fit(
         checkpoint_minutes: save everything into the run so often, so that a crash loses no more than that.
         checkpoint_epochs: or after so many epochs.
         resume: go on from the newest checkpoint of the run, where there is one.
+        compile: true compiles the loss, which takes half a minute and makes steps faster; auto where it pays.
         progress: show progress.
         accelerator: where to compute; auto takes a GPU where there is one.
+        precision: of the numbers, such as bf16-mixed; by default that of the weights.
+        devices: processes on this node, each with a device of its own, or auto; torchrun says it by itself.
+        num_nodes: nodes.
+        strategy: how several processes share the work; by default ddp.
     """
     folder = run or str(Path("runs") / Path(data).stem)
-    Run.reserve(folder, overwrite, resume)
+    if first_process():
+        Run.reserve(folder, overwrite, resume)
+    runtime = Runtime(accelerator, precision, int(devices) if devices.isdecimal() else devices, num_nodes, strategy)
     asked = checkpoint_minutes is not None or checkpoint_epochs is not None
     rows = datasets.load(
         data, root=root, binarize=binarize, levels=levels, validation=validation, test=test, seed=data_seed
@@ -117,10 +129,12 @@ def fit(
         overwrite=overwrite,
         checkpoints=Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if asked else None,
         resume=resume,
+        compile=compile if compile == "auto" else compile == "true",
         progress=progress,
-        runtime=Runtime(accelerator=accelerator),
+        runtime=runtime,
     )
-    print(output.summary(rows, history, folder))
+    if first_process():
+        print(output.summary(rows, history, folder))
 
 
 def sample(

@@ -15,6 +15,8 @@ from fitting import ELBO, fit, rows, small, weights
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae import spec
+from pyro_vae.run import Run
 from pyro_vae.schedules import Cosine, Exponential, Linear, Steps
 
 
@@ -148,13 +150,12 @@ def test_a_frozen_part_is_not_averaged_and_stays_bit_for_bit() -> None:
     assert moved == {name for name, _ in vae.named_parameters() if name.startswith("decoder")}
 
 
-@pytest.mark.parametrize("optimizer", [pv.Adam(0.02, accumulate=2, clip_norm=1.0, ema=0.9), pv.AdamW(Cosine(0.02, 0, 3))])
+@pytest.mark.parametrize(
+    "optimizer", [pv.Adam(0.02, accumulate=2, clip_norm=1.0, ema=0.9), pv.AdamW(Cosine(0.02, 0, 3))]
+)
 def test_what_is_declared_is_written_read_and_repeated(optimizer: Any, tmp_path: Path) -> None:
     vae = small()
     fit(vae, rows(), optimizer=optimizer, run=tmp_path / "run")
-    from pyro_vae import spec
-    from pyro_vae.run import Run
-
     assert spec.from_plain("optimizer", Run(tmp_path / "run").spec()["optimizer"]) == optimizer
     assert same(pv.load(tmp_path / "run").state_dict(), vae.state_dict())
     again = copy.deepcopy(small())

@@ -136,7 +136,7 @@ class Cosine(Schedule):
     [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
     """
 
-    start: float = 1.0
+    start: float = 1e-3
     end: float = 0.0
     epochs: float = option(10.0, low=1e-9)
     warmup: float = option(0.0, low=0.0)

@@ -19,10 +19,9 @@ class Average:
     def __init__(self, weights: Mapping[str, nn.Parameter], decay: float) -> None:
         self.weights, self.decay, self.steps = dict(weights), decay, 0
         self.means: dict[str, Tensor] = {}
-        self.begin()
 
     def begin(self) -> None:
-        """Forget everything but the present weights."""
+        """Take the present weights for the first average."""
         self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     def update(self) -> None:

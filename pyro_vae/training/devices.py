@@ -66,6 +66,11 @@ class Runtime(Declared):
             raise InputError(f"Runtime.devices = {self.devices} has to be at least 1, or 'auto' for all there are.")
 
 
+def first_process() -> bool:
+    """Whether this is the process of a training that writes and speaks, before anything of it has begun."""
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
 class Devices:
     """The processes of a training, seen from one of them.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
 from pyro_vae.training.checkpoints import Keeper
@@ -67,9 +68,14 @@ class Loop:
             steps: how many steps there will be.
             found: the checkpoint to go on from, and its name.
         """
-        self.devices.alike(self.loss)
-        self.devices.apart(self.at.seed)
         if self.devices.world > 1:
+            if self._stored:
+                raise InputError(
+                    f"{self._stored[0]!r} lies in Pyro's parameter store, which processes do not share: keep weights "
+                    "in torch modules, or train in one process, runtime=pv.Runtime(devices=1)."
+                )
+            self.devices.alike(self.loss)
+            self.devices.apart(self.at.seed)
             self._rest_unused(rows)
         wanted = compile is True
         if compile == "auto":
@@ -78,9 +84,17 @@ class Loop:
                 wanted = bool(found[0]["machine"]["compiled"])
         if wanted:
             self._lower(rows, batch_size, warn=compile is True)
+        if self.stepper.average is not None:
+            self.stepper.average.begin()
         if found is not None:
             self.at.restore(*found)
         self.stepper.wrap()
+
+    @property
+    def _stored(self) -> list[str]:
+        """The weights that lie in Pyro's store."""
+        known = {id(weight) for weight in self.loss.parameters()}
+        return [name for name, weight in self.at.weights.items() if id(weight) not in known]
 
     def _rest_unused(self, rows: Rows) -> None:
         """Weights that get no gradient want none: each process would wait for that of the others."""
@@ -96,8 +110,7 @@ class Loop:
         whole = self.devices.part(torch.arange(min(batch_size, len(rows)))).to(self.devices.device)
         self.loss.train()
         try:
-            known = {id(weight) for weight in self.loss.parameters()}
-            if any(id(weight) not in known for weight in self.at.weights.values()):
+            if self._stored:
                 raise CannotLower("weights lie in Pyro's parameter store and not in modules")
             with self.devices.seeded(self.at.seed), self.devices.fabric.autocast():
                 self.loss.lower(rows.batch(whole))

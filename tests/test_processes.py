@@ -1,0 +1,132 @@
+"""Several processes do what one would do, know it alike, and end together."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fitting import rows, small
+from processes import CERTAIN, certain
+from resuming import table
+
+import pyro_vae as pv
+from pyro_vae.run import Run
+
+HERE = Path(__file__).parent
+
+
+def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        environment.pop(name, None)
+    command = [sys.executable, *launcher, str(HERE / "processes.py"), str(folder), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def found(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("two")
+    done = start(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, found(folder)
+
+
+def require_equal(first: dict[str, Any], second: dict[str, Any], rtol: float = 0.0) -> None:
+    for ours, theirs in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol)
+    assert first["history"].keys() == second["history"].keys()
+    for name, column in first["history"].items():
+        np.testing.assert_allclose(column, second["history"][name], rtol=rtol, atol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_two_processes_make_the_steps_of_one_on_the_same_batches(name: str, outcome: Any) -> None:
+    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **CERTAIN[name])
+    for rank in (0, 1):
+        require_equal(outcome[1][rank][name], alone, 1e-10)
+
+
+def test_they_have_the_same_weights_and_history_though_they_draw_apart(outcome: Any) -> None:
+    first, second = (one["drawing"] for one in outcome[1])
+    require_equal(first, second)
+    assert first["warnings"] == second["warnings"] == []
+    saved = pv.load(outcome[0] / "run")
+    np.testing.assert_array_equal(
+        [w.flatten()[0].item() for w in saved.parameters()], [np.ravel(w)[0] for w in first["weights"]]
+    )
+
+
+def test_they_resume_bit_for_bit(outcome: Any) -> None:
+    for one in outcome[1]:
+        require_equal(one["drawing"], one["resumed"])
+        assert one["resumed"]["warnings"] == []
+
+
+def test_what_is_refused_is_refused_by_all(outcome: Any) -> None:
+    told = [one["refused"] for one in outcome[1]]
+    assert told[0] == told[1]
+    assert "holds a run already" in told[0]
+
+
+def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
+    vae = small(likelihood=pv.Bernoulli(), prior=pv.VampPrior(4))
+    x = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
+    with pytest.warns(UserWarning, match=r"processes 2 \(now 1\): it goes on, and not bit for bit"):
+        history = pv.fit(
+            vae,
+            x,
+            validation=x,
+            epochs=3,
+            batch_size=8,
+            progress=False,
+            optimizer=pv.Adam(0.02, ema=0.9),
+            run=outcome[0] / "for one",
+            resume=True,
+        )
+    two = outcome[1][0]["drawing"]["history"]
+    assert table(history)["loss"][0] == two["loss"][0]  # of the epoch that was done
+    np.testing.assert_allclose(table(history)["loss"], two["loss"], rtol=0.2)
+
+
+def test_a_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = start(tmp_path, "SIGKILL")
+    assert time.monotonic() - begun < 120
+    told = done.stderr + "".join(file.read_text() for file in tmp_path.glob("0.json"))
+    assert "another process of this training has ended" in told or done.returncode != 0
+    run = Run(tmp_path / "run")
+    assert run.unfinished
+    assert not run.finished
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_one_ends_all_after_the_same_step(by: str, tmp_path: Path) -> None:
+    done = start(tmp_path, by)
+    assert Run(tmp_path / "run").unfinished
+    if by == "SIGINT":
+        first, second = found(tmp_path)
+        require_equal(first, second)
+        assert first["stopped"] == second["stopped"]
+        assert first["stopped"].startswith("interrupted in epoch")
+    else:
+        assert done.returncode != 0
+        assert "Training was terminated in epoch" in done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_needs_nothing_said(tmp_path: Path, outcome: Any) -> None:
+    done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(found(tmp_path), outcome[1], strict=True):
+        require_equal(ours["drawing"], theirs["drawing"])
