@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -101,7 +101,8 @@ def fit(
     folder = run or str(Path("runs") / Path(data).stem)
     if first_process():
         Run.reserve(folder, overwrite, resume)
-    runtime = Runtime(accelerator, precision, int(devices) if devices.isdecimal() else devices, num_nodes, strategy)
+    number: Any = int(devices) if devices.isdecimal() else devices
+    runtime = Runtime(accelerator, precision, number, num_nodes, strategy)
     asked = checkpoint_minutes is not None or checkpoint_epochs is not None
     rows = datasets.load(
         data, root=root, binarize=binarize, levels=levels, validation=validation, test=test, seed=data_seed

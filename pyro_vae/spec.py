@@ -170,7 +170,8 @@ def _merged(where: str, kind: str, plain: Any, path: list[str], value: Any) -> A
 
 def _named(where: str, kind: str, name: str) -> type[Declared]:
     if name not in TABLES[kind]:
-        raise unknown(f"{kind} for {where},", name, TABLES[kind])
+        said = "number or schedule" if kind == "schedule" else kind
+        raise unknown(f"{said} for {where},", name, TABLES[kind])
     return TABLES[kind][name]
 
 

@@ -210,7 +210,7 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
     "no number": (nothing, ["fit", "--latent_dim", "two"], ["--latent_dim", "'two'", "whole number"]),
     "no value": (nothing, ["fit", "--latent_dim"], ["--latent_dim", "needs a value"]),
     "unknown binarisation": (nothing, ["fit", "--binarize", "both"], ["--binarize", "'static'", "'dynamic'"]),
-    "wrong field": (nothing, ["fit", "--optimizer.lr", "fast"], ["Adam.lr", "'fast'", "number"]),
+    "wrong field": (nothing, ["fit", "--optimizer.lr", "fast"], ["optimizer.lr", "'fast'", "number or schedule"]),
     "grey pixels": (nothing, ["fit", "--likelihood", "Bernoulli"], ["Bernoulli", "--binarize dynamic"]),
     "no such config": (nothing, ["fit", "--config", "none.yaml"], ["none.yaml", "cannot be read"]),
     "broken config": (lambda f: (f / "c.yaml").write_text("a: [1"), ["fit", "--config", "c.yaml"], ["c.yaml", "YAML"]),
