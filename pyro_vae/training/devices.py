@@ -46,8 +46,7 @@ class Runtime(Declared):
         precision: Fabric's precision, such as "bf16-mixed"; None keeps the type of the weights.
         devices: processes on this node, each with a device of its own; "auto" for all devices.
         num_nodes: nodes.
-        strategy: "ddp" (every process has all weights) or "fsdp" (on GPUs: it has a part of them); None for "ddp"
-            where there are several.
+        strategy: "ddp": every process has all weights; None for that where there are several.
 
     >>> Runtime(accelerator="cpu", devices=2)
     Runtime(accelerator='cpu', precision=None, devices=2, num_nodes=1, strategy=None)
