@@ -196,7 +196,7 @@ def test_priors_of_any_support_agree_with_quadrature(prior: Any, low: float, hig
     assert float(((found.pointwise - by_quadrature(prior, likelihood, x, low, high)) / found.error).abs().max()) < 4
 
 
-@pytest.mark.parametrize("start", ["prior", "guide"])
+@pytest.mark.parametrize("start", ["prior", pytest.param("guide", marks=pytest.mark.slow)])
 def test_a_users_own_hierarchy_is_annealed(start: Any) -> None:
     x = torch.randn(6, 4, dtype=torch.float64)
     marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())

@@ -45,7 +45,7 @@ def test_the_true_evidence_lies_between(start: Any, drawn: list[Simulated]) -> N
     assert found.mean_lower < float(exactly.mean()) < found.mean_upper
 
 
-@pytest.mark.parametrize(("start", "temperatures"), [("prior", 6), ("guide", 2)])
+@pytest.mark.parametrize(("start", "temperatures"), [("prior", 6), pytest.param("guide", 2, marks=pytest.mark.slow)])
 def test_both_weights_are_unbiased_however_few_temperatures(
     start: Any, temperatures: int, drawn: list[Simulated]
 ) -> None:

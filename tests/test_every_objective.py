@@ -25,6 +25,8 @@ EVERY: list[Objective] = [
     Capacity(Linear(0, 2, 2), gamma=Linear(1, 2, 2)),
 ]
 over_every = pytest.mark.parametrize("objective", EVERY, ids=repr)
+BEHIND = ("stl", "dreg")
+"""Estimators whose gradients are held to oracles elsewhere: their training is left to the slow tests."""
 
 
 def still(objective: Objective) -> Objective:
@@ -33,7 +35,11 @@ def still(objective: Objective) -> Objective:
     return objective.at(**values, **({"rows": 40} if isinstance(objective, OBJECTIVES["BetaTC"]) else {}))
 
 
-@over_every
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(one, marks=pytest.mark.slow if one.estimator in BEHIND else ()) for one in EVERY],
+    ids=repr,
+)
 def test_it_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
     x = torch.randn(40, 3) @ torch.randn(3, 3)
     first = still(objective)

@@ -116,7 +116,7 @@ def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
     assert float(gap.mean()) > 0.04
 
 
-@pytest.mark.parametrize("beta", [0.5, 3.0])
+@pytest.mark.parametrize("beta", [pytest.param(0.5, marks=pytest.mark.slow), 3.0])
 def test_beta_acts_as_noise(beta: float) -> None:
     x, guide = data(), pv.MultivariateNormal(scale_tril="per_feature")  # which lets axes turn freely
     found = PPCA.of(trained(ELBO(estimator="stl", beta=beta), x, scale=math.sqrt(0.5), guide=guide))

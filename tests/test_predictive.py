@@ -133,6 +133,7 @@ def test_what_a_mask_leaves_out_is_not_judged() -> None:
     assert abs(float(tree["calibration"]["coverage_overall"].sel(level=0.9)) - 0.9) < 0.04
 
 
+@pytest.mark.slow  # a minute
 def test_missing_values_cancel_in_discrepancies() -> None:
     """Posterior replicates of the right model: were values that are filled in judged, it would be rejected."""
     x, mask = rows(200), torch.rand(200, 5) < 0.5

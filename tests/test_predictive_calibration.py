@@ -134,6 +134,7 @@ def test_the_right_model_is_rarely_called_over_or_underconfident() -> None:
     assert sum("confident" in each for each in told) <= 2
 
 
+@pytest.mark.slow  # many checks
 def test_posterior_replicates_of_the_right_model_are_not_doubted() -> None:
     tree = pv.predictive_check(exact(), rows(400), kind="posterior", draws=100, progress=False)
     told = " ".join(findings(tree))

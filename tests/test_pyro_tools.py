@@ -120,6 +120,7 @@ def test_replicates_of_the_exact_model_have_the_exact_moments(way: str) -> None:
 # Markov chain Monte Carlo
 
 
+@pytest.mark.slow  # a sampler's steps
 def test_nuts_finds_the_exact_posterior_with_the_decoder_fixed() -> None:
     w = torch.tensor([[1.0, 0.8], [0.9, 1.0], [0.5, 0.7]], dtype=torch.float64)
     model = PPCA(w, torch.zeros(3).double(), torch.tensor(0.5).double())

@@ -42,7 +42,7 @@ def refined(vae: Any, x: Any, **options: Any) -> pv.Refined:
 # The posterior that is found
 
 
-@pytest.mark.parametrize("s2", [4.0, 0.5])
+@pytest.mark.parametrize("s2", [pytest.param(4.0, marks=pytest.mark.slow), 0.5])
 def test_a_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) -> None:
     model = PPCA.random(5, 2, s2=s2)
     x, vae = rows(10, model), misled(model=model)
@@ -142,9 +142,9 @@ def test_a_row_never_gets_worse() -> None:
 
 
 def test_masks_reach_the_model() -> None:
-    x, mask = rows(12), torch.rand(12, 5, generator=seeded(2)) < 0.6
+    x, mask = rows(5), torch.rand(5, 5, generator=seeded(2)) < 0.6
     mask[0], mask[1] = True, False
-    found = refined(misled(), {"x": torch.where(mask, x, math.nan), "mask": mask}, steps=200, batch_size=8)
+    found = refined(misled(), {"x": torch.where(mask, x, math.nan), "mask": mask}, steps=200, batch_size=3)
     at = found.posterior()
     for n, seen in enumerate(mask):
         part = PPCA(MODEL.w[seen], MODEL.mu[seen], MODEL.s2)
@@ -275,15 +275,15 @@ def test_the_command_line_refines(
     monkeypatch.chdir(tmp_path)
     words = "fit --latent_dim 2 --epochs 1 --encoder MLP --encoder.hidden [8] --progress false --run run"
     main(words.split())
-    words = "evaluate run --method.proposal refined --method.steps 20 --method.draws 50"
+    words = "evaluate run --method.proposal refined --method.steps 3 --method.draws 50"
     main([*words.split(), "--progress", "false"])
     out = capsys.readouterr().out
     digits = pv.data.load("digits").test.to(dtype=torch.float32)
-    assert repr(estimate(pv.load("run"), digits, method=Importance(50, "refined", steps=20))) in out
-    assert "50 draws for each from the refined proposal, refined by 20 steps" in out
+    assert repr(estimate(pv.load("run"), digits, method=Importance(50, "refined", steps=3))) in out
+    assert "50 draws for each from the refined proposal, refined by 3 steps" in out
     with pytest.raises(SystemExit):
         main([*words.replace("refined", "guide").split()])
-    assert "steps = 20 are steps of a refinement" in capsys.readouterr().err
+    assert "steps = 3 are steps of a refinement" in capsys.readouterr().err
 
 
 # Wrong input

@@ -84,7 +84,7 @@ class Clusters(nn.Module):
             pyro.sample("z", dist.Categorical(logits=self.logits(x[:, None])))
 
 
-@pytest.mark.parametrize("insomnia", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("insomnia", [1.0, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.5, 0.0))])
 def test_a_discrete_latent_is_learned(insomnia: float) -> None:
     centres = torch.tensor([-4.0, 0.0, 4.0])
     x = centres[torch.randint(3, (600,))] + 0.5 * torch.randn(600)
