@@ -2,7 +2,7 @@
 
     python examples/distributed.py                                   # one process, on a GPU where there is one
     python examples/distributed.py --devices 2                       # two processes on this machine, started by fit
-    torchrun --nproc-per-node 4 examples/distributed.py              # started by torchrun, which says how many there are
+    torchrun --nproc-per-node 4 examples/distributed.py              # started by torchrun, which tells how many
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 examples/distributed.py
                                                                      # on each of two nodes, HOST being one of them
 
