@@ -52,7 +52,7 @@ def drawing(**arguments: Any) -> dict[str, Any]:
     arguments = {"epochs": 3, "batch_size": 8, "progress": False, "optimizer": pv.Adam(0.02, ema=0.9), **arguments}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        history = pv.fit(vae, x, validation=x, runtime=TWO, **arguments)
+        history = pv.fit(vae, x, validation=x, **{"runtime": TWO, **arguments})
     return {
         "weights": [w.tolist() for w in vae.parameters()],
         "history": table(history).to_dict("list"),
@@ -95,14 +95,16 @@ def all_of_it(folder: Path) -> dict[str, Any]:
     return found
 
 
+def cutting(weights: Any) -> torch.optim.Optimizer:
+    return Cutting(weights, lr=0.01)
+
+
 def cut_off(folder: Path, by: signal.Signals) -> dict[str, Any]:
     """A training of which one process gets a signal."""
     figures.write = lambda *arguments: None
     Cutting.by = by
     try:
-        return drawing(
-            run=folder / "run", checkpoints=EVERY_STEP, epochs=40, optimizer=lambda weights: Cutting(weights, lr=0.01)
-        )
+        return drawing(run=folder / "run", checkpoints=EVERY_STEP, epochs=6, optimizer=cutting)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
