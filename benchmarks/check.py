@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from evidence import resident, timed
+from evidence import timed
+from processes import resident
 
 import pyro_vae as pv
 from pyro_vae.criticism.methods import importance

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from processes import resident
 
 import pyro_vae as pv
 from pyro_vae.criticism import Importance
@@ -102,12 +103,6 @@ def child(options: argparse.Namespace) -> None:
     before = resident("VmRSS")
     pv.evidence(vae, x, method=Importance(options.draws), batch_size=options.batch_size, progress=False)
     print(json.dumps({"megabytes": resident("VmHWM") - before}))
-
-
-def resident(field: str) -> float:
-    """The memory of this process in MB, now (VmRSS) or at its peak (VmHWM), as Linux tells it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:
