@@ -5,6 +5,7 @@ where the loop is a library's own, a hook of torch's optimizers does. Rows are a
 """
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,7 +61,8 @@ def ours(setting: Setting, images: np.ndarray, gate: Gate, **options: Any) -> No
 
 
 def ours_compiled(setting: Setting, images: np.ndarray, gate: Gate) -> None:
-    """`pv.fit(..., compile=True)`."""
+    """`pv.fit(..., compile=True)`; where that falls back to eager steps, it fails."""
+    warnings.filterwarnings("error", message="training runs uncompiled")
     ours(setting, images, gate, compile=True)
 
 

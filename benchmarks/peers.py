@@ -13,7 +13,8 @@ Each is a process of its own, and in each round they take turns by whole epochs;
 and warm up, does not count. Ratios are medians over rounds of the ratios within a round. The time to the first step
 begins when everything is imported and the data lie in memory, with empty caches of compiled code. `--random` takes
 random numbers of MNIST's shape: speed does not depend on what they are. `--rows` takes fewer rows; time per epoch is
-scaled to 60,000 in any case, for only whole batches are trained on.
+scaled to 60,000 in any case, for only whole batches are trained on. With few rows `pv.fit` looks slower than it is, for
+it evaluates up to 1,000 rows after each epoch, however short.
 """
 
 import argparse

@@ -5,8 +5,8 @@ Run: python benchmarks/scaling.py [--rounds 3] [--compile] [--picture scaling.pn
 One number is varied at a time, on random data and in float32: rows (64 features, MLP(128), batches of 1,024; time of
 an epoch), features (784 otherwise), latents D (20) and particles K (1; MLP(400), batches of 128; time of a step, the
 median of several). Rounds go through all values in turn. The slope of log time against log value is fitted by least
-squares to all rounds of the largest four values, where what a step costs at least no longer counts: 1 is linear growth,
-and more than 1 by over two standard errors is called more.
+squares to the largest four values, where what a step costs at least no longer counts, with a level for each round, for
+a machine may be slower in one of them. A slope of 1 is linear growth, and over 1 by two standard errors more than that.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import linregress
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import pyro_vae as pv
@@ -89,9 +88,12 @@ class Growth:
     def of(cls, times: Times) -> "Growth":
         """Fit it to the times of the largest values."""
         values = sorted(times)[-LARGE:]
-        points = np.array([(math.log(value), math.log(t)) for value in values for t in times[value]])
-        fit = linregress(*points.T)
-        return cls(float(fit.slope), float(fit.stderr), float(fit.intercept), values[0], values[-1])
+        x, y = np.log(values)[:, None], np.log([times[value] for value in values])  # a column for each round
+        across, up = x - x.mean(), y - y.mean(axis=0)
+        slope = float((across * up).sum() / (across**2).sum() / y.shape[1])
+        left = float(((up - slope * across) ** 2).sum()) / (y.size - y.shape[1] - 1)
+        error = math.sqrt(left / float((across**2).sum()) / y.shape[1])
+        return cls(slope, error, float(y.mean() - slope * x.mean()), values[0], values[-1])
 
     def sentence(self, name: str, what: str) -> str:
         """What it says."""
@@ -119,7 +121,7 @@ def picture(found: Mapping[str, Times], file: str) -> None:
         axes.plot(values, median[-1] * values / values[-1], ":", lw=1, color=INK, label="linear")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        tidy(axes, title=name, xlabel=name, ylabel=f"seconds of {AXES[name].what}")
+        tidy(axes, xlabel=name, ylabel=f"seconds of {AXES[name].what}")
         axes.set_ylim(bottom=low.min() / 2)
         axes.legend(fontsize=7, frameon=False)
     drawn.savefig(file)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim import optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import pyro_vae as pv
@@ -22,10 +23,12 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports modules of that folder, which are scripts, and forgets them."""
+    """Imports modules of that folder, which are scripts, and forgets them and their hooks."""
     monkeypatch.syspath_prepend(FOLDER)
-    before = set(sys.modules)
+    before, hooks = set(sys.modules), set(optimizer._global_optimizer_post_hooks)
     yield importlib.import_module
+    for key in set(optimizer._global_optimizer_post_hooks) - hooks:
+        del optimizer._global_optimizer_post_hooks[key]
     for name in set(sys.modules) - before:
         if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
@@ -208,19 +211,33 @@ def test_everybody_makes_one_step_for_each_batch(bench: Any, name: str, setting:
             if self.done == 5:  # one epoch and a half
                 raise Enough
 
-    from torch.optim import optimizer
-
     declared = dataclasses.replace(bench("peers").SETTINGS[setting], batch=8)
-    hooks = optimizer._global_optimizer_post_hooks
     images = np.random.default_rng(0).integers(0, 256, (3 * declared.batch, 28, 28), dtype=np.uint8)
-    before, turns = set(hooks), Turns()
-    try:
-        with pytest.raises(Enough):
-            bench("contenders").PEERS[name].train(declared, images, turns)
-    finally:
-        for key in set(hooks) - before:
-            del hooks[key]
+    turns = Turns()
+    with pytest.raises(Enough):
+        bench("contenders").PEERS[name].train(declared, images, turns)
     assert turns.done == 5
+
+
+def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_vae.lowering import CannotLower
+    from pyro_vae.training import programs
+
+    def refuse(*_: Any) -> None:
+        raise CannotLower("the moon is full")
+
+    class Turns:
+        def begin(self) -> None:
+            pass
+
+        def __call__(self) -> None:
+            raise AssertionError("it made a step")
+
+    monkeypatch.setattr(programs, "lowered", refuse)
+    images = np.zeros((8, 28, 28), dtype=np.uint8)
+    images[::2] = 255
+    with pytest.raises(UserWarning, match="the moon is full"):
+        bench("contenders").ours_compiled(bench("contenders").Setting(batch=4), images, Turns())
 
 
 @pytest.mark.slow
@@ -250,19 +267,20 @@ def times(power: float, noise: float, values: tuple[int, ...] = (1, 8, 16, 32, 6
 def test_a_slope_is_found_with_its_error_and_judged(bench: Any, power: float, verdict: str) -> None:
     taken = times(power, 0.05)
     taken[1] = [5.0] * 5  # what a step costs at least: not of the large end
+    taken = {v: [t * 2**r for r, t in enumerate(row)] for v, row in taken.items()}  # ever slower rounds
     growth = bench("scaling").Growth.of(taken)
-    points = [(math.log(v), math.log(t)) for v in (16, 32, 64, 128) for t in taken[v]]
-    (slope, offset), covariance = np.polyfit(*np.transpose(points), 1, cov=True)
-    assert growth.slope == pytest.approx(slope)
-    assert growth.offset == pytest.approx(offset)
-    assert growth.error == pytest.approx(math.sqrt(covariance[0, 0]))
+    large = (16, 32, 64, 128)
+    y = np.array([math.log(t) for v in large for t in taken[v]])
+    design = np.array([[math.log(v), *np.eye(5)[r]] for v in large for r in range(5)])
+    found, (left,), *_ = np.linalg.lstsq(design, y)
+    assert growth.slope == pytest.approx(found[0])
+    assert growth.offset == pytest.approx(found[1:].mean())
+    assert growth.error == pytest.approx(math.sqrt(left / (20 - 6) * np.linalg.inv(design.T @ design)[0, 0]))
     assert abs(growth.slope - power) < 4 * growth.error
     assert f"grows {verdict} in rows, from 16 to 128: slope" in growth.sentence("rows", "an epoch")
 
 
 def test_a_step_and_an_epoch_are_timed_and_no_hook_is_left(bench: Any) -> None:
-    from torch.optim import optimizer
-
     scaling: ModuleType = bench("scaling")
     before = len(optimizer._global_optimizer_post_hooks)
     assert 0 < scaling.of_a_step(features=8, latents=2, particles=2) < 1
