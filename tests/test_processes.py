@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fitting import rows, small
-from processes import CERTAIN, certain, cutting, drawing
+from several import CERTAIN, certain, cutting, drawing
 from resuming import table
 
 import pyro_vae as pv
@@ -24,7 +24,7 @@ def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subp
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
         environment.pop(name, None)
-    command = [sys.executable, *launcher, str(HERE / "processes.py"), str(folder), *arguments]
+    command = [sys.executable, *launcher, str(HERE / "several.py"), str(folder), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -101,7 +101,7 @@ class Inputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Prepare (*batch, *in_shape)."""
-        return ((x if self.view is None else self.view(x)) - self.loc) / self.scale
+        return ((x if self.view is None else self.view(x)) - self.loc).div_(self.scale)
 
     @torch.no_grad()
     def look(self, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Trainings in several processes: `python processes.py FOLDER [COMMAND]`, started once or by torchrun.
+"""Trainings in several processes: `python several.py FOLDER [COMMAND]`, started once or by torchrun.
 
 Every process writes what it found into FOLDER, `RANK.json`.
 """
