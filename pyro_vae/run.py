@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from pyro_vae import spec
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.plots import figures
 from pyro_vae.training import snapshot

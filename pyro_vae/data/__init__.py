@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pyro_vae.data.datasets import Dataset, load
+from pyro_vae.data.given import as_data, stream
 from pyro_vae.data.named import cifar10, digits, fashion_mnist, mnist
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream, as_data, stream
+from pyro_vae.data.streaming import Stream
 
 # name -> what reads it from the folder of downloads: all rows, and the official test set or None
 DATASETS: Mapping[str, Callable[[Path], tuple[Rows, Rows | None]]] = {

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import files
+from pyro_vae.data.given import is_large
 from pyro_vae.data.rows import Rows, require_probabilities, rounded
-from pyro_vae.data.stream import Stream, is_large
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
 
 Data = TypeVar("Data", bound=Rows | Stream)

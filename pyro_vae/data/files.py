@@ -182,7 +182,7 @@ def table(path: Path) -> Rows:
 
 def parquet(path: Path) -> Rows:
     """Read all rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
-    from pyro_vae.data.stream import Stream  # it reads with the functions of this module
+    from pyro_vae.data.streaming import Stream  # it reads with the functions of this module
 
     rows = Stream(located(path))
     return rows.take(len(rows))

@@ -8,6 +8,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Source(ABC):
             workers: processes that read ahead.
             epoch: which pass over the data it is.
         """
+
+    @cached_property
+    def first(self) -> Rows:
+        """Row 0, by which all others are judged."""
+        return next(iter(self.read([torch.zeros(1, dtype=torch.int64)], 0, 1)))
 
     def order(self, numbers: Tensor | None, generator: torch.Generator) -> Tensor:
         """Shuffle.

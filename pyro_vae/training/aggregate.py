@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.given import as_data
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream, as_data
+from pyro_vae.data.streaming import Stream
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.families.aggregate import TwoStages
 from pyro_vae.training.fit import fit

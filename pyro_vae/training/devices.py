@@ -16,7 +16,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream
+from pyro_vae.data.streaming import Stream
 from pyro_vae.declared import Declared, option
 from pyro_vae.errors import InputError, LostProcess
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import torch
 
+from pyro_vae.data.given import as_data
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream, as_data
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run

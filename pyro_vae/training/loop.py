@@ -11,13 +11,14 @@ import math
 import signal
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.stream import Stream
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
@@ -173,7 +174,7 @@ class Loop:
         ahead = [devices.part(step).split(size) for step in steps[at.done :]]
         read = rows.read([part for parts in ahead for part in parts], at.epoch)
         for step, parts in zip(steps[at.done :], ahead, strict=True):
-            batches = itertools.islice(read, len(parts))
+            batches: Iterator[dict[str, Tensor]] = itertools.islice(read, len(parts))
             if self.loss.compiled is not None and at.done == 0 and at.steps >= self.looked + LOOK:
                 batch = next(batches)
                 self._require_same_loss(batch)

@@ -4,46 +4,32 @@
 of row numbers, the batches of a plan (`read`), some rows in memory (`take`) and all of them in `pieces`.
 """
 
-import contextlib
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
-from torch.utils.data import Dataset as TorchDataset
 
-from pyro_vae.data import files
 from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.items import Forward, Items
-from pyro_vae.data.parquet import Parquet
+from pyro_vae.data.items import Forward
 from pyro_vae.data.rows import Rows, drawn, joined, require_probabilities, rounded
-from pyro_vae.data.source import Arrays, Source
-from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.data.source import Source
+from pyro_vae.errors import InputError
 
 PIECE = 2**26
 """Bytes of rows that are looked at together."""
 
-TAKEN = 10_000
-"""Rows at most that are taken where nobody says how many: starting values come from these."""
+TAKEN, TAKEN_OF_ITEMS = 10_000, 1_000
+"""Rows at most of a file, or of a data set, that are taken where nobody says how many, as for starting values."""
 
-KNOWN_BY = 1000
-"""Rows by which a stream is known again."""
-
-SHARE = 0.25
-"""Of the memory: rows that would fill more are read while training, unless told otherwise."""
-
-FIRST = 64
-"""Rows of a data set that are checked before training; the others as they come."""
+KNOWN_BY, KNOWN_BY_OF_ITEMS = 1_000, 64
+"""Rows by which a file, or a data set, is known again."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,7 +50,7 @@ class Stream:
     >>> import numpy, tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> numpy.save(f"{folder.name}/x.npy", numpy.arange(12.0).reshape(6, 2))
-    >>> rows = stream(f"{folder.name}/x.npy")
+    >>> rows = Stream.of(f"{folder.name}/x.npy")
     >>> [batch["x"].tolist() for batch in rows.read([torch.tensor([5, 0])])]
     [[[10.0, 11.0], [0.0, 1.0]]]
     >>> folder.cleanup()
@@ -80,18 +66,16 @@ class Stream:
     dtype: torch.dtype | None = None
     check: Callable[[dict[str, Any]], None] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse whatever cannot be rows, by the first one."""
+        _ = self.first
+
     @classmethod
-    def of(
-        cls, x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None
-    ) -> "Stream":
-        """Rows that are read while training; see `stream`."""
-        if isinstance(x, Stream):
-            return x
-        require_whole_numbers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
-        with files.naming(Path(x)) if isinstance(x, str | Path) else contextlib.nullcontext():
-            made = cls(_origin(x, workers, length, columns), workers=workers)
-            _ = made.first  # whatever cannot be rows is refused here
-        return made
+    def of(cls, x: Any, **options: Any) -> "Stream":
+        """Rows that are read while training, by what holds them: see `stream`."""
+        from pyro_vae.data.given import stream  # it makes these
+
+        return stream(x, **options)
 
     def __len__(self) -> int:
         """Return the number of rows, N."""
@@ -103,11 +87,10 @@ class Stream:
         more = f", {self.workers} workers" if self.workers else ""
         return f"Stream({self.origin.name}, N={len(self)}, {inside}{more})"
 
-    @cached_property
+    @property
     def first(self) -> Rows:
-        """One row, as it lies there."""
-        one = torch.zeros(1, dtype=torch.int64)
-        return next(iter(self.origin.read([one], 0, 1)))
+        """The first row, as it lies there."""
+        return self.origin.first
 
     @property
     def x(self) -> Tensor:
@@ -140,8 +123,12 @@ class Stream:
 
     @cached_property
     def observed(self) -> float:
-        """The elements of x per row, on average; with a mask, those that it lets in, of the rows that are taken."""
-        return self.take().observed if "mask" in self.names else float(math.prod(self.event_shape))
+        """The elements of x per row, on average; with a mask, those that it lets in, of a data set in some rows."""
+        if "mask" not in self.names:
+            return float(math.prod(self.event_shape))
+        if not self.origin.cheap:
+            return self.take().observed
+        return sum(piece.observed * len(piece) for piece in self.pieces()) / len(self)
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The row numbers of one epoch in its order: see `Rows.order`."""
@@ -178,16 +165,15 @@ class Stream:
     def take(self, n: int | None = None) -> Rows:
         """At most n rows in memory, evenly spread over all where that is cheap; without it as many as may be held."""
         if n is None:
-            n = max(min(TAKEN, 4 * PIECE // self._bytes), 2)
-        spread = torch.arange(len(self)) if n >= len(self) else self.origin.spread(len(self), n)
-        return joined(list(self._in_memory(spread, min(n, self._piece))))
+            n = self._taken
+        return joined(list(self._in_memory(self._spread(n), min(n, self._piece))))
 
     def pieces(self, size: int | None = None) -> Iterator[Rows]:
         """All rows in order, at most `size` at a time; without it as many as may be held."""
         return self._in_memory(torch.arange(len(self)), size or self._piece)
 
     def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Stream":
-        """Let a model check the rows: all of them by pieces where that is cheap, else each batch before it is used.
+        """Let a model check the rows: all of them by pieces where that is cheap; else some, and each batch as it comes.
 
         Args:
             check: raises an `InputError` for a batch that cannot be used.
@@ -200,7 +186,7 @@ class Stream:
             InputError: what `check` says, and the number in the file of the first row of which it says it.
         """
         if not self.origin.cheap:
-            check(self.take(min(len(self), FIRST)).batch())
+            self._checked(check, self.take().batch(), self._numbers(self._spread(self._taken)))
             return replace(self, check=check)
         start, seen, console = 0, "mask" not in self.names, Console(stderr=True)
         how: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal), "transient": True}
@@ -218,22 +204,30 @@ class Stream:
     def fingerprint(self, name: str = "x") -> str:
         """A short hash of what is known of all rows, and of some of them, by which the rows are known again.
 
-        Some are 1,000 evenly spread ones of a file, and 64 of a data set: a change of a few rows may go unnoticed.
+        Some are 1,000 evenly spread ones of a file, or 64 of a data set: a change of a few rows may go unnoticed.
         """
         some = replace(self, device=None, dtype=None, check=None, dynamic=False)
-        rows = some.take(KNOWN_BY if self.origin.cheap else FIRST)
+        rows = some.take(KNOWN_BY if self.origin.cheap else KNOWN_BY_OF_ITEMS)
         picked = "" if self.numbers is None else hashlib.sha256(self.numbers.numpy().tobytes()).hexdigest()
         known = f"{len(self)} {picked} {self.origin.stamp} {self.levels} {fingerprint(rows.tensors[name])}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     @property
-    def _bytes(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes of a row in memory."""
         return max(sum(t.numel() * max(t.itemsize, 4) for t in self.first.tensors.values()), 1)
 
     @property
+    def _taken(self) -> int:
+        return max(min(TAKEN if self.origin.cheap else TAKEN_OF_ITEMS, 4 * PIECE // self.row_bytes), 2)
+
+    def _spread(self, n: int) -> Tensor:
+        """Where at most n rows are that stand for all."""
+        return torch.arange(len(self)) if n >= len(self) else self.origin.spread(len(self), n)
+
+    @property
     def _piece(self) -> int:
-        return max(PIECE // self._bytes, 1)
+        return max(PIECE // self.row_bytes, 1)
 
     def _numbers(self, index: Tensor) -> Tensor:
         return index if self.numbers is None else self.numbers[index]
@@ -298,110 +292,3 @@ def _placed(rows: Rows, device: torch.device | str | None, dtype: torch.dtype | 
     pinned = {name: tensor.pin_memory() for name, tensor in rows.to(dtype=dtype).tensors.items()}
     there = {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
     return replace(rows, tensors=there, labels=None if rows.labels is None else rows.labels.to(device))
-
-
-def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None) -> Stream:
-    """Rows that are read while training, for data larger than memory.
-
-    `fit(vae, stream("big.npy"))` ends with the weights that it has on the same rows in memory, bit for bit, but for the
-    starting values of more than 10,000 rows, which come from as many of them, and the order of some: Parquet of many
-    groups is shuffled by groups, and an iterable data set has an order of its own. What is random in a data set
-    (augmentation) depends on the row numbers of a batch, or on the epoch, and not on the number of workers.
-
-    Args:
-        x: the path of a `.npy` or `.parquet` file, or of a folder of `.parquet` files; a mapped array
-            (`numpy.load(file, mmap_mode="r")`), or a mapping of names to those; a torch `Dataset` or `IterableDataset`,
-            or anything with a length whose `x[n]` is row n. A row is a tensor, an array, a pair (x, label), or a
-            mapping of named tensors with "x".
-        workers: processes that read ahead, of everything but Parquet.
-        length: the rows in an epoch of a data set that can only be iterated, and has no length of its own.
-        columns: the columns of Parquet to read; all by default.
-
-    Returns:
-        The rows; values are checked by `fit`.
-
-    Raises:
-        InputError: it cannot be read so, or is no rows.
-
-    >>> stream(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
-    Stream(StackDataset, N=5, x=(3,) float32)
-    """
-    return Stream.of(x, workers=workers, length=length, columns=columns)
-
-
-def as_data(x: Any) -> Rows | Stream:
-    """Rows in memory or rows that are read while training, by what holds them.
-
-    Args:
-        x: what `Rows.of` takes, or what lies elsewhere: a mapped array, or one among others; a torch data set.
-
-    Raises:
-        InputError: it is none of these.
-
-    >>> as_data([[0.0]]), as_data(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
-    (Rows(N=1, x=(1,) float64), Stream(StackDataset, N=5, x=(3,) float32))
-    """
-    if isinstance(x, DataLoader):
-        raise InputError(
-            "x is a DataLoader, and batches are made by fit: give the data set it loads, x = loader.dataset, with "
-            "batch_size=, and with workers by pv.data.stream(loader.dataset, workers=...)."
-        )
-    mapped = isinstance(x, np.memmap) or (isinstance(x, Mapping) and any(isinstance(v, np.memmap) for v in x.values()))
-    if mapped or isinstance(x, Stream) or (isinstance(x, TorchDataset) and not isinstance(x, TensorDataset)):
-        return Stream.of(x)
-    return Rows.of(x)
-
-
-def is_large(path: Path) -> bool:
-    """Whether the rows of a file would fill more than a quarter of the memory, and can be read one by one.
-
-    Args:
-        path: a file or folder that is there.
-    """
-    if path.suffix.lower() == ".npy":
-        return path.stat().st_size > SHARE * _memory()
-    if path.suffix.lower() != ".parquet" and not (path.is_dir() and any(path.rglob("*.parquet"))):
-        return False
-    rows = Stream.of(path)
-    return len(rows) * rows._bytes > SHARE * _memory()
-
-
-def _memory() -> float:
-    """Bytes of memory that this process may fill; without end where nobody says."""
-    known = [math.inf]
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with contextlib.suppress(ValueError, OSError):  # of a container; "max" is no number
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(known)
-
-
-def _origin(x: Any, workers: int, length: int | None, columns: Sequence[str] | None) -> Source:
-    """Where rows lie, by what was given."""
-    if isinstance(x, str | Path):
-        origin = files.located(Path(x).expanduser(), columns)
-        if workers and isinstance(origin, Parquet):
-            raise InputError("Parquet is decoded in threads: leave workers out.")
-        return origin
-    if isinstance(x, np.memmap):
-        return Arrays.mapped({"x": x})
-    if isinstance(x, Mapping):
-        if "x" not in x:
-            raise InputError(f"the data has no 'x', which is what is modelled; it has {', '.join(map(repr, x))}.")
-        return Arrays.mapped(dict(x))
-    if isinstance(x, IterableDataset):
-        known = length or (len(x) if hasattr(x, "__len__") else None)
-        if known is None:
-            raise InputError(
-                f"{type(x).__name__} can only be iterated, and does not say how many rows it has: give the rows of an "
-                "epoch, pv.data.stream(dataset, length=100_000)."
-            )
-        return Forward(x, known)
-    if isinstance(x, DataLoader) or not (hasattr(x, "__getitem__") and hasattr(x, "__len__")):
-        raise InputError(
-            f"a {type(x).__name__} cannot be read row by row: give the path of a .npy or .parquet file, a mapped array "
-            "(numpy.load(file, mmap_mode='r')), or a torch Dataset."
-        )
-    if isinstance(x, Rows):
-        raise InputError("these rows are in memory: give them to fit as they are.")
-    return Items(x)
