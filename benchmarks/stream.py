@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-FEATURES, BATCH = 784, 128
+FEATURES = 784
 
 
 def write(file: Path, rows: int) -> None:
@@ -52,15 +52,15 @@ class Watched(threading.Thread):
             time.sleep(0.02)
 
 
-def train(x: object, label: str, epochs: int = 1) -> None:
+def train(x: object, label: str, hidden: int, batch_size: int) -> None:
     """Fit to x, and print what it took."""
     import pyro_vae as pv
 
     before, watch, start = memory("VmRSS"), Watched(daemon=True), time.perf_counter()
     watch.start()
     rows = pv.data.as_data(x)
-    vae = pv.VAE((FEATURES,), 20, encoder=pv.MLP(hidden=(400,)))
-    history = pv.fit(vae, rows, epochs=epochs, batch_size=BATCH, progress=False)
+    vae = pv.VAE((FEATURES,), 20, encoder=pv.MLP(hidden=(hidden,)))
+    history = pv.fit(vae, rows, epochs=1, batch_size=batch_size, progress=False)
     whole, epoch = time.perf_counter() - start, float(history["seconds"][-1])
     print(
         f"{label:<8}{len(rows):>10,} rows  {len(rows) / epoch:>8,.0f} rows/s  before the epoch {whole - epoch:5.1f} s  "
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--folder", default=None)
     parser.add_argument("--gigabytes", type=float, default=8)
     parser.add_argument("--in_memory", type=float, default=0.5, help="gigabytes of it that the loop in memory gets")
+    parser.add_argument("--hidden", type=int, default=400)
+    parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", default=None)
     options = parser.parse_args()
@@ -83,7 +85,7 @@ def main() -> None:
     if options.child is not None:
         kind, file, count = options.child.split(":")
         x = np.load(file, mmap_mode="r")[: int(count)]
-        train(torch.from_numpy(np.array(x)) if kind == "memory" else x, kind)
+        train(torch.from_numpy(np.array(x)) if kind == "memory" else x, kind, options.hidden, options.batch_size)
         return
     rows = int(options.gigabytes * 1e9 / 4 / FEATURES)
     few = min(rows, int(options.in_memory * 1e9 / 4 / FEATURES))

@@ -107,6 +107,18 @@ def test_the_number_of_workers_is_nothing_to_what_is_learned() -> None:
     require_equal((alone, fit(alone, Augmented())), (helped, fit(helped, stream(Augmented(), workers=2))))
 
 
+def test_every_epoch_is_told_to_the_data_set() -> None:
+    class Told(Forward):
+        def set_epoch(self, epoch: int) -> None:
+            told.append(epoch)
+
+    told: list[int] = []
+    data = stream(Told(), length=ROWS)
+    told.clear()
+    fit(small(), data, epochs=3, validation=VALUES)
+    assert [epoch for epoch in told if epoch > 1] == [2, 3]
+
+
 def test_another_file_is_refused_on_resume(tmp_path: Path) -> None:
     fit(small(), stream(npy(tmp_path)), run=tmp_path / "run", checkpoints=EVERY_STEP)
     run = cut(tmp_path / "run", steps(tmp_path / "run")[4], tmp_path / "cut")
