@@ -13,6 +13,9 @@ from torch.utils.data import Dataset, IterableDataset, StackDataset, TensorDatas
 
 import pyro_vae as pv
 from pyro_vae.data import Rows, Stream, as_data, stream
+from pyro_vae.data.rows import joined
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # as torch does
 
 N, EVENT = 203, (4, 2)
 VALUES = np.random.default_rng(0).normal(size=(N, *EVENT)).astype("float32")
@@ -118,6 +121,16 @@ def test_what_can_only_be_iterated_is_read_forward_to_what_is_asked(workers: int
         )
     half = [batch["x"] for batch in rows.read([part[1::2] for part in plan])]  # of two processes that share the plan
     assert all(torch.equal(one, other[1::2]) for one, other in zip(half, whole, strict=True))
+
+
+def test_rows_that_are_passed_over_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_vae.data.items.CHUNK", 8)
+    kept: list[int] = []
+    monkeypatch.setattr(
+        "pyro_vae.data.items.joined", lambda parts: (kept.append(sum(map(len, parts))), joined(parts))[1]
+    )
+    list(stream(Forward(), length=N).read(torch.arange(N).split(10)[12:]))
+    assert max(kept) <= 10 + 2 * 8
 
 
 def test_a_shorter_length_is_an_epoch_of_the_first_rows() -> None:
@@ -292,6 +305,18 @@ def test_what_no_mask_lets_in_is_not_looked_at(tmp_path: Path, monkeypatch: pyte
     assert rows.checked(vae.check).observed == 8 * (N - 90) / N
     with pytest.raises(pv.InputError, match="mask leaves out every value"):
         rows.pick(torch.arange(90)).checked(vae.check)
+
+
+def test_what_a_worker_refuses_is_a_sentence() -> None:
+    class Uneven(Numbered):
+        def __getitem__(self, n: int) -> Any:
+            return torch.zeros(2 + n // 100)
+
+    with pytest.raises(pv.InputError) as refused:
+        list(stream(Uneven(), workers=1).read([torch.tensor([3, 150])]))
+    assert str(refused.value).startswith("row 150 of Uneven differs from row 3: its 'x' is (3,), and there (2,)")
+    with pytest.raises(pv.InputError, match=r"row 150 of Uneven is .* and the first row is"):
+        list(stream(Uneven()).read([torch.tensor([150])]))
 
 
 class Late(Numbered):

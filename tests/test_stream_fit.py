@@ -16,7 +16,10 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.data import stream
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [
+    pytest.mark.usefixtures("no_pictures"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),  # as torch does
+]
 
 VALUES = rows()
 
