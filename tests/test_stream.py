@@ -1,6 +1,7 @@
 """Rows that are read while training are the rows that lie there, in the order that was asked for."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,16 @@ def test_what_no_mask_lets_in_is_not_looked_at(tmp_path: Path, monkeypatch: pyte
     assert rows.checked(vae.check).observed == 8 * (N - 90) / N
     with pytest.raises(pv.InputError, match="mask leaves out every value"):
         rows.pick(torch.arange(90)).checked(vae.check)
+
+
+def test_signals_end_workers_by_ending_training() -> None:
+    class Asked(Numbered):
+        def __getitem__(self, n: int) -> Any:
+            ignored = [signal.getsignal(each) == signal.SIG_IGN for each in (signal.SIGINT, signal.SIGTERM)]
+            return torch.tensor(ignored).float()
+
+    assert next(stream(Asked(), workers=1).read([torch.arange(2)]))["x"].tolist() == [[1, 1], [1, 1]]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_what_a_worker_refuses_is_a_sentence() -> None:

@@ -120,13 +120,14 @@ def loader(dataset: Any, workers: int, epoch: int, plan: Sequence[Tensor] | None
         sampler=plan,
         num_workers=workers,
         generator=torch.Generator().manual_seed(epoch),
-        worker_init_fn=_leave_interrupts,
+        worker_init_fn=_leave_signals,
     )
 
 
-def _leave_interrupts(worker: int) -> None:
-    """A keyboard's interrupt reaches every process, and only the first one is to end training."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals(worker: int) -> None:
+    """A keyboard or a scheduler signals all processes at once: workers go on until training ends, and with it."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _unwrapped(batches: "DataLoader[Any]") -> Iterator[Rows]:
