@@ -272,12 +272,14 @@ def test_auto_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(pv.data.load(npy(tmp_path), stream=False).train, Rows)
 
 
-def test_a_fingerprint_tells_other_rows(tmp_path: Path) -> None:
+def test_a_fingerprint_tells_other_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = stream(npy(tmp_path))
     known = rows.fingerprint()
     assert rows.to("cpu", torch.float64).fingerprint() == known == stream(npy(tmp_path)).fingerprint()
     others = [rows.pick(torch.arange(100)), stream(npy(tmp_path, VALUES[:-1])), stream(npy(tmp_path, VALUES + 1))]
     assert len({known, *(other.fingerprint() for other in others)}) == 4
+    monkeypatch.setattr("pyro_vae.data.streaming.KNOWN_BY", 2)  # rows 0 and 9 of both
+    assert rows.pick(torch.tensor([0, 3, 9, 20])).fingerprint() != rows.pick(torch.tensor([0, 4, 9, 20])).fingerprint()
 
 
 def test_values_are_checked_by_their_number_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
