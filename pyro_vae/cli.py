@@ -36,6 +36,7 @@ def fit(
     validation: float = 0.1,
     test: float = 0.1,
     data_seed: int = 0,
+    stream: bool | Literal["auto"] = "auto",
     latent_dim: int = 8,
     prior: Family = Normal(0, 1),
     likelihood: Family = Normal(scale="learned"),
@@ -67,13 +68,14 @@ def fit(
     a number (fixed), learned, per_feature, or left out (computed by the network).
 
     Args:
-        data: a data set (digits, mnist, fashion_mnist, cifar10), a .npy, .npz or .csv file, or a folder of images.
+        data: a data set (digits, mnist, fashion_mnist, cifar10), .npy, .npz, .csv or .parquet file, a folder of images.
         root: folder that holds a named data set's files.
         binarize: draw binary pixels once (static) or anew for every batch (dynamic).
         levels: round pixels in [0, 1] to the whole numbers 0, ..., levels - 1: 256 for pictures of bytes.
         validation: share of rows held out to watch training.
         test: share of rows held out from everything, where there is no official test set.
         data_seed: seed of the split and of static binarisation.
+        stream: read rows of .npy or .parquet while training; auto does so where they would fill a quarter of memory.
         latent_dim: number of latents.
         prior: p(z).
         likelihood: p(x|z).
@@ -105,7 +107,14 @@ def fit(
     runtime = Runtime(accelerator, precision, number, num_nodes, strategy)
     asked = checkpoint_minutes is not None or checkpoint_epochs is not None
     rows = datasets.load(
-        data, root=root, binarize=binarize, levels=levels, validation=validation, test=test, seed=data_seed
+        data,
+        root=root,
+        binarize=binarize,
+        levels=levels,
+        validation=validation,
+        test=test,
+        seed=data_seed,
+        stream=stream,
     )
     torch.manual_seed(seed)
     vae = VAE(

@@ -1,5 +1,6 @@
 """What the command line writes and says."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch import Tensor
 from pyro_vae import data as datasets
 from pyro_vae import moments
 from pyro_vae.criticism.compare import Comparison
-from pyro_vae.data import Dataset, Rows
+from pyro_vae.data import Dataset, Rows, Stream
 from pyro_vae.datatree import save
 from pyro_vae.errors import InputError
 from pyro_vae.plots.compare import comparison
@@ -162,7 +163,7 @@ def untrained(run: Run) -> VAE:
 
 
 def split_of(run: Run, data: str | None, split: str) -> Rows:
-    """Load the rows that a run is to be looked at with.
+    """Load the rows that a run is to be looked at with; of rows that are read while training, as many as fit.
 
     Args:
         run: the run, whose own data are the default.
@@ -175,10 +176,13 @@ def split_of(run: Run, data: str | None, split: str) -> Rows:
     plain = run.spec()
     if data is None and plain.get("data") is None:
         raise InputError(f"{run.path} was fitted to data in memory: name data of that shape with --data.")
-    same = ("root", "binarize", "levels", "validation", "test")
+    same = ("root", "binarize", "levels", "validation", "test", *(() if data else ("stream",)))
     names = {**dict(zip(same, same, strict=True)), "data_seed": "seed"}
     arguments = {argument: plain[name] for name, argument in names.items() if name in plain}
-    rows: Rows | None = getattr(datasets.load(data or plain["data"], **arguments), split)
+    rows: Rows | Stream | None = getattr(datasets.load(data or plain["data"], **arguments), split)
     if rows is None:
         raise InputError(f"--split {split}: this data has no such rows; take --split train.")
-    return rows.to(dtype=torch.get_default_dtype())
+    taken = rows.to(dtype=torch.get_default_dtype()).take()
+    if len(taken) < len(rows):
+        print(f"Of {len(rows):,} rows, {len(taken):,} are looked at, evenly spread over all.", file=sys.stderr)
+    return taken

@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError
 
 from pyro_vae import spec
-from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
 from pyro_vae.plots import figures
 from pyro_vae.training import snapshot
@@ -125,8 +125,8 @@ class Run:
         keeper: Keeper,
         state: State,
         vae: Any,
-        rows: Rows,
-        held: Rows | None,
+        rows: Rows | Stream,
+        held: Rows | Stream | None,
         settings: Mapping[str, Any],
         resume: bool,
     ) -> tuple[dict[str, Any], str] | None:
@@ -151,7 +151,7 @@ class Run:
         names = [*(field.name for field in fields(Declaration)), *settings]
         facts = {name: record[name] for name in names if name in record and name != "epochs"}
         for split, subject in (("data", rows), ("validation data", held)):
-            tensors = {} if subject is None else {name: fingerprint(tensor) for name, tensor in subject.tensors.items()}
+            tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}
             facts[f"fingerprint of the {split}"] = tensors
             facts[f"dynamic {split}"] = subject is not None and subject.dynamic
         state.identify(facts)
@@ -164,8 +164,8 @@ class Run:
     def write(
         self,
         vae: Any,
-        rows: Rows,
-        held: Rows | None,
+        rows: Rows | Stream,
+        held: Rows | Stream | None,
         history: History,
         settings: Mapping[str, Any],
         beside: bool = False,
@@ -194,7 +194,7 @@ class Run:
                 safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
                 (fresh / "model.safetensors").chmod((fresh / "spec.yaml").stat().st_mode)  # it keeps others out
             if isinstance(vae, VAE) and len(history):
-                figures.write(fresh / "figures", vae, held or rows, history)
+                figures.write(fresh / "figures", vae, (held or rows).take(figures.ROWS), history)
             if beside:
                 self._join(fresh)
                 return
@@ -357,7 +357,7 @@ def load(
     return loaded
 
 
-def _record(vae: Any, rows: Rows, history: History, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _record(vae: Any, rows: Rows | Stream, history: History, settings: Mapping[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "format": FORMAT,
         "versions": {name: importlib.metadata.version(name) for name in ("pyro-vae", "pyro-ppl", "torch")},
@@ -365,7 +365,7 @@ def _record(vae: Any, rows: Rows, history: History, settings: Mapping[str, Any])
     if isinstance(vae, VAE):
         record |= {field.name: spec.to_plain(getattr(vae.declaration, field.name)) for field in fields(Declaration)}
     record |= {"data": None, **{name: value for name, value in rows.source.items() if name != "split"}}
-    record |= {"rows": len(rows), "fingerprint": fingerprint(rows.x)}
+    record |= {"rows": len(rows), "fingerprint": rows.fingerprint()}
     record |= {name: spec.to_plain(value) for name, value in settings.items()}
     record |= {name: note for name in ("caveat", "stopped") if (note := getattr(history, name))}
     return record

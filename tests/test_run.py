@@ -16,8 +16,9 @@ from small_runs import content, fit, rows, small
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.families import FAMILIES as FAMILY_TABLE
-from pyro_vae.run import FORMAT, Run, fingerprint
+from pyro_vae.run import FORMAT, Run
 
 # There and back
 

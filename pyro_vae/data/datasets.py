@@ -4,14 +4,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyro_vae.data import files
-from pyro_vae.data.rows import Rows, require_probabilities
+from pyro_vae.data.given import is_large
+from pyro_vae.data.rows import Rows, require_probabilities, rounded
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
+
+Data = TypeVar("Data", bound=Rows | Stream)
 
 BINARIZE = ("static", "dynamic")
 
@@ -32,9 +36,9 @@ class Dataset:
     """
 
     name: str
-    train: Rows
-    validation: Rows | None = None
-    test: Rows | None = None
+    train: Rows | Stream
+    validation: Rows | Stream | None = None
+    test: Rows | Stream | None = None
 
     def __repr__(self) -> str:
         """Describe it in one line."""
@@ -59,6 +63,7 @@ def load(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    stream: bool | Literal["auto"] = "auto",
 ) -> Dataset:
     """Load a public data set by its name, or a file or a folder of images by its path.
 
@@ -67,8 +72,8 @@ def load(
     neither read nor changed.
 
     Args:
-        data: a name in `DATASETS`, or a path to an `.npy`, `.npz` or `.csv` file or to a folder of images. A
-            name goes before a path: `./digits` is the path.
+        data: a name in `DATASETS`, or a path to an `.npy`, `.npz`, `.csv` or `.parquet` file, or to a folder of
+            images or of `.parquet` files. A name goes before a path: `./digits` is the path.
         root: the folder public data sets lie in, or are downloaded to. By default the environment variable
             `PYRO_VAE_DATA`, or else `~/.cache/pyro_vae`.
         binarize: for x in [0, 1]: "static" draws each binary x ~ Bernoulli(x) once, fixed by `seed` whatever
@@ -80,6 +85,8 @@ def load(
         validation: the fraction of the rows to validate on, in [0, 1); 0 for none.
         test: the fraction of the rows to test on, in [0, 1); 0 for none.
         seed: of the split and of the static draw.
+        stream: whether rows are read while training, instead of now: `.npy` and `.parquet` can; "auto" does so where
+            they would fill more than a quarter of the memory. The splits are the same.
 
     Returns:
         The data set; every split records these arguments as its `source`.
@@ -93,10 +100,11 @@ def load(
     >>> load("digits", levels=17).train.x.max()
     tensor(16.)
     """
-    _check(data, binarize, levels, {"validation": validation, "test": test}, seed)
-    rows, official_test = _read(data, root)
+    _check(data, binarize, levels, {"validation": validation, "test": test}, seed, stream)
+    rows, official_test = _read(data, root, stream)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
+    streamed = isinstance(rows, Stream)
     if binarize is not None:
         with files.naming(Path(data)):
             rows = _binarize(rows, binarize, generator)
@@ -116,12 +124,15 @@ def load(
         "validation": float(validation),
         "test": float(test),
         "data_seed": seed,
+        **({"stream": True} if streamed else {}),
     }
     recorded = {split: replace(part, source={**source, "split": split}) for split, part in splits.items()}
     return Dataset(Path(data).name, recorded["train"], recorded.get("validation"), recorded.get("test"))
 
 
-def _check(data: object, binarize: object, levels: object, fractions: Mapping[str, float], seed: object) -> None:
+def _check(
+    data: object, binarize: object, levels: object, fractions: Mapping[str, float], seed: object, stream: object
+) -> None:
     """Refuse wrong arguments before anything is read."""
     if not isinstance(data, str | Path):
         raise InputError(
@@ -144,12 +155,18 @@ def _check(data: object, binarize: object, levels: object, fractions: Mapping[st
         raise InputError(f"{named} leave no row to train on: give fractions that add up to less than 1.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f"seed={seed!r} is a whole number, 0 or more: say seed=0.")
+    if stream not in (True, False, "auto"):
+        raise InputError(f"stream={stream!r} is True, False or 'auto': say stream=True to read rows while training.")
 
 
-def _read(data: str | Path, root: str | Path | None) -> tuple[Rows, Rows | None]:
-    """Read all rows and, where there is one, the official test set."""
+def _read(
+    data: str | Path, root: str | Path | None, stream: bool | Literal["auto"]
+) -> tuple[Rows | Stream, Rows | None]:
+    """Read all rows, or find them, and read the official test set where there is one."""
     from pyro_vae.data import DATASETS  # the table imports this module
 
+    if data in DATASETS and stream is True:
+        raise InputError(f"{data!r} is read into memory, and stream=True is for .npy and .parquet files: leave it out.")
     if data in DATASETS:
         where = root if root is not None else os.environ.get("PYRO_VAE_DATA", "~/.cache/pyro_vae")
         return DATASETS[str(data)](Path(where).expanduser())
@@ -160,30 +177,34 @@ def _read(data: str | Path, root: str | Path | None) -> tuple[Rows, Rows | None]
         raise InputError(
             f"{unknown('data set', data, DATASETS)} Or give the path of a file ({formats}) or of a folder of images."
         )
-    return files.read(path), None
+    large = stream == "auto" and path.exists() and is_large(path)
+    return (Stream.of(path) if stream is True or large else files.read(path)), None
 
 
-def _binarize(rows: Rows, binarize: str, generator: torch.Generator) -> Rows:
+def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
     """Draw x ~ Bernoulli(x) once, or leave the draw to every batch."""
+    if isinstance(rows, Stream):
+        if binarize == "static":
+            raise InputError(
+                "binarize='static' draws all rows at once, and these are read while training: give "
+                "binarize='dynamic', or stream=False where they fit into memory."
+            )
+        return replace(rows, dynamic=True)
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
     require_probabilities(x)
     x = torch.bernoulli(x, generator=generator) if binarize == "static" else x
     return replace(rows, tensors={**rows.tensors, "x": x}, dynamic=binarize == "dynamic")
 
 
-def _rounded(rows: Rows, levels: int) -> Rows:
+def _rounded(rows: Data, levels: int) -> Data:
     """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type."""
+    if isinstance(rows, Stream):
+        return replace(rows, levels=levels)
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
-    low, high = (float(value) for value in torch.aminmax(x))
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            f"levels={levels} rounds x in [0, 1] to whole numbers, and this one goes from {low:g} to {high:g}: scale "
-            "it, (x - x.min()) / (x.max() - x.min()), or leave levels out where it holds whole numbers already."
-        )
-    return replace(rows, tensors={**rows.tensors, "x": (x * (levels - 1)).round()})
+    return replace(rows, tensors={**rows.tensors, "x": rounded(x, levels)})
 
 
-def _split(rows: Rows, order: Tensor, validation: float, test: float) -> dict[str, Rows]:
+def _split(rows: Rows | Stream, order: Tensor, validation: float, test: float) -> dict[str, Rows | Stream]:
     """Share the rows out; a fraction above 0 is at least one row."""
     counts = {
         split: max(1, round(fraction * len(rows))) if fraction else 0
@@ -196,9 +217,4 @@ def _split(rows: Rows, order: Tensor, validation: float, test: float) -> dict[st
             "give smaller fractions, or validation=0, test=0."
         )
     parts = order.split(list(counts.values()))
-    return {split: _take(rows, part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)}
-
-
-def _take(rows: Rows, index: Tensor) -> Rows:
-    tensors = {name: tensor.index_select(0, index) for name, tensor in rows.tensors.items()}
-    return replace(rows, tensors=tensors, labels=None if rows.labels is None else rows.labels[index])
+    return {split: rows.pick(part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)}

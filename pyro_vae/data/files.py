@@ -1,4 +1,4 @@
-"""A user's own file as rows: `.npy`, `.npz`, `.csv`, or a folder of images.
+"""A user's own file as rows: `.npy`, `.npz`, `.csv`, `.parquet`, or a folder of images.
 
 Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of shape (N, H, W) or
 (N, C, H, W) is a stack of pictures and becomes x / 255, float32, shape (N, C, H, W), like every image here.
@@ -6,7 +6,7 @@ Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of
 
 import difflib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from pyro_vae.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
+
+    from pyro_vae.data.source import Source
 
 LABELS_IN_NPZ = ("y", "label", "labels")
 LABELS_IN_CSV = ("label", "class", "target", "species")
@@ -39,18 +41,47 @@ def read(path: Path) -> Rows:
     Raises:
         InputError: where there is no such file or format, or what its reader refuses, naming the file.
     """
-    if path.is_dir():
+    if path.is_dir() and not any(path.rglob("*.parquet")):
         with naming(path):
             return images.folder(path)
+    _require_there(path)
+    with naming(path):
+        format = ".parquet" if path.is_dir() else path.suffix.lower()
+        if format not in FORMATS:
+            raise unknown("file format", path.suffix, [*FORMATS, "a folder of images"])
+        return FORMATS[format](path)
+
+
+def located(path: Path, columns: Sequence[str] | None = None) -> "Source":
+    """Find the rows of a file that can be read row by row, without reading it.
+
+    Args:
+        path: a `.npy` or `.parquet` file, or a folder of `.parquet` files.
+        columns: the columns of Parquet to read; None for all.
+
+    Raises:
+        InputError: where there is no such file or format, or what its reader refuses.
+    """
+    from pyro_vae.data.parquet import Parquet  # these read with the functions of this module
+    from pyro_vae.data.source import Arrays
+
+    _require_there(path)
+    if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
+        return Parquet(path, columns)
+    if columns is not None:
+        raise InputError("columns are those of Parquet: leave columns out.")
+    if path.suffix.lower() == ".npy":
+        return Arrays.file(path)
+    hint = ": write it as Parquet, `pandas.read_csv(file).to_parquet(file)`" if path.suffix.lower() == ".csv" else ""
+    raise InputError(f"rows are read one by one from .npy and .parquet, not from '{path.suffix or path.name}'{hint}.")
+
+
+def _require_there(path: Path) -> None:
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, beside, n=1)
         hint = f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
         raise InputError(f"the file '{path}' does not exist{hint}")
-    with naming(path):
-        if path.suffix.lower() not in FORMATS:
-            raise unknown("file format", path.suffix, [*FORMATS, "a folder of images"])
-        return FORMATS[path.suffix.lower()](path)
 
 
 @contextmanager
@@ -106,7 +137,7 @@ def arrays(path: Path) -> Rows:
     labels = None if label is None else torch.from_numpy(named.pop(label).astype(np.int64))
     if len(named) == 1:
         named = {"x": named.popitem()[1]}
-    tensors: Mapping[str, object] = {name: _pictures(a) if name == "x" else a for name, a in named.items()}
+    tensors: Mapping[str, object] = {name: pictures(a) if name == "x" else a for name, a in named.items()}
     return Rows(Rows.of(tensors).tensors, labels)
 
 
@@ -149,14 +180,27 @@ def table(path: Path) -> Rows:
     return Rows({"x": x}, labels, features=columns_of(frame))
 
 
-FORMATS: Mapping[str, Callable[[Path], Rows]] = {".npy": arrays, ".npz": arrays, ".csv": table}
+def parquet(path: Path) -> Rows:
+    """Read all rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
+    from pyro_vae.data.streaming import Stream  # it reads with the functions of this module
+
+    rows = Stream(located(path))
+    return rows.take(len(rows))
+
+
+FORMATS: Mapping[str, Callable[[Path], Rows]] = {
+    ".npy": arrays,
+    ".npz": arrays,
+    ".csv": table,
+    ".parquet": parquet,
+}
 
 
 def _is_classes(array: np.ndarray | None) -> bool:
     return array is not None and array.ndim == 1 and array.dtype.kind in "iu"
 
 
-def _pictures(x: np.ndarray) -> np.ndarray | Tensor:
+def pictures(x: np.ndarray) -> np.ndarray | Tensor:
     """Scale bytes of pictures to [0, 1]; leave everything else."""
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
         return x

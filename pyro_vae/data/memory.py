@@ -104,6 +104,8 @@ def _fix(values: object) -> str:
     """Say what turns a thing of the wrong type into rows."""
     if isinstance(values, DataLoader):
         return "give the tensor or the dataset it loads, for rows live on the device as one tensor"
+    if type(values).__name__ == "Stream":
+        return "take some of its rows into memory, `rows.take(1000)`"
     if isinstance(values, Dataset):
         return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
     if hasattr(values, "toarray"):

@@ -5,7 +5,7 @@ Everything that may be given as data comes through `Rows.of`, the one place that
 rows. Whether the values suit a model (NaN, the event shape, a likelihood's support) is the model's check.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.memory import as_tensor, columns_of
 from pyro_vae.errors import InputError
 
@@ -128,9 +129,66 @@ class Rows:
             batch = {name: tensor[index] for name, tensor in self.tensors.items()}
         else:  # index_select gathers rows twice as fast as tensor[index] on a CPU
             batch = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
-        if self.dynamic:
-            batch["x"] = torch.rand_like(batch["x"]).lt_(batch["x"])  # torch.bernoulli takes twice as long
-        return batch
+        return drawn(batch) if self.dynamic else batch
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The row numbers of one epoch, in its order.
+
+        Args:
+            generator: what shuffles, on the CPU.
+
+        Returns:
+            A permutation of 0, ..., N - 1, on the device of the rows.
+        """
+        return torch.randperm(len(self), generator=generator).to(self.x.device)
+
+    def read(self, plan: Sequence[Tensor], epoch: int = 1) -> Iterator[dict[str, Tensor]]:
+        """Make the batches of an epoch, or of what is left of it.
+
+        Args:
+            plan: the row numbers of each batch, in order.
+            epoch: which pass over the data it is; nothing to rows in memory.
+
+        Returns:
+            For each batch its tensors by name; dynamic rows are drawn as it is asked for.
+
+        >>> rows = Rows.of([[0.0], [1.0], [2.0]])
+        >>> [batch["x"].flatten().tolist() for batch in rows.read(torch.tensor([2, 0, 1]).split(2))]
+        [[2.0, 0.0], [1.0]]
+        """
+        return (self.batch(numbers.to(self.x.device)) for numbers in plan)
+
+    def pick(self, index: Tensor) -> "Rows":
+        """The rows of these numbers, shape (B,), labels and all."""
+        tensors = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
+
+    def take(self, n: int | None = None) -> "Rows":
+        """At most n rows in memory, evenly spread over all; without n as many as may be held, which here is all."""
+        if n is None or n >= len(self):
+            return self
+        return self.pick((torch.arange(n) * len(self) // n).to(self.x.device))
+
+    def pieces(self, size: int | None = None) -> Iterator["Rows"]:
+        """All rows in order, at most `size` at a time; without it as many as may be held, which here is all."""
+        for start in range(0, len(self), size or len(self)):
+            index = slice(start, start + (size or len(self)))
+            tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
+            yield replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
+
+    def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Rows":
+        """Let a model check all rows; see `Stream.checked`."""
+        check(self.batch())
+        return self
+
+    def fingerprint(self, name: str = "x") -> str:
+        """A short hash of a tensor, by which the rows are known again."""
+        return fingerprint(self.tensors[name])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors of a batch."""
+        return tuple(self.tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":
         """Move the rows to a device and the numbers to a precision; what is there already is not copied.
@@ -182,6 +240,31 @@ class Rows:
         return cls({"x": as_tensor("x", x)}, features=columns_of(x))
 
 
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows one after the other.
+
+    >>> joined([Rows.of([[1.0]]), Rows.of([[2.0]])]).x.tolist()
+    [[1.0], [2.0]]
+    """
+    if len(parts) == 1:
+        return parts[0]
+    tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].names}
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Rows(tensors, torch.cat(labels) if len(labels) == len(parts) else None)
+
+
+def drawn(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Draw binary x ~ Bernoulli(x) with torch's global generator: dynamic binarisation.
+
+    Args:
+        batch: named tensors, with probabilities x of any shape.
+
+    Returns:
+        The batch with such an x.
+    """
+    return {**batch, "x": torch.rand_like(batch["x"]).lt_(batch["x"])}  # torch.bernoulli takes twice as long
+
+
 def require_probabilities(x: Tensor) -> None:
     """Refuse values that cannot be the probabilities of a binary draw.
 
@@ -200,6 +283,28 @@ def require_probabilities(x: Tensor) -> None:
             f"one is {_dtype(x)} from {low:g} to {high:g}: scale it, (x - x.min()) / (x.max() - x.min()), "
             "or do not binarise it."
         )
+
+
+def rounded(x: Tensor, levels: int) -> Tensor:
+    """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type.
+
+    Args:
+        x: floating numbers, any shape.
+        levels: how many.
+
+    Raises:
+        InputError: some x lie outside of [0, 1].
+
+    >>> rounded(torch.tensor([0.0, 0.4, 1.0]), 3)
+    tensor([0., 1., 2.])
+    """
+    low, high = (float(value) for value in torch.aminmax(x))
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"levels={levels} rounds x in [0, 1] to whole numbers, and this one goes from {low:g} to {high:g}: scale "
+            "it, (x - x.min()) / (x.max() - x.min()), or leave levels out where it holds whole numbers already."
+        )
+    return (x * (levels - 1)).round()
 
 
 def _dtype(tensor: Tensor) -> str:

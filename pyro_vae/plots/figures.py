@@ -19,7 +19,7 @@ from pyro_vae.training.history import History
 from pyro_vae.vae import VAE
 
 ROWS = 2000
-"""Rows at most that the pictures look at."""
+"""Rows at most that the pictures of a run look at."""
 
 
 def predictive_pictures(tree: Any) -> dict[str, Figure]:
@@ -50,10 +50,10 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
     """
     with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
         torch.manual_seed(0)
-        given: dict[str, Any] = rows.batch(slice(ROWS))
+        given: dict[str, Any] = rows.batch()
         x = vae.completed(given)  # pictures of data show what was observed, never a NaN
         del given["x"]
-        labels = None if rows.labels is None else rows.labels[:ROWS]
+        labels = rows.labels
         pictures = {
             "training": training(history),
             "draws": draws(vae, x, **given),

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.given import as_data
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.families.aggregate import TwoStages
 from pyro_vae.training.fit import fit
@@ -83,30 +85,29 @@ def aggregate(
     >>> better.declaration.prior.base
     Normal(loc=0.0, scale=1.0)
     """
-    rows = Rows.of(x)
+    rows = as_data(x)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vae.check(rows.batch())
+        rows = rows.checked(vae.check, progress)
         other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
     other.eval()
     _fit(other, rows, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
     return other
 
 
-def settle(vae: Any, rows: Rows, seed: int) -> None:
+def settle(vae: Any, rows: Rows | Stream, seed: int) -> None:
     """Fit the density of a model whose prior is an `Aggregate` in its first stage; do nothing with any other."""
     if isinstance(vae, VAE) and isinstance(vae.prior.distribution, TwoStages) and not vae.prior.distribution.fitted:
         _fit(vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
 
 
-def _fit(vae: VAE, rows: Rows, *, seed: int, lr: float, **options: Any) -> None:
+def _fit(vae: VAE, rows: Rows | Stream, *, seed: int, lr: float, **options: Any) -> None:
     reference: Tensor = vae.decoder.reference
     stages: Any = vae.prior.distribution
     rows = rows.to(reference.device, reference.dtype)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        batches = [rows.batch(slice(start, start + EVALUATION_ROWS)) for start in range(0, len(rows), EVALUATION_ROWS)]
-        z = torch.cat([vae.encode(**batch).sample() for batch in batches])
+        z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.pieces(EVALUATION_ROWS)])
     density = Density(copy.deepcopy(stages.density))
     fit(density, z, optimizer=Adam(lr), seed=seed, **options)
     stages.replace(density.density)

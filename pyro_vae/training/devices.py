@@ -16,6 +16,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.declared import Declared, option
 from pyro_vae.errors import InputError, LostProcess
 
@@ -194,7 +195,7 @@ class Devices:
         torch.distributed.all_gather_object(listed, state)
         return listed
 
-    def placed(self, rows: Rows, loss: nn.Module) -> Rows:
+    def placed(self, rows: Rows | Stream, loss: nn.Module) -> Rows | Stream:
         """Rows on the device of this process, where the loss goes too, their numbers of the type of its weights."""
         self.fabric.strategy.precision.convert_module(loss).to(self.device)
         return rows.to(self.device, next((w.dtype for w in loss.parameters()), torch.get_default_dtype()))

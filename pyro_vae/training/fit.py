@@ -1,6 +1,7 @@
 """Fitting: one function for every pair of Pyro programs and every objective.
 
-The data lies on the device as one tensor and is batched by index. Everything is checked before the first step.
+Data in memory lies on the device as one tensor and is batched by index; larger data is read while training.
+Everything is checked before the first step.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ from typing import Any, Literal
 
 import torch
 
-from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.given import as_data
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run
@@ -57,7 +59,8 @@ def fit(
 
     Args:
         vae: a `VAE`, or any object whose `model` and `guide` are Pyro programs of one batch of named tensors.
-        x: rows (N, *event_shape) as tensor, array, table, mapping of named tensors, or `pv.data.Rows`.
+        x: rows (N, *event_shape) as tensor, array, table, mapping of named tensors, or `pv.data.Rows`; or, for rows
+            that are read while training, a mapped array, a torch `Dataset`, or `pv.data.stream(...)`.
         validation: held-out rows, evaluated after each epoch with the same random numbers every time.
         objective: the bound to maximise.
         optimizer: a declared optimizer, with its learning rate or a schedule of it, clipping, accumulation and
@@ -94,8 +97,7 @@ def fit(
     """
     _check_arguments(vae, objective, epochs, batch_size, seed, compile)
     checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
-    rows, held = Rows.of(x), None if validation is None else Rows.of(validation)
-    _check_rows(vae, rows, held)
+    rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
     settings = {
         "objective": objective,
         "optimizer": optimizer,
@@ -116,7 +118,7 @@ def fit(
             keeper = stack.enter_context(folder.keeper(checkpoints))
         stack.enter_context(devices.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
         given, rows, held = rows, devices.placed(rows, loss), None if held is None else devices.placed(held, loss)
-        weights = loss.weights(rows.batch(slice(2)))
+        weights = loss.weights(rows.take(2).batch())
         stepper = Stepper(loss, weights, optimizer, devices)
         state = State(loss, weights, stepper, devices, seed, history)
         found = None
@@ -125,9 +127,9 @@ def fit(
                 lambda: None if keeper is None else folder.begin(keeper, state, vae, rows, held, settings, resume)
             )
         if isinstance(vae, VAE):
-            vae.trained_on = fingerprint(given.x)
+            vae.trained_on = given.fingerprint()
         if hasattr(vae, "initialize"):
-            vae.initialize(**rows.batch())
+            vae.initialize(**rows.take().batch())
         stack.enter_context(frozen(weights, stepper.optimizer))
         loop = Loop(stepper, state, keeper, checkpoints is not None, getattr(vae, "pixels", False) and objective.bounds)
         loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
@@ -174,17 +176,18 @@ def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, see
     require_whole_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
 
 
-def _check_rows(vae: Any, rows: Rows, held: Rows | None) -> None:
+def _checked(
+    vae: Any, rows: Rows | Stream, held: Rows | Stream | None, progress: bool
+) -> tuple[Rows | Stream, Rows | Stream | None]:
     if len(rows) < 2:
         raise InputError(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
     if not hasattr(vae, "check"):
-        return
+        return rows, held
     with torch.random.fork_rng():  # dynamic rows are drawn to be checked
-        vae.check(rows.batch())
+        rows = rows.checked(vae.check, progress)
         try:
-            if held is not None:
-                vae.check(held.batch())
+            return rows, None if held is None else held.checked(vae.check, progress)
         except InputError as error:
             raise InputError(f"validation data: {error}") from None

@@ -6,16 +6,19 @@ steps on everything that one of them may have seen.
 """
 
 import contextlib
+import itertools
 import math
 import signal
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
@@ -57,7 +60,12 @@ class Loop:
         self.looked = 0  # the step at which the compiled loss was last held to the loss itself
 
     def begin(
-        self, rows: Rows, batch_size: int, compile: bool | str, steps: int, found: tuple[dict[str, Any], str] | None
+        self,
+        rows: Rows | Stream,
+        batch_size: int,
+        compile: bool | str,
+        steps: int,
+        found: tuple[dict[str, Any], str] | None,
     ) -> None:
         """Make everything ready for the first step.
 
@@ -96,33 +104,33 @@ class Loop:
         known = {id(weight) for weight in self.loss.parameters()}
         return [name for name, weight in self.at.weights.items() if id(weight) not in known]
 
-    def _rest_unused(self, rows: Rows) -> None:
+    def _rest_unused(self, rows: Rows | Stream) -> None:
         """Weights that get no gradient want none: each process would wait for that of the others."""
         weights = {name: weight for name, weight in self.at.weights.items() if weight.requires_grad}
         with self.devices.seeded(self.at.seed):
-            loss, _ = self.loss(rows.batch(slice(2)))
+            loss, _ = self.loss(rows.take(2).batch())
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
             if gradient is None:
                 weight.requires_grad_(False)
 
-    def _lower(self, rows: Rows, batch_size: int, warn: bool) -> None:
-        whole = self.devices.part(torch.arange(min(batch_size, len(rows)))).to(self.devices.device)
+    def _lower(self, rows: Rows | Stream, batch_size: int, warn: bool) -> None:
+        whole = self.devices.part(torch.arange(min(batch_size, len(rows))))
         self.loss.train()
         try:
             if self._stored:
                 raise CannotLower("weights lie in Pyro's parameter store and not in modules")
             with self.devices.seeded(self.at.seed), self.devices.fabric.autocast():
-                self.loss.lower(rows.batch(whole))
+                self.loss.lower(next(rows.read([whole])))
         except CannotLower as reason:
             if warn:
                 _warn(str(reason))
 
     def train(
-        self, rows: Rows, held: Rows | None, epochs: int, batch_size: int, reporter: Reporter
+        self, rows: Rows | Stream, held: Rows | Stream | None, epochs: int, batch_size: int, reporter: Reporter
     ) -> signal.Signals | None:
         """Train to the end, or to a signal; returns which."""
-        at = self.at
+        at, subject = self.at, rows.take(EVALUATION_ROWS) if held is None else held
         reporter.begin(at.steps)
         both = (signal.SIGINT, signal.SIGTERM)
         saved = False
@@ -135,7 +143,7 @@ class Loop:
                     if stop.by:
                         at.seconds = time.perf_counter() - start
                         break
-                    record = self._record(rows, held)
+                    record = self._record(len(rows), subject, held is not None)
                     record["seconds"] = time.perf_counter() - start
                     pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
                     at.history.add(record, *pixels)
@@ -156,17 +164,21 @@ class Loop:
         finally:
             self.stepper.wrapped.eval()
 
-    def _epoch(self, rows: Rows, batch_size: int, reporter: Reporter, stop: interrupts.Stop, start: float) -> None:
+    def _epoch(
+        self, rows: Rows | Stream, batch_size: int, reporter: Reporter, stop: interrupts.Stop, start: float
+    ) -> None:
         """What is left of one pass over the data, adding up the loss and its parts, until somebody wants a stop."""
         at, devices, accumulate = self.at, self.devices, self.stepper.declared.accumulate
-        order = torch.randperm(len(rows), generator=at.order).to(devices.device)
-        steps = order.split(batch_size * accumulate)
+        steps = rows.order(at.order).split(batch_size * accumulate)
         size = math.ceil(batch_size / devices.world)
-        for step in steps[at.done :]:
-            parts = devices.part(step).split(size)
-            batches = (rows.batch(part) for part in parts)
+        ahead = [devices.part(step).split(size) for step in steps[at.done :]]
+        read = rows.read([part for parts in ahead for part in parts], at.epoch)
+        for step, parts in zip(steps[at.done :], ahead, strict=True):
+            batches: Iterator[dict[str, Tensor]] = itertools.islice(read, len(parts))
             if self.loss.compiled is not None and at.done == 0 and at.steps >= self.looked + LOOK:
-                self._require_same_loss(rows.batch(parts[0]))
+                batch = next(batches)
+                self._require_same_loss(batch)
+                batches = itertools.chain([batch], batches)
             sums = self.stepper(batches, len(parts), len(step), devices.counts(step))
             at.names = self.stepper.names
             at.totals = at.totals + sums
@@ -199,15 +211,15 @@ class Loop:
             self.loss.compiled = None
             _warn(f"from epoch {self.at.epoch} on, {difference or 'in another process'}")
 
-    def _record(self, rows: Rows, held: Rows | None) -> dict[str, float]:
+    def _record(self, rows: int, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
         self._require_finite()
-        means = dict(zip(self.at.names, (self.devices.total(self.at.totals) / len(rows)).tolist(), strict=True))
+        means = dict(zip(self.at.names, (self.devices.total(self.at.totals) / rows).tolist(), strict=True))
         record = {"epoch": self.at.epoch, "seconds": 0.0, **means}
         record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
         average = self.stepper.average
         with average.in_place() if average is not None else contextlib.nullcontext():
-            return record | self._evaluate(rows, held)
+            return record | self._evaluate(subject, held)
 
     def _after_epoch(self, score: float) -> None:
         """An epoch is done: keep the best, and save, if it is time."""
@@ -244,25 +256,22 @@ class Loop:
         if not math.isfinite(loss):
             raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self._advice())
 
-    def _evaluate(self, rows: Rows, held: Rows | None) -> dict[str, float]:
+    def _evaluate(self, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows.
 
         Each batch has random numbers of its own, so that it does not matter which process takes it.
         """
         self.stepper.wrapped.eval()
-        subject, scalars = (rows, False) if held is None else (held, True)
-        limit = min(len(subject), EVALUATION_ROWS) if held is None else len(subject)
-        totals: dict[str, Tensor] = {}
-        for number, start in enumerate(range(0, limit, EVALUATION_ROWS)):
-            if number % self.devices.world != self.devices.rank:
-                continue
+        plan = torch.arange(len(subject)).split(EVALUATION_ROWS)
+        mine = range(self.devices.rank, len(plan), self.devices.world)
+        read, totals = subject.read([plan[number] for number in mine]), dict[str, Tensor]()
+        for number in mine:
             with self.devices.seeded(self.at.seed + number):
-                batch = subject.batch(slice(start, min(start + EVALUATION_ROWS, limit)))
-                for name, value in self.loss.parts(batch).items():
-                    totals[name] = totals.get(name, 0) + value.double() * (len(batch["x"]) / limit)
+                for name, value in self.loss.parts(next(read)).items():
+                    totals[name] = totals.get(name, 0) + value.double() * (len(plan[number]) / len(subject))
         record: dict[str, float] = {}
         for name, value in self.devices.summed(totals).items():
-            if value.ndim == 0 and scalars:
+            if value.ndim == 0 and held:
                 record[f"validation_{name}"] = float(value)
             elif value.ndim:
                 record |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}

@@ -1,0 +1,294 @@
+"""Rows that are read while training, for data larger than memory.
+
+`Stream` is to a file or a data set what `Rows` is to a tensor, and training asks both for the same things: an `order`
+of row numbers, the batches of a plan (`read`), some rows in memory (`take`) and all of them in `pieces`.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.items import Forward
+from pyro_vae.data.rows import Rows, drawn, joined, require_probabilities, rounded
+from pyro_vae.data.source import Source
+from pyro_vae.errors import InputError
+
+PIECE = 2**26
+"""Bytes of rows that are looked at together."""
+
+TAKEN, TAKEN_OF_ITEMS = 10_000, 1_000
+"""Rows at most of a file, or of a data set, that are taken where nobody says how many, as for starting values."""
+
+KNOWN_BY, KNOWN_BY_OF_ITEMS = 1_000, 64
+"""Rows by which a file, or a data set, is known again."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stream:
+    """N rows of named tensors that lie outside of memory, as a file or a data set.
+
+    Args:
+        origin: where they lie; `stream` makes one of a path or a data set.
+        numbers: which rows of it these are, ascending; None for all.
+        workers: processes that read ahead.
+        dynamic: whether x holds probabilities of which every batch draws a new binary x; see `Rows`.
+        levels: how many levels x in [0, 1] is rounded to; see `load`.
+        source: the arguments of `load` that made it, as plain values.
+        device: where batches go; None leaves them in memory.
+        dtype: the type of x and of every other floating tensor; None for that of the origin.
+        check: what looks at each batch before it is used; None where all were looked at before.
+
+    >>> import numpy, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> numpy.save(f"{folder.name}/x.npy", numpy.arange(12.0).reshape(6, 2))
+    >>> rows = Stream.of(f"{folder.name}/x.npy")
+    >>> [batch["x"].tolist() for batch in rows.read([torch.tensor([5, 0])])]
+    [[[10.0, 11.0], [0.0, 1.0]]]
+    >>> folder.cleanup()
+    """
+
+    origin: Source
+    numbers: Tensor | None = None
+    workers: int = 0
+    dynamic: bool = False
+    levels: int | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    check: Callable[[dict[str, Any]], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse whatever cannot be rows, by the first one."""
+        _ = self.first
+
+    @classmethod
+    def of(cls, x: Any, **options: Any) -> "Stream":
+        """Rows that are read while training, by what holds them: see `stream`."""
+        from pyro_vae.data.given import stream  # it makes these
+
+        return stream(x, **options)
+
+    def __len__(self) -> int:
+        """Return the number of rows, N."""
+        return len(self.origin) if self.numbers is None else len(self.numbers)
+
+    def __repr__(self) -> str:
+        """Describe shapes and types in one line."""
+        inside = repr(self.first)[len("Rows(N=1, ") : -1]
+        more = f", {self.workers} workers" if self.workers else ""
+        return f"Stream({self.origin.name}, N={len(self)}, {inside}{more})"
+
+    @property
+    def first(self) -> Rows:
+        """The first row, as it lies there."""
+        return self.origin.first
+
+    @property
+    def x(self) -> Tensor:
+        """Not there: the rows are not in memory.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"the rows of {self.origin.name} are not in memory: take some, as in rows.take(1000).x.")
+
+    @property
+    def labels(self) -> None:
+        """None: labels are with the rows that are taken."""
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors of a batch."""
+        return self.first.names
+
+    @property
+    def features(self) -> Sequence[str]:
+        """The names of the elements of each row, where they have names."""
+        return self.origin.features
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum."""
+        return self.first.event_shape
+
+    @cached_property
+    def observed(self) -> float:
+        """The elements of x per row, on average; with a mask, those that it lets in, of a data set in some rows."""
+        if "mask" not in self.names:
+            return float(math.prod(self.event_shape))
+        if not self.origin.cheap:
+            return self.take().observed
+        return sum(piece.observed * len(piece) for piece in self.pieces()) / len(self)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The row numbers of one epoch in its order: see `Rows.order`."""
+        return self.origin.order(self.numbers, generator)
+
+    def read(self, plan: Sequence[Tensor], epoch: int = 1) -> Iterator[dict[str, Tensor]]:
+        """Make the batches of an epoch, or of what is left of it: see `Rows.read`.
+
+        Args:
+            plan: the row numbers of each batch, in order; they ascend where the data have an order of their own.
+            epoch: which pass over the data it is: data sets that shuffle or augment do so by it.
+
+        Raises:
+            InputError: a row cannot be used, by its number in the file or data set.
+        """
+        plan = [numbers.cpu() for numbers in plan]
+        for numbers, rows in zip(plan, self._rows(plan, epoch), strict=True):
+            placed = _placed(rows, self.device, self.dtype)
+            batch = drawn(placed.tensors) if self.dynamic else dict(placed.tensors)
+            if self.check is not None:
+                self._checked(self.check, batch, self._numbers(numbers))
+            yield batch
+
+    def pick(self, index: Tensor) -> "Stream":
+        """The rows of these numbers, ascending; rows in an order of their own cannot be picked."""
+        if isinstance(self.origin, Forward):
+            raise InputError(f"{self.origin.name} can only be read from its start: make a data set for each part.")
+        return replace(self, numbers=self._numbers(index))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Stream":
+        """Say where batches go and in which type: see `Rows.to`."""
+        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
+
+    def take(self, n: int | None = None) -> Rows:
+        """At most n rows in memory, evenly spread over all where that is cheap; without it as many as may be held."""
+        if n is None:
+            n = self._taken
+        return joined(list(self._in_memory(self._spread(n), min(n, self._piece))))
+
+    def pieces(self, size: int | None = None) -> Iterator[Rows]:
+        """All rows in order, at most `size` at a time; without it as many as may be held."""
+        return self._in_memory(torch.arange(len(self)), size or self._piece)
+
+    def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Stream":
+        """Let a model check the rows: all of them by pieces where that is cheap; else some, and each batch as it comes.
+
+        Args:
+            check: raises an `InputError` for a batch that cannot be used.
+            progress: whether to show how far it is, if it takes long.
+
+        Returns:
+            The rows to train on.
+
+        Raises:
+            InputError: what `check` says, and the number in the file of the first row of which it says it.
+        """
+        if not self.origin.cheap:
+            self._checked(check, self.take().batch(), self._numbers(self._spread(self._taken)))
+            return replace(self, check=check)
+        start, seen, console = 0, "mask" not in self.names, Console(stderr=True)
+        how: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal), "transient": True}
+        parts = track(self.pieces(), f"checking {self.origin.name}", -(-len(self) // self._piece), **how)
+        for piece in parts:
+            batch = piece.batch()
+            if "mask" not in batch or bool(batch["mask"].any()):  # else nothing of it is ever looked at
+                seen = True
+                self._checked(check, batch, self._numbers(torch.arange(start, start + len(piece))))
+            start += len(piece)
+        if not seen:
+            check(self.take().batch())
+        return self
+
+    def fingerprint(self, name: str = "x") -> str:
+        """A short hash of what is known of all rows, and of some of them, by which the rows are known again.
+
+        Some are 1,000 evenly spread ones of a file, or 64 of a data set: a change of a few rows may go unnoticed.
+        """
+        some = replace(self, device=None, dtype=None, check=None, dynamic=False)
+        rows = some.take(KNOWN_BY if self.origin.cheap else KNOWN_BY_OF_ITEMS)
+        picked = "" if self.numbers is None else hashlib.sha256(self.numbers.numpy().tobytes()).hexdigest()
+        known = f"{len(self)} {picked} {self.origin.stamp} {self.levels} {fingerprint(rows.tensors[name])}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in memory."""
+        return max(sum(t.numel() * max(t.itemsize, 4) for t in self.first.tensors.values()), 1)
+
+    @property
+    def _taken(self) -> int:
+        return max(min(TAKEN if self.origin.cheap else TAKEN_OF_ITEMS, 4 * PIECE // self.row_bytes), 2)
+
+    def _spread(self, n: int) -> Tensor:
+        """Where at most n rows are that stand for all."""
+        return torch.arange(len(self)) if n >= len(self) else self.origin.spread(len(self), n)
+
+    @property
+    def _piece(self) -> int:
+        return max(PIECE // self.row_bytes, 1)
+
+    def _numbers(self, index: Tensor) -> Tensor:
+        return index if self.numbers is None else self.numbers[index]
+
+    def _rows(self, plan: Sequence[Tensor], epoch: int) -> Iterator[Rows]:
+        read = self.origin.read([self._numbers(numbers) for numbers in plan], self.workers, epoch)
+        for numbers, rows in zip(plan, read, strict=True):
+            if rows.event_shape != self.event_shape or rows.names != self.names:
+                raise InputError(
+                    f"row {int(self._numbers(numbers)[0])} of {self.origin.name} is {rows!r}, and the first row is "
+                    f"{self.first!r}: give every row the same tensors of the same shapes."
+                )
+            x = rows.x if rows.x.is_floating_point() or not (self.dynamic or self.levels) else rows.x.float()
+            if self.levels:
+                x = rounded(x, self.levels)
+            yield rows if x is rows.x else replace(rows, tensors={**rows.tensors, "x": x})
+
+    def _in_memory(self, positions: Tensor, size: int) -> Iterator[Rows]:
+        plan = positions.split(size)
+        for numbers, rows in zip(plan, self._rows(plan, 1), strict=True):
+            placed = _placed(rows, self.device, self.dtype)
+            if self.dynamic:
+                self._checked(lambda batch: require_probabilities(batch["x"]), placed.batch(), self._numbers(numbers))
+            features = self.features if len(self.features) == math.prod(self.event_shape) else ()
+            yield replace(placed, dynamic=self.dynamic, source=self.source, features=features)
+
+    def _checked(self, check: Callable[[dict[str, Any]], None], batch: Mapping[str, Tensor], numbers: Tensor) -> None:
+        try:
+            check(dict(batch))
+        except InputError as error:
+            raise self._naming(check, batch, numbers, error) from None
+
+    def _naming(
+        self, check: Callable[[dict[str, Any]], None], batch: Mapping[str, Tensor], numbers: Tensor, error: InputError
+    ) -> InputError:
+        """Find the first row that is refused by itself, by halving what it is among."""
+        low, high = 0, len(numbers)
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = _refused(check, {name: tensor[low:middle] for name, tensor in batch.items()})
+            low, high = (low, middle) if found is not None else (middle, high)
+        found = _refused(check, {name: tensor[low:high] for name, tensor in batch.items()})
+        if found is None:  # it is nothing of one row
+            return InputError(f"{self.origin.name}: {error}")
+        return InputError(f"row {int(numbers[low])} of {self.origin.name}, which is x[0] here: {found}")
+
+
+def _refused(check: Callable[[dict[str, Any]], None], batch: dict[str, Tensor]) -> InputError | None:
+    if "mask" in batch and not bool(batch["mask"].any()):
+        return None
+    try:
+        check(batch)
+    except InputError as error:
+        return error
+    return None
+
+
+def _placed(rows: Rows, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
+    """Rows on a device; to a GPU they travel while it computes."""
+    if device is None or torch.device(device).type != "cuda":
+        return rows.to(device, dtype)
+    pinned = {name: tensor.pin_memory() for name, tensor in rows.to(dtype=dtype).tensors.items()}
+    there = {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
+    return replace(rows, tensors=there, labels=None if rows.labels is None else rows.labels.to(device))
