@@ -71,6 +71,17 @@ def first_process() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Leave the environment as it was: Lightning sets what makes torch ask the GPU's driver at every step."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+
+
 class Devices:
     """The processes of a training, seen from one of them.
 
@@ -82,7 +93,8 @@ class Devices:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        from lightning.fabric import Fabric  # here, for importing it takes seconds
+        with _environment_kept():
+            from lightning.fabric import Fabric  # here, for importing it takes seconds
 
         devices, nodes = runtime.devices, runtime.num_nodes
         if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows
@@ -106,6 +118,11 @@ class Devices:
         self.rank: int = self.fabric.global_rank
         self.world: int = self.fabric.world_size
         self.device: torch.device = self.fabric.device
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is one process and one precision, so that Fabric has nothing to do at a step."""
+        return self.world == 1 and type(self.fabric.strategy.precision).__name__ in ("Precision", "DoublePrecision")
 
     @property
     def first(self) -> bool:
