@@ -56,6 +56,7 @@ from pyro_vae.networks import MLP, Conv
 from pyro_vae.report import report
 from pyro_vae.run import load
 from pyro_vae.suggest import suggest
+from pyro_vae.sweep import Sweep, sweep
 from pyro_vae.training import SGD, Adam, AdamW, History
 from pyro_vae.training.aggregate import aggregate
 from pyro_vae.training.checkpoints import Checkpoints
@@ -109,6 +110,7 @@ __all__ = [
     "Runtime",
     "Scaled",
     "StudentT",
+    "Sweep",
     "Transformed",
     "Truncated",
     "VampPrior",
@@ -132,4 +134,5 @@ __all__ = [
     "report",
     "schedules",
     "suggest",
+    "sweep",
 ]

@@ -1,6 +1,7 @@
 """The command line: one verb per stage, each a typed function."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.report import report as write_report
 from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
+from pyro_vae.sweep import sweep as train_sweep
 from pyro_vae.training import Adam, Optimizer
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Runtime, first_process
@@ -59,6 +61,7 @@ def fit(
     devices: str = "1",
     num_nodes: int = 1,
     strategy: Literal["ddp"] | None = None,
+    _callbacks: Sequence[Callable[..., Any]] = (),  # no option: what a study listens with
 ) -> None:
     """Fit a VAE and write a run folder.
 
@@ -136,6 +139,49 @@ def fit(
     )
     if first_process():
         print(output.summary(rows, history, folder))
+
+
+def sweep(
+    over: dict[str, Any] = {},  # noqa: B006 - jsonargparse would take a word without -- for it otherwise
+    to: str = "runs/sweep",
+    base: dict[str, Any] | None = None,
+    search: Literal["grid", "random", "optuna"] | None = None,
+    samples: int | None = None,
+    search_seed: int = 0,
+    jobs: int = 1,
+    progress: bool = True,
+) -> None:
+    """Fit at many points of some options of fit, and write one table.
+
+    Every option of pyro-vae fit may be given too, for all points: --config base.yaml, --epochs 50, --prior Laplace.
+    Each point is a run folder in the folder of the sweep. Called again, the sweep leaves out what is finished and goes
+    on with what was cut off.
+
+    Args:
+        over: options and their values, as in "{latent_dim: [2, 8], optimizer.lr: [1e-3, 3e-4]}", or ranges, as in
+            "{optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}".
+        to: folder of the sweep.
+        base: options for all points, as in "{epochs: 50}"; the same as --epochs 50.
+        search: all combinations (grid), some at random (random), or what a study proposes, which ends hopeless ones
+            early (optuna); by default random where samples are given, and else the grid.
+        samples: number of points of a random search or a study.
+        search_seed: seed of a random search or a study.
+        jobs: points trained at a time, each by a process of its own.
+        progress: print a line for each point that is over.
+    """
+    found = train_sweep(
+        over,
+        base,
+        to=to,
+        search=search,
+        samples=samples,
+        search_seed=search_seed,
+        jobs=jobs,
+        progress=progress,
+    )
+    print(
+        f"{found.require_one()}\nThe table in {Path(to) / 'sweep.csv'}, the loss by option in {Path(to) / 'sweep.png'}"
+    )
 
 
 def sample(
@@ -366,6 +412,7 @@ def families(name: str | None = None, markdown: bool = False) -> None:
 
 VERBS: dict[str, options.Verb] = {
     "fit": fit,
+    "sweep": sweep,
     "sample": sample,
     "reconstruct": reconstruct,
     "check": check,
@@ -383,6 +430,8 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["families"] and len(words) > 1 and not words[1].startswith("-"):
         words.insert(1, "--name")  # jsonargparse has no optional argument without a name
     try:
+        if words[:1] == ["sweep"]:
+            words = options.passed_on(words, sweep, fit)
         options.run(VERBS, words)
     except (InputError, LostProcess, FloatingPointError) as error:
         options.fail(error)
