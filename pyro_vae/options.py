@@ -221,7 +221,7 @@ def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path} cannot be read: {error}") from error
+        raise InputError(f"--config {path} cannot be read ({error}).") from error
     config = {name: value for name, value in spec.parse(text, str(file)).items() if name not in RECORDED}
     for name in config:
         if name not in known:

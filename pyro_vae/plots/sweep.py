@@ -49,7 +49,7 @@ def sweep(found: "Sweep") -> Figure:
             _panel(axes, name, [result for result in group if name in result.chosen])
             label = group[0].loss.replace("_", " ") if group else "loss"
             kind = f" (kind {number + 1})" if len(groups) > 1 else ""
-            tidy(axes, title=name, ylabel=f"best {label}{kind}" if place % ACROSS == 0 else "")
+            tidy(axes, xlabel=name, ylabel=f"best {label}{kind}" if place % ACROSS == 0 else "")
         for axes in panels[len(names) :]:
             axes.set_axis_off()
     missing = sum(not result.kind for result in found.results)

@@ -69,11 +69,13 @@ class Point:
         chosen: the options that tell it from the others, by name, as plain values.
         plain: all options that are given to `pyro-vae fit`.
         error: why they cannot be used; empty where nothing speaks against them.
+        culprit: the chosen option that this is about.
     """
 
     chosen: Mapping[str, Any]
     plain: Mapping[str, Any]
     error: str = ""
+    culprit: str = ""
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Point:
         names = short if len(set(short)) == len(short) else list(self.chosen)
         pairs = zip(names, self.chosen.values(), strict=True)
         told = ",".join(f"{name}={written(value)}" for name, value in pairs)
-        plain = all(isinstance(value, str | int | float) for value in self.chosen.values())
+        plain = all(type(spec.value(str(value))) is type(value) for value in self.chosen.values())  # 1 is no "1"
         if plain and re.fullmatch(r"[\w.,=+-]*", told, re.ASCII) and len(told) <= NAMED:
             return told
         told = re.sub(r"[^\w.,=+-]+", "-", told.replace(")", ""), flags=re.ASCII)[:NAMED].strip("-")
@@ -156,8 +158,9 @@ def require_ours(name: str, parameters: Mapping[str, Any], where: str) -> None:
     """
     if name in OURS:
         raise InputError(f"{where}: the sweep itself sets {name} for each of its points: leave it out.")
-    if name not in parameters:
-        raise unknown(f"option in {where},", name, [known for known in parameters if known not in OURS])
+    known = [one for one in parameters if one not in OURS and not one.startswith("_")]
+    if name not in known:
+        raise unknown(f"option in {where},", name, known)
 
 
 def grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
@@ -209,21 +212,20 @@ def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
         InputError: a mistake; the message names the point.
     """
 
-    def values(point: Point) -> set[str]:
-        chosen = point.chosen.items()
-        return {name if isinstance(axes[name], Range) else json.dumps([name, value]) for name, value in chosen}
+    def value(point: Point, name: str) -> str:
+        return name if isinstance(axes[name], Range) else json.dumps([name, point.chosen[name]])
 
     points = list(points)
-    usable = {value for point in points if not point.error for value in values(point)}
+    usable = {value(point, name) for point in points if not point.error for name in point.chosen}
     for point in points:
-        if point.error and values(point) - usable:
+        if point.error and value(point, point.culprit) not in usable:
             raise InputError(f"the point {point.name}: {point.error}")
 
 
 def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any], verb: options.Verb) -> Point:
     """One point; its error says why its options cannot be used."""
     parameters = inspect.signature(verb).parameters
-    plain = dict(base)
+    plain, name = dict(base), ""
     try:
         for name in sorted(chosen, key=lambda name: name.count(".")):  # prior before prior.scale
             role, *path = name.split(".")
@@ -232,7 +234,7 @@ def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any], verb: options.V
                 plain[role] = spec.merge(role, before, path, chosen[name])
             else:
                 plain[role] = chosen[name]
-        options.typed(verb, plain)
+            options.typed(verb, {role: plain[role]})
     except InputError as error:
-        return Point(chosen, plain, str(error))
+        return Point(chosen, plain, str(error), name)
     return Point(chosen, plain)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -15,7 +15,7 @@ from pyro_vae.criticism.measure import kind_of
 from pyro_vae.errors import InputError
 from pyro_vae.run import Run
 from pyro_vae.runs import DATA, words
-from pyro_vae.sweep.point import Outcome
+from pyro_vae.sweep.point import Outcome, Status
 from pyro_vae.training.history import History
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Sweep:
         counts: dict[str, int] = {}
         for result in self.results:
             counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
-        told = ", ".join(f"{count} {status}" for status, count in counts.items())
+        told = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if status in counts)
         lines = [f"Sweep of {len(self.results)} points in {self.folder}: {told}."]
         for number, kind in enumerate(self.kinds, start=1):
             if len(self.kinds) > 1:

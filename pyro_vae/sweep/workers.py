@@ -108,8 +108,10 @@ class Worker:
             answer = ""
         if answer:
             return Outcome(**json.loads(answer))
-        self.process.stdout.close()
         code = self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
         if self.ended:
             return Outcome("interrupted", "it is not finished: call the sweep again to go on.")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
