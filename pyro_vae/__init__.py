@@ -13,7 +13,7 @@ from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.refine import Refined, refine
 from pyro_vae.describe import describe
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, NotWritten
 from pyro_vae.families import (
     Aggregate,
     AsymmetricLaplace,
@@ -103,6 +103,7 @@ __all__ = [
     "MultivariateNormal",
     "NegativeBinomial",
     "Normal",
+    "NotWritten",
     "OneHot",
     "OrderedLogistic",
     "Poisson",

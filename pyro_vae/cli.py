@@ -15,7 +15,7 @@ from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.verdicts import findings
 from pyro_vae.describe import describe as describe_model
-from pyro_vae.errors import InputError, LostProcess
+from pyro_vae.errors import InputError, LostProcess, NotWritten
 from pyro_vae.families import Family, Normal
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, Objective
@@ -433,7 +433,7 @@ def main(arguments: list[str] | None = None) -> None:
         if words[:1] == ["sweep"]:
             words = options.passed_on(words, sweep, fit)
         options.run(VERBS, words)
-    except (InputError, LostProcess, FloatingPointError) as error:
+    except (InputError, LostProcess, NotWritten, FloatingPointError) as error:
         options.fail(error)
     except KeyboardInterrupt:
         print("pyro-vae: interrupted.", file=sys.stderr)

@@ -14,7 +14,8 @@ last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finis
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -26,7 +27,7 @@ from safetensors import SafetensorError
 from pyro_vae import spec
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.errors import InputError, NotWritten, unknown
 from pyro_vae.plots import figures
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, Checkpoints, Keeper, lock, unwritable
@@ -179,7 +180,34 @@ class Run:
             history: the training history.
             settings: the arguments of `fit` that shaped it.
             beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+
+        Raises:
+            NotWritten: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
         """
+        try:
+            self._write(vae, rows, held, history, settings, beside)
+        except (OSError, SafetensorError) as error:
+
+            def again(folder: str | Path) -> None:
+                Run.reserve(folder, overwrite=False)._write(vae, rows, held, history, settings, False)
+
+            raise NotWritten(f"{self.path} could not be written ({error}). {self._saved(again)}", again) from error
+
+    def _saved(self, write: Callable[[Path], None]) -> str:
+        """Bring what was trained to safety, and say where it is."""
+        ahead = ""
+        if any((self.path / CHECKPOINTS).glob("step-*.safetensors")):
+            ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="pyro-vae-")) / self.path.name
+            write(folder)
+        except (OSError, SafetensorError):
+            return f"The model in memory is trained: make room, and write it by `error.write('FOLDER')`.{ahead}"
+        return f"All of it is in {folder}: move it from there, before it is cleaned up.{ahead}"
+
+    def _write(
+        self, vae: Any, rows: Rows, held: Rows | None, history: History, settings: Mapping[str, Any], beside: bool
+    ) -> None:
         path = self.path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))

@@ -19,6 +19,7 @@ from pyro_vae.plots.sweep import sweep as draw
 from pyro_vae.sweep.point import Outcome
 from pyro_vae.sweep.table import Result
 from pyro_vae.training.checkpoints import Keeper, lock
+from pyro_vae.training.loop import Loop
 
 __all__ = ["base"]
 WORKERS = importlib.import_module("pyro_vae.sweep.workers")  # pyro_vae.sweep itself is the function
@@ -88,28 +89,31 @@ class Killed(BaseException):
     """What ends a process in the midst of work."""
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 3, 4])
 def test_a_killed_sweep_goes_on_to_the_same_weights(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     base |= {"checkpoint_epochs": 1}
     whole = sweep({"seed": [0, 1]}, base, "whole")
-    done, saved = Keeper.after_epoch, []
+    save, saved = Keeper.save, []
 
-    def killing(self: Keeper, *given: Any) -> None:
-        done(self, *given)
+    def killing(self: Keeper, tree: dict[str, Any]) -> bool:
+        written = save(self, tree)
         saved.append(self.folder.parent.name)
         if len(saved) == after:
             raise Killed
+        return written
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "after_epoch", killing)
+        patched.setattr(Keeper, "save", killing)
         with pytest.raises(Killed):
             sweep({"seed": [0, 1]}, base)
     trained: list[str] = []
-    monkeypatch.setattr(Keeper, "after_epoch", lambda self, *given: (done(self, *given), trained.append(""))[0])
+    evaluate = Loop._evaluate
+    monkeypatch.setattr(Loop, "_evaluate", lambda self, *given: (trained.append(""), evaluate(self, *given))[1])
     again = sweep({"seed": [0, 1]}, base)
-    assert len(trained) == 4 - after  # not an epoch twice
+    epochs = {1: 3, 3: 2, 4: 1}  # left after so many: there is one after each epoch, and one at the end
+    assert len(trained) == epochs[after]
     assert [result.best for result in again.results] == [result.best for result in whole.results]
     for result in whole.results:
         assert weights(Path("sweep") / result.name) == weights(Path("whole") / result.name)
