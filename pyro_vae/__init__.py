@@ -57,11 +57,12 @@ from pyro_vae.report import report
 from pyro_vae.run import load
 from pyro_vae.suggest import suggest
 from pyro_vae.sweep import Sweep, sweep
-from pyro_vae.training import SGD, Adam, AdamW, History
+from pyro_vae.training import SGD, Adam, AdamW, EarlyStopping, History
 from pyro_vae.training.aggregate import aggregate
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Runtime
 from pyro_vae.training.fit import fit
+from pyro_vae.training.watching import Epoch
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
@@ -87,6 +88,8 @@ __all__ = [
     "Conv",
     "Dirichlet",
     "DiscretizedLogistic",
+    "EarlyStopping",
+    "Epoch",
     "Evidence",
     "Exponential",
     "Flow",

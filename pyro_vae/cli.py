@@ -23,10 +23,11 @@ from pyro_vae.report import report as write_report
 from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
 from pyro_vae.sweep import sweep as train_sweep
-from pyro_vae.training import Adam, Optimizer
+from pyro_vae.training import Adam, Optimizer, Stopping
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Runtime, first_process
 from pyro_vae.training.fit import fit as fit_programs
+from pyro_vae.training.watching import logger_named
 from pyro_vae.vae import VAE
 
 
@@ -55,6 +56,9 @@ def fit(
     checkpoint_epochs: int | None = None,
     resume: bool = False,
     compile: Literal["true", "false", "auto"] = "false",
+    stopping: Stopping | None = None,
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"] | None = None,
+    profile: bool = False,
     progress: bool = True,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None,
@@ -94,6 +98,9 @@ def fit(
         checkpoint_epochs: or after so many epochs.
         resume: go on from the newest checkpoint of the run, where there is one.
         compile: true compiles the loss, which takes half a minute and makes steps faster; auto where it pays.
+        stopping: when to end before the last epoch: EarlyStopping, with fields as in --stopping.patience 5.
+        logger: who is told of each epoch besides: csv, tensorboard, mlflow or wandb; files go into logs beside the run.
+        profile: print where the time of some steps goes, and write it into the run.
         progress: show progress.
         accelerator: where to compute; auto takes a GPU where there is one.
         precision: of the numbers, such as bf16-mixed; by default that of the weights.
@@ -134,6 +141,10 @@ def fit(
         checkpoints=Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if asked else None,
         resume=resume,
         compile=compile if compile == "auto" else compile == "true",
+        stopping=stopping,
+        callbacks=_callbacks,
+        loggers=[] if logger is None else [logger_named(logger, folder)],
+        profile=profile,
         progress=progress,
         runtime=runtime,
     )

@@ -7,6 +7,7 @@ one field of the prior so far, whether from a file, the option before it or the 
 names and values, so none can make Python import what it names.
 """
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -26,7 +27,7 @@ from pyro_vae.families import Family
 from pyro_vae.networks import Network
 from pyro_vae.objectives import Objective
 from pyro_vae.run import RECORDED
-from pyro_vae.training import Optimizer
+from pyro_vae.training import Optimizer, Stopping
 
 Verb = Callable[..., Any]
 
@@ -36,6 +37,7 @@ TYPES: Mapping[type, str] = {
     Objective: "objective",
     Optimizer: "optimizer",
     Method: "method",
+    Stopping: "stopping",
 }
 """The types of options that are declared things, and one role of each."""
 
@@ -273,8 +275,11 @@ def default_of(parameter: inspect.Parameter) -> Any:
         InputError: it has none.
     """
     if parameter.default is None:
+        named = next(iter(spec.TABLES[spec.KINDS[parameter.name]].values()))
+        field = dataclasses.fields(named)[0]
+        example = f"{named.__name__} --{parameter.name}.{field.name} '{json.dumps(field.default)}'"
         raise InputError(
             f"--{parameter.name} has no default whose fields could be set: name one first, as in "
-            f"--{parameter.name} MLP --{parameter.name}.hidden '[400]'."
+            f"--{parameter.name} {example}."
         )
     return spec.to_plain(parameter.default)

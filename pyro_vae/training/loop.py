@@ -20,6 +20,8 @@ from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
 from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training.ending import Ending
+from pyro_vae.training.profile import Profile
 from pyro_vae.training.progress import Reporter
 from pyro_vae.training.state import State
 from pyro_vae.training.step import Stepper
@@ -49,11 +51,23 @@ class Loop:
         keeper: of its checkpoints; None in all processes but the first, and without checkpoints.
         saving: whether there are checkpoints.
         levels: whether bits per dimension are to be told.
+        ending: when to end before the last epoch.
+        profile: looks at some steps; None for none.
     """
 
-    def __init__(self, stepper: Stepper, at: State, keeper: Keeper | None, saving: bool, levels: bool) -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        at: State,
+        keeper: Keeper | None,
+        saving: bool,
+        levels: bool,
+        ending: Ending,
+        profile: Profile | None = None,
+    ) -> None:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
         self.keeper, self.saving, self.levels = keeper, saving, levels
+        self.ending, self.profile = ending, profile
         self.looked = 0  # the step at which the compiled loss was last held to the loss itself
 
     def begin(
@@ -128,7 +142,7 @@ class Loop:
         saved = False
         try:
             with interrupts.deferred(*both[: 2 if self.saving else 1]) as stop:
-                while at.epoch <= epochs and not stop.by:
+                while at.epoch <= epochs and not stop.by and not self.ending.reason:
                     start = time.perf_counter() - at.seconds
                     self.stepper.wrapped.train()
                     self._epoch(rows, batch_size, reporter, stop, start)
@@ -140,12 +154,17 @@ class Loop:
                     pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
                     at.history.add(record, *pixels)
                     reporter.epoch(record)
+                    failure = self.ending.after_epoch()
                     at.next_epoch()
                     self._after_epoch(record.get("validation_loss", record["loss"]))
+                    if failure is not None:
+                        if self.saving:
+                            self._save()
+                        raise failure
                     self._agree(stop)
                 saved = self.saving and self._save()
                 self._agree(stop)
-            if at.epoch <= epochs or stop.by == signal.SIGTERM:
+            if (at.epoch <= epochs and not self.ending.reason) or stop.by == signal.SIGTERM:
                 where = f"in epoch {at.epoch} of {epochs}" if at.epoch <= epochs else "after the last epoch"
                 ahead = "; resume=True (--resume) goes on from there" if saved else ""
                 at.history.stopped = f"{stop.word} {where}{ahead}"
@@ -172,8 +191,11 @@ class Loop:
             at.totals = at.totals + sums
             at.done, at.steps = at.done + 1, at.steps + 1
             reporter.step()
+            if self.profile is not None:
+                self.profile.step()
             if at.done % LOOK == 0:
                 self._require_finite()
+                reporter.now(at.names, at.totals * (devices.world / (at.done * len(step))))
             if devices.world == 1 or at.done % AGREE == 0:
                 due = self._agree(stop)
                 if stop.by:
