@@ -10,6 +10,7 @@ import math
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
 from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training.diagnosis import Recorder, diagnose
 from pyro_vae.training.ending import Ending
 from pyro_vae.training.profile import Profile
 from pyro_vae.training.progress import Reporter
@@ -68,6 +70,8 @@ class Loop:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
         self.keeper, self.saving, self.levels = keeper, saving, levels
         self.ending, self.profile = ending, profile
+        self.recorder = Recorder(at.weights)
+        self.diagnose: Callable[[], str] = str  # of a divergence, in the epoch that is under way
         self.looked = 0  # the step at which the compiled loss was last held to the loss itself
 
     def begin(
@@ -180,21 +184,26 @@ class Loop:
         at, devices, accumulate = self.at, self.devices, self.stepper.declared.accumulate
         order = torch.randperm(len(rows), generator=at.order).to(devices.device)
         steps = order.split(batch_size * accumulate)
+        mine = [devices.part(step) for step in steps]
+        self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
+        self.recorder.good(at.done)
         size = math.ceil(batch_size / devices.world)
         for step in steps[at.done :]:
-            parts = devices.part(step).split(size)
+            parts = mine[at.done].split(size)
             batches = (rows.batch(part) for part in parts)
             if self.loss.compiled is not None and at.done == 0 and at.steps >= self.looked + LOOK:
                 self._require_same_loss(rows.batch(parts[0]))
             sums = self.stepper(batches, len(parts), len(step), devices.counts(step))
             at.names = self.stepper.names
-            at.totals = at.totals + sums
+            at.totals = at.totals + at.skips.without(sums)
+            self.recorder.step(at.skips.without(sums, math.nan))
             at.done, at.steps = at.done + 1, at.steps + 1
             reporter.step()
             if self.profile is not None:
                 self.profile.step()
             if at.done % LOOK == 0:
                 self._require_finite()
+                self.recorder.good(at.done)
                 reporter.now(at.names, at.totals * (devices.world / (at.done * len(step))))
             if devices.world == 1 or at.done % AGREE == 0:
                 due = self._agree(stop)
@@ -224,8 +233,10 @@ class Loop:
     def _record(self, rows: Rows, held: Rows | None) -> dict[str, float]:
         """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
         self._require_finite()
-        means = dict(zip(self.at.names, (self.devices.total(self.at.totals) / len(rows)).tolist(), strict=True))
-        record = {"epoch": self.at.epoch, "seconds": 0.0, **means}
+        skipped, left_out = self.at.skips.counts[:2].tolist()
+        totals = self.devices.total(self.at.totals) / max(1.0, len(rows) - left_out)
+        record = {"epoch": self.at.epoch, "seconds": 0.0, **dict(zip(self.at.names, totals.tolist(), strict=True))}
+        record |= {"skipped": skipped} if self.at.skips.allowed else {}
         record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
         average = self.stepper.average
         with average.in_place() if average is not None else contextlib.nullcontext():
@@ -263,8 +274,12 @@ class Loop:
     def _require_finite(self) -> None:
         """Wait for the device, and raise if the loss is no number any more."""
         loss = float(self.devices.total(self.at.totals[self.at.names.index("loss")]))
+        skips = self.at.skips
+        if skips.allowed and (count := int(skips.counts[2])) > skips.allowed:
+            told = f"the gradient of {count} steps was no number, and skip = {skips.allowed} allows for fewer,"
+            raise FloatingPointError(self.at.diverged(told) + self.diagnose() + self._advice())
         if not math.isfinite(loss):
-            raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self._advice())
+            raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self.diagnose() + self._advice())
 
     def _evaluate(self, rows: Rows, held: Rows | None) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows.

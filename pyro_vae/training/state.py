@@ -45,7 +45,7 @@ class State:
         history: History,
     ) -> None:
         self.loss, self.weights, self.devices, self.seed, self.history = loss, weights, devices, seed, history
-        self.optimizer, self.average = stepper.optimizer, stepper.average
+        self.optimizer, self.average, self.skips = stepper.optimizer, stepper.average, stepper.skips
         self.scaler = devices.fabric.strategy.precision  # of the loss in mixed precision
         settings = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in self.tensors().items()}
@@ -67,6 +67,7 @@ class State:
         self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
         self.drawn = self.order.get_state()
         self.totals = torch.zeros((), device=self.devices.device, dtype=torch.float64)
+        self.skips.next_epoch()
 
     def capture(self) -> Tree:
         """The whole state as a tree, by all processes together; the tensors are not copied."""
@@ -86,6 +87,7 @@ class State:
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
             "sums": {"names": self.names, "totals": self.devices.total(self.totals)},
             "history": {"columns": columns, "values": torch.tensor(table, dtype=torch.float64)},
+            "skips": self.skips.counts,
             "ending": {} if self.ending is None else self.ending.capture(),
             "identity": self.identity,
             "machine": self._machine(),
@@ -168,6 +170,7 @@ class State:
             self.history.records[:] = [record | {"epoch": int(record["epoch"])} for record in records]
             self.order.set_state(tree["order"])
             self.drawn = tree["order"]
+            self.skips.counts = tree["skips"].to(self.skips.counts).reshape(self.skips.counts.shape)
             if self.ending is not None:
                 self.ending.restore(tree["ending"])
             self._restore_random(tree["random"])
