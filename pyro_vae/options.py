@@ -12,6 +12,7 @@ import functools
 import inspect
 import json
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -180,9 +181,7 @@ def passed_on(words: Sequence[str], verb: Verb, inner: Verb) -> list[str]:
         if name == "config":
             made |= json.loads(text)
         else:
-            hint = theirs[name].annotation
-            value = spec.value(text)
-            made[name] = text if isinstance(value, int | float) and hint in (str, str | None) else value
+            made[name] = _as_meant(theirs[name].annotation, spec.value(text))
     given = next((i for i, word in enumerate(own) if word.partition("=")[0] == "--base"), None)
     if given is not None:
         raise InputError("--base holds options of fit, and so do the others that were given: give all in one way.")
@@ -205,7 +204,8 @@ def typed(verb: Verb, plain: Mapping[str, Any]) -> dict[str, Any]:
         if name not in parameters or name.startswith("_"):
             raise unknown("option", name, [known for known in parameters if not known.startswith("_")])
         declared = name in spec.KINDS and value is not None
-        made[name] = spec.from_plain(name, value) if declared else conform(name, parameters[name].annotation, value)
+        hint = parameters[name].annotation
+        made[name] = spec.from_plain(name, value) if declared else conform(name, hint, _as_meant(hint, value))
     return made
 
 
@@ -262,6 +262,14 @@ def _check(option: str, hint: Any, text: str) -> None:
         raise InputError(f"--{option} needs a value: {describe_type(hint)}.")
     value = spec.value(text)
     conform(f"--{option}", hint, text if isinstance(value, int | float) and hint in (str, str | None) else value)
+
+
+def _as_meant(hint: Any, value: Any) -> Any:
+    """A word that YAML takes for a number or for true, as the word that the option asks for."""
+    word = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, int | float) and (hint in (str, str | None) or word in typing.get_args(hint)):
+        return word
+    return value
 
 
 def _is_declared(parameter: inspect.Parameter) -> bool:

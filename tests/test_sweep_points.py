@@ -143,6 +143,9 @@ def test_the_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest
         assert f"{run}: finished  validation loss" in error
     assert "words/sweep.csv" in out
     assert "best validation loss" in out
+    main(["sweep", "--over", "{seed: [0]}", *words, "--devices", "1", "--compile", "false", "--to", "typed"])
+    assert Path("typed/seed=0/spec.yaml").exists()
+    capsys.readouterr()
     main(["sweep", *over, "--base", json.dumps(base), "--to", "python", "--progress", "false"])
     assert capsys.readouterr().err == ""
 

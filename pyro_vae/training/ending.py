@@ -48,6 +48,8 @@ class Ending:
                     self.epoch = at.epoch
                     self.kept = {name: tensor.detach().clone() for name, tensor in at.tensors().items()}
                 self.reason = self.stopping.reason(history, self.scheduled)
+            if not self.watchers.anybody:
+                return None
             try:
                 with self.devices.seeded(at.seed + at.epoch):  # what a callback draws changes nothing
                     asked = self.devices.by_first(self._asked)

@@ -76,6 +76,7 @@ class Watchers:
                         "lightning.fabric.loggers.CSVLogger('logs')."
                     )
         self.callbacks, self.loggers = list(callbacks), list(loggers)
+        self.anybody = bool(callbacks or loggers)  # in all processes alike, also when a logger has failed in one
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Tell loggers what is declared."""
