@@ -181,7 +181,7 @@ def passed_on(words: Sequence[str], verb: Verb, inner: Verb) -> list[str]:
         if name == "config":
             made |= json.loads(text)
         else:
-            made[name] = _as_meant(theirs[name].annotation, spec.value(text))
+            made[name] = _as_meant(theirs[name].annotation, spec.value(text), text)
     given = next((i for i, word in enumerate(own) if word.partition("=")[0] == "--base"), None)
     if given is not None:
         raise InputError("--base holds options of fit, and so do the others that were given: give all in one way.")
@@ -260,13 +260,12 @@ def _check(option: str, hint: Any, text: str) -> None:
     """Refuse a value of the wrong type with the words that declared things use."""
     if not text:
         raise InputError(f"--{option} needs a value: {describe_type(hint)}.")
-    value = spec.value(text)
-    conform(f"--{option}", hint, text if isinstance(value, int | float) and hint in (str, str | None) else value)
+    conform(f"--{option}", hint, _as_meant(hint, spec.value(text), text))
 
 
-def _as_meant(hint: Any, value: Any) -> Any:
+def _as_meant(hint: Any, value: Any, text: str = "") -> Any:
     """A word that YAML takes for a number or for true, as the word that the option asks for."""
-    word = str(value).lower() if isinstance(value, bool) else str(value)
+    word = text or (str(value).lower() if isinstance(value, bool) else str(value))
     if isinstance(value, int | float) and (hint in (str, str | None) or word in typing.get_args(hint)):
         return word
     return value
