@@ -13,7 +13,7 @@ from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.refine import Refined, refine
 from pyro_vae.describe import describe
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, NotWritten
 from pyro_vae.families import (
     Aggregate,
     AsymmetricLaplace,
@@ -56,11 +56,13 @@ from pyro_vae.networks import MLP, Conv
 from pyro_vae.report import report
 from pyro_vae.run import load
 from pyro_vae.suggest import suggest
-from pyro_vae.training import SGD, Adam, AdamW, History
+from pyro_vae.sweep import Sweep, sweep
+from pyro_vae.training import SGD, Adam, AdamW, EarlyStopping, History
 from pyro_vae.training.aggregate import aggregate
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Runtime
 from pyro_vae.training.fit import fit
+from pyro_vae.training.watching import Epoch
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
@@ -86,6 +88,8 @@ __all__ = [
     "Conv",
     "Dirichlet",
     "DiscretizedLogistic",
+    "EarlyStopping",
+    "Epoch",
     "Evidence",
     "Exponential",
     "Flow",
@@ -102,6 +106,7 @@ __all__ = [
     "MultivariateNormal",
     "NegativeBinomial",
     "Normal",
+    "NotWritten",
     "OneHot",
     "OrderedLogistic",
     "Poisson",
@@ -109,6 +114,7 @@ __all__ = [
     "Runtime",
     "Scaled",
     "StudentT",
+    "Sweep",
     "Transformed",
     "Truncated",
     "VampPrior",
@@ -132,4 +138,5 @@ __all__ = [
     "report",
     "schedules",
     "suggest",
+    "sweep",
 ]

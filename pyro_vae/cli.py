@@ -1,6 +1,7 @@
 """The command line: one verb per stage, each a typed function."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +15,19 @@ from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.verdicts import findings
 from pyro_vae.describe import describe as describe_model
-from pyro_vae.errors import InputError, LostProcess
+from pyro_vae.errors import InputError, LostProcess, NotWritten
 from pyro_vae.families import Family, Normal
 from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.report import report as write_report
 from pyro_vae.run import Run, load
 from pyro_vae.runs import Runs
-from pyro_vae.training import Adam, Optimizer
+from pyro_vae.sweep import sweep as train_sweep
+from pyro_vae.training import Adam, Optimizer, Stopping
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Runtime, first_process
 from pyro_vae.training.fit import fit as fit_programs
+from pyro_vae.training.watching import logger_named
 from pyro_vae.vae import VAE
 
 
@@ -54,12 +57,16 @@ def fit(
     checkpoint_epochs: int | None = None,
     resume: bool = False,
     compile: Literal["true", "false", "auto"] = "false",
+    stopping: Stopping | None = None,
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"] | None = None,
+    profile: bool = False,
     progress: bool = True,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None,
     devices: str = "1",
     num_nodes: int = 1,
     strategy: Literal["ddp"] | None = None,
+    _callbacks: Sequence[Callable[..., Any]] = (),  # no option: what a study listens with
 ) -> None:
     """Fit a VAE and write a run folder.
 
@@ -93,6 +100,9 @@ def fit(
         checkpoint_epochs: or after so many epochs.
         resume: go on from the newest checkpoint of the run, where there is one.
         compile: true compiles the loss, which takes half a minute and makes steps faster; auto where it pays.
+        stopping: when to end before the last epoch: EarlyStopping, with fields as in --stopping.patience 5.
+        logger: who is told of each epoch besides: csv, tensorboard, mlflow or wandb; files go into logs beside the run.
+        profile: print where the time of some steps goes, and write it into the run.
         progress: show progress.
         accelerator: where to compute; auto takes a GPU where there is one.
         precision: of the numbers, such as bf16-mixed; by default that of the weights.
@@ -140,11 +150,58 @@ def fit(
         checkpoints=Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if asked else None,
         resume=resume,
         compile=compile if compile == "auto" else compile == "true",
+        stopping=stopping,
+        callbacks=_callbacks,
+        loggers=[] if logger is None else [logger_named(logger, folder)],
+        profile=profile,
         progress=progress,
         runtime=runtime,
     )
     if first_process():
         print(output.summary(rows, history, folder))
+
+
+def sweep(
+    over: dict[str, Any] = {},  # noqa: B006 - jsonargparse would take a word without -- for it otherwise
+    to: str = "runs/sweep",
+    base: dict[str, Any] | None = None,
+    search: Literal["grid", "random", "optuna"] | None = None,
+    samples: int | None = None,
+    search_seed: int = 0,
+    jobs: int = 1,
+    progress: bool = True,
+) -> None:
+    """Fit at many points of some options of fit, and write one table.
+
+    Every option of pyro-vae fit may be given too, for all points: --config base.yaml, --epochs 50, --prior Laplace.
+    Each point is a run folder in the folder of the sweep. Called again, the sweep leaves out what is finished and goes
+    on with what was cut off.
+
+    Args:
+        over: options and their values, as in "{latent_dim: [2, 8], optimizer.lr: [1e-3, 3e-4]}", or ranges, as in
+            "{optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}".
+        to: folder of the sweep.
+        base: options for all points, as in "{epochs: 50}"; the same as --epochs 50.
+        search: all combinations (grid), some at random (random), or what a study proposes, which ends hopeless ones
+            early (optuna); by default random where samples are given, and else the grid.
+        samples: number of points of a random search or a study.
+        search_seed: seed of a random search or a study.
+        jobs: points trained at a time, each by a process of its own.
+        progress: print a line for each point that is over.
+    """
+    found = train_sweep(
+        over,
+        base,
+        to=to,
+        search=search,
+        samples=samples,
+        search_seed=search_seed,
+        jobs=jobs,
+        progress=progress,
+    )
+    print(
+        f"{found.require_one()}\nThe table in {Path(to) / 'sweep.csv'}, the loss by option in {Path(to) / 'sweep.png'}"
+    )
 
 
 def sample(
@@ -375,6 +432,7 @@ def families(name: str | None = None, markdown: bool = False) -> None:
 
 VERBS: dict[str, options.Verb] = {
     "fit": fit,
+    "sweep": sweep,
     "sample": sample,
     "reconstruct": reconstruct,
     "check": check,
@@ -392,8 +450,10 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["families"] and len(words) > 1 and not words[1].startswith("-"):
         words.insert(1, "--name")  # jsonargparse has no optional argument without a name
     try:
+        if words[:1] == ["sweep"]:
+            words = options.passed_on(words, sweep, fit)
         options.run(VERBS, words)
-    except (InputError, LostProcess, FloatingPointError) as error:
+    except (InputError, LostProcess, NotWritten, FloatingPointError) as error:
         options.fail(error)
     except KeyboardInterrupt:
         print("pyro-vae: interrupted.", file=sys.stderr)

@@ -92,6 +92,9 @@ def conform(where: str, hint: Any, value: Any) -> Any:
                     return tuple(conform(where, *pair) for pair in zip(arguments, value, strict=True))
             else:
                 return tuple(conform(where, arguments[0], item) for item in value)
+    elif origin is dict:
+        if isinstance(value, typing.Mapping):
+            return {str(name): conform(f"{where}[{name!r}]", arguments[1], one) for name, one in value.items()}
     elif origin is FrozenMapping:
         if isinstance(value, typing.Mapping):
             return FrozenMapping((str(k), conform(f"{where}[{k!r}]", arguments[0], v)) for k, v in value.items())
@@ -114,8 +117,9 @@ def describe_type(hint: Any) -> str:
         if arguments[-1] is ...:
             return f"a list of {arguments[0].__name__}"
         return f"a list of {len(arguments)} numbers"
-    if origin is FrozenMapping:
-        return f"a mapping of names to {arguments[0].__name__}"
+    if origin in (FrozenMapping, dict):
+        inside = f" to {arguments[-1].__name__}" if arguments[-1] is not Any else ""
+        return f"a mapping of names{inside}"
     names = {float: "a finite number", int: "a whole number", bool: "True or False", type(None): "nothing"}
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
 

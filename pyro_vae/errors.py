@@ -1,7 +1,7 @@
 """What a user is told when the input is wrong: what, where, why, and the line that fixes it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -16,6 +16,21 @@ class InputError(ValueError):
 
 class LostProcess(RuntimeError):
     """Another process of a training has ended, so that this one cannot go on."""
+
+
+class NotWritten(OSError):
+    """What was trained could not be written where it was to be; the message says where it is safe.
+
+    Args:
+        message: what went wrong, and what to do.
+        write: writes the run into a folder given.
+
+    `except pv.NotWritten as error: error.write("another/folder")` writes it from memory.
+    """
+
+    def __init__(self, message: str, write: Callable[[str], None]) -> None:
+        super().__init__(message)
+        self.write = write
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:

@@ -7,10 +7,12 @@ one field of the prior so far, whether from a file, the option before it or the 
 names and values, so none can make Python import what it names.
 """
 
+import dataclasses
 import functools
 import inspect
 import json
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +28,7 @@ from pyro_vae.families import Family
 from pyro_vae.networks import Network
 from pyro_vae.objectives import Objective
 from pyro_vae.run import RECORDED
-from pyro_vae.training import Optimizer
+from pyro_vae.training import Optimizer, Stopping
 
 Verb = Callable[..., Any]
 
@@ -36,6 +38,7 @@ TYPES: Mapping[type, str] = {
     Objective: "objective",
     Optimizer: "optimizer",
     Method: "method",
+    Stopping: "stopping",
 }
 """The types of options that are declared things, and one role of each."""
 
@@ -94,7 +97,7 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: an option the verb does not have, a file that cannot be read, a wrong declaration.
     """
-    parameters = inspect.signature(verb).parameters
+    parameters = {name: p for name, p in inspect.signature(verb).parameters.items() if not name.startswith("_")}
     roles = [name for name in parameters if name in spec.KINDS]
     plain: dict[str, Any] = {}
     config: dict[str, Any] = {}
@@ -115,7 +118,7 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
                 config |= read_config(Path(text), parameters)
                 plain |= {name: config[name] for name in roles if name in config}
             elif path:
-                before = plain[role] if role in plain else _default(parameters[role])
+                before = plain[role] if role in plain else default_of(parameters[role])
                 plain[role] = spec.merge(role, before, path, spec.value(text))
             else:
                 plain[role] = spec.value(text)
@@ -128,6 +131,8 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
                 _check(option, parameters[role].annotation, given)
                 if "=" not in word:
                     word, given = f"{word}={words.pop(0)}" if words else word, ""
+                if isinstance(found := spec.value(word.partition("=")[2]), dict):  # in JSON all readers agree
+                    word = f"--{option}={json.dumps(found)}"
             if option not in ("help", "print_config") and role not in parameters:
                 raise unknown("option", f"--{option}", [f"--{name}" for name in parameters])
             rest.append(word)
@@ -139,6 +144,69 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
     if lists and (places := [word for word in rest if not word.startswith("--")]):  # one argument to jsonargparse
         rest = [json.dumps(places), *(word for word in rest if word.startswith("--"))]
     return (["--config", json.dumps(config)] if config else []) + rest
+
+
+def passed_on(words: Sequence[str], verb: Verb, inner: Verb) -> list[str]:
+    """Gather the options of another verb that were given among those of this one.
+
+    Args:
+        words: the verb's name and its arguments.
+        verb: the verb, which has an option `base` for them.
+        inner: the other one.
+
+    Returns:
+        The words with all of those as one `--base`.
+
+    Raises:
+        InputError: an argument that none of the two has, or a value that cannot be used.
+    """
+    mine, theirs = inspect.signature(verb).parameters, inspect.signature(inner).parameters
+    own, other = [words[0]], list[str]()
+    target: list[str] = own
+    for word in words[1:]:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].partition(".")[0]
+            if name not in mine and name not in theirs and name not in ("config", "help"):
+                known = [f"--{one}" for one in dict.fromkeys([*mine, *theirs]) if not one.startswith("_")]
+                raise unknown("option", f"--{name}", known)
+            target = own if name in mine or name == "help" else other
+        target.append(word)
+    if not other:
+        return own
+    made: dict[str, Any] = {}
+    prepared = prepare(inner, other)
+    while prepared:
+        name, _, text = prepared.pop(0).removeprefix("--").partition("=")
+        text = text or prepared.pop(0)
+        if name == "config":
+            made |= json.loads(text)
+        else:
+            made[name] = _as_meant(theirs[name].annotation, spec.value(text), text)
+    given = next((i for i, word in enumerate(own) if word.partition("=")[0] == "--base"), None)
+    if given is not None:
+        raise InputError("--base holds options of fit, and so do the others that were given: give all in one way.")
+    return [*own, "--base", json.dumps(made)]
+
+
+def typed(verb: Verb, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the arguments of a verb from plain values, as a file holds them.
+
+    Args:
+        verb: the function the arguments are for.
+        plain: options by name.
+
+    Raises:
+        InputError: an option the verb does not have, or a value of the wrong type.
+    """
+    parameters = inspect.signature(verb).parameters
+    made: dict[str, Any] = {}
+    for name, value in plain.items():
+        if name not in parameters or name.startswith("_"):
+            raise unknown("option", name, [known for known in parameters if not known.startswith("_")])
+        declared = name in spec.KINDS and value is not None
+        hint = parameters[name].annotation
+        made[name] = spec.from_plain(name, value) if declared else conform(name, hint, _as_meant(hint, value))
+    return made
 
 
 def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +223,7 @@ def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path} cannot be read: {error}") from error
+        raise InputError(f"--config {path} cannot be read ({error}).") from error
     config = {name: value for name, value in spec.parse(text, str(file)).items() if name not in RECORDED}
     for name in config:
         if name not in known:
@@ -192,18 +260,33 @@ def _check(option: str, hint: Any, text: str) -> None:
     """Refuse a value of the wrong type with the words that declared things use."""
     if not text:
         raise InputError(f"--{option} needs a value: {describe_type(hint)}.")
-    value = spec.value(text)
-    conform(f"--{option}", hint, text if isinstance(value, int | float) and hint in (str, str | None) else value)
+    conform(f"--{option}", hint, _as_meant(hint, spec.value(text), text))
+
+
+def _as_meant(hint: Any, value: Any, text: str = "") -> Any:
+    """A word that YAML takes for a number or for true, as the word that the option asks for."""
+    word = text or (str(value).lower() if isinstance(value, bool) else str(value))
+    if isinstance(value, int | float) and (hint in (str, str | None) or word in typing.get_args(hint)):
+        return word
+    return value
 
 
 def _is_declared(parameter: inspect.Parameter) -> bool:
     return isinstance(parameter.default, Declared)
 
 
-def _default(parameter: inspect.Parameter) -> Any:
+def default_of(parameter: inspect.Parameter) -> Any:
+    """The plain default of a role, to set fields of.
+
+    Raises:
+        InputError: it has none.
+    """
     if parameter.default is None:
+        named = next(iter(spec.TABLES[spec.KINDS[parameter.name]].values()))
+        field = dataclasses.fields(named)[0]
+        example = f"{named.__name__} --{parameter.name}.{field.name} '{json.dumps(field.default)}'"
         raise InputError(
             f"--{parameter.name} has no default whose fields could be set: name one first, as in "
-            f"--{parameter.name} MLP --{parameter.name}.hidden '[400]'."
+            f"--{parameter.name} {example}."
         )
     return spec.to_plain(parameter.default)

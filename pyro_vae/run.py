@@ -14,9 +14,11 @@ last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finis
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, overload
 
 import safetensors.torch
@@ -26,7 +28,7 @@ from safetensors import SafetensorError
 from pyro_vae import spec
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.errors import InputError, NotWritten, unknown
 from pyro_vae.plots import figures
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, Checkpoints, Keeper, lock, unwritable
@@ -40,6 +42,9 @@ FORMAT = 1
 
 CHECKPOINTS = "checkpoints"
 """The folder in a run of what a training goes on from."""
+
+BESIDES = ("profile.txt", "trace.json")
+"""Files that a run has besides, if they were asked for."""
 
 RECORDED = ("format", "versions", "event_shape", "rows", "fingerprint", "caveat", "stopped")
 """Keys of spec.yaml that record facts; all others are options of `pyro-vae fit`."""
@@ -169,6 +174,7 @@ class Run:
         history: History,
         settings: Mapping[str, Any],
         beside: bool = False,
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Write the whole run, then put it in place.
 
@@ -179,7 +185,42 @@ class Run:
             history: the training history.
             settings: the arguments of `fit` that shaped it.
             beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+            files: what else is to be in it: texts by the names of their files, as in `BESIDES`.
+
+        Raises:
+            NotWritten: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
         """
+        try:
+            self._write(vae, rows, held, history, settings, files, beside)
+        except (OSError, SafetensorError) as error:
+
+            def again(folder: str | Path) -> None:
+                Run.reserve(folder, overwrite=False)._write(vae, rows, held, history, settings, files, False)
+
+            raise NotWritten(f"{self.path} could not be written ({error}). {self._saved(again)}", again) from error
+
+    def _saved(self, write: Callable[[Path], None]) -> str:
+        """Bring what was trained to safety, and say where it is."""
+        ahead = ""
+        if any((self.path / CHECKPOINTS).glob("step-*.safetensors")):
+            ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="pyro-vae-")) / self.path.name
+            write(folder)
+        except (OSError, SafetensorError):
+            return f"The model in memory is trained: make room, and write it by `error.write('FOLDER')`.{ahead}"
+        return f"All of it is in {folder}: move it from there, before it is cleaned up.{ahead}"
+
+    def _write(
+        self,
+        vae: Any,
+        rows: Rows | Stream,
+        held: Rows | Stream | None,
+        history: History,
+        settings: Mapping[str, Any],
+        files: Mapping[str, str],
+        beside: bool,
+    ) -> None:
         path = self.path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
@@ -190,6 +231,8 @@ class Run:
             (fresh / "figures").mkdir(parents=True)
             (fresh / "spec.yaml").write_text(spec.dump(_record(vae, rows, history, settings)))
             (fresh / "history.csv").write_text(history.to_csv())
+            for name, text in files.items():
+                (fresh / name).write_text(text, encoding="utf-8")
             if (module := as_module(vae)).state_dict():  # what lies in Pyro's store only is left there
                 safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
                 (fresh / "model.safetensors").chmod((fresh / "spec.yaml").stat().st_mode)  # it keeps others out
@@ -212,7 +255,7 @@ class Run:
         for file in fresh.rglob("*"):
             snapshot.sync(file)
         (self.path / SPEC).unlink(missing_ok=True)
-        for name in ("model.safetensors", "history.csv", "figures", SPEC):
+        for name in ("model.safetensors", "history.csv", "figures", *BESIDES, SPEC):
             mine, new = self.path / name, fresh / name
             if mine.is_dir() and not mine.is_symlink():
                 shutil.rmtree(mine)

@@ -99,7 +99,7 @@ class Runs:
     def told(self, names: Sequence[str]) -> str:
         """Say in one line which words differ between the groups, in the order of `names`."""
         keys = dict.fromkeys(key for spec in self.specs.values() for key in spec)
-        shown = {key: [_words(self.specs[name].get(key)) for name in names] for key in keys}
+        shown = {key: [words(self.specs[name].get(key)) for name in names] for key in keys}
         return "; ".join(f"{key}: {' | '.join(words)}" for key, words in shown.items() if len(set(words)) > 1)
 
 
@@ -164,14 +164,14 @@ def _shared(names: Sequence[str]) -> str:
     return re.sub(r"[-_. ]*(seed|run)?[-_. ]*\d*$", "", shared) or " + ".join(names)
 
 
-def _words(plain: Any) -> str:
+def words(plain: Any) -> str:
     """Write a plain declaration as in Python.
 
-    >>> _words({"Mixture": {"family": {"Normal": {"scale": 1.0}}, "components": 5}})
+    >>> words({"Mixture": {"family": {"Normal": {"scale": 1.0}}, "components": 5}})
     'Mixture(family=Normal(scale=1.0), components=5)'
     """
     if isinstance(plain, Mapping) and len(plain) == 1:
         ((name, fields),) = plain.items()
         if isinstance(fields, Mapping):
-            return f"{name}({', '.join(f'{key}={_words(value)}' for key, value in fields.items())})"
+            return f"{name}({', '.join(f'{key}={words(value)}' for key, value in fields.items())})"
     return str(plain)

@@ -24,7 +24,7 @@ from pyro_vae.families import FAMILIES, Family
 from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES, Objective
 from pyro_vae.schedules import SCHEDULES, Schedule
-from pyro_vae.training import OPTIMIZERS, Optimizer
+from pyro_vae.training import OPTIMIZERS, STOPPINGS, Optimizer, Stopping
 
 TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "family": FAMILIES,
@@ -33,6 +33,7 @@ TABLES: dict[str, Mapping[str, type[Declared]]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "method": METHODS,
+    "stopping": STOPPINGS,
 }
 """Every kind of declared thing, and its table."""
 
@@ -43,6 +44,7 @@ BASES: dict[str, type[Declared]] = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "method": Method,
+    "stopping": Stopping,
 }
 """The type of every kind, which says where a declaration holds another one."""
 
@@ -55,6 +57,7 @@ KINDS = {
     "objective": "objective",
     "optimizer": "optimizer",
     "method": "method",
+    "stopping": "stopping",
 }
 """The kind of each role that takes a declared thing."""
 

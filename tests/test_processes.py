@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fitting import rows, small
-from several import CERTAIN, certain, cutting, drawing
 from resuming import table
+from several import CERTAIN, certain, cutting, drawing
 
 import pyro_vae as pv
 from pyro_vae.run import Run

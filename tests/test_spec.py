@@ -40,6 +40,7 @@ WRITTEN: dict[str, tuple[str, list[Declared]]] = {
         "method",
         [pv.criticism.Importance(50, "defensive", draws_at_once=7), pv.criticism.AIS(4, 50, 3, 0.8, "guide")],
     ),
+    "stopping": ("stopping", [pv.EarlyStopping(3, 0.5, "loss", restore=False)]),
 }
 DECLARED = [
     pytest.param(role, thing, id=f"{role} {thing}"[:80])
@@ -61,6 +62,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
         objective: pv.objectives.Objective = pv.objectives.ELBO(),
         optimizer: pv.training.Optimizer = pv.Adam(),
         method: pv.criticism.Method = pv.criticism.Importance(),
+        stopping: pv.training.Stopping | None = None,
         epochs: int = 20,
     ) -> None:
         got.update(locals())
@@ -176,7 +178,7 @@ def test_a_field_changes_what_stood_before_it(tmp_path: Any) -> None:
 def test_every_role_of_the_command_line_is_a_declared_kind() -> None:
     parameters = [item for verb in VERBS.values() for item in inspect.signature(verb).parameters.items()]
     roles = {name for name, parameter in parameters if isinstance(parameter.default, Declared)}
-    assert roles | {"encoder", "decoder"} == set(spec.KINDS)
+    assert roles | {"encoder", "decoder", "stopping"} == set(spec.KINDS)
     inside = {kind for table in spec.TABLES.values() for one in table.values() for kind in spec._inner(one).values()}
     assert set(spec.KINDS.values()) == set(WRITTEN)
     assert set(spec.TABLES) == set(WRITTEN) | inside

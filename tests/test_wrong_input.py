@@ -4,7 +4,9 @@ One table for Python, one for the command line. Each row holds words that its se
 thing, the place, and the fix.
 """
 
+import io
 import math
+import os
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +146,28 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: fit(model=types.SimpleNamespace(model=vae_without_weights, guide=lambda x: None)),
         ["no weights", "pyro.param"],
     ),
+    "no patience": (lambda: pv.EarlyStopping(patience=0), ["EarlyStopping.patience", "at least 1"]),
+    "stopping without validation": (
+        lambda: fit(stopping=pv.EarlyStopping()),
+        ["'validation_loss'", "validation=", "monitor='loss'"],
+    ),
+    "misspelt monitor": (lambda: fit(stopping=pv.EarlyStopping(monitor="los")), ["'los'", "did you mean 'loss'"]),
+    "stopping by number": (lambda: fit(stopping=10), ["stopping = 10", "pv.EarlyStopping(patience=10)"]),
+    "one callback": (lambda: fit(callbacks=print), ["callbacks", "list", "callbacks=[...]"]),
+    "no callback": (lambda: fit(callbacks=["print"]), ["'print'", "cannot be called"]),
+    "logger by name": (lambda: fit(loggers=["csv"]), ["'csv'", "CSVLogger"]),
+    "negative skips": (lambda: pv.Adam(skip=-1), ["Adam.skip", "at least 0"]),
+    "sweep over nothing": (lambda: pv.sweep({}, to="s"), ["over = {}", "latent_dim: [2, 8]"]),
+    "sweep over a slip": (lambda: pv.sweep({"latent_dims": [2]}, to="s"), ["'latent_dims'", "'latent_dim'"]),
+    "sweep with a wrong value": (
+        lambda: pv.sweep({"optimizer.lr": [1e-3, "fast"]}, to="s"),
+        ["the point lr=fast", "optimizer.lr", "'fast'"],
+    ),
+    "grid of a range": (
+        lambda: pv.sweep({"optimizer.lr": {"low": 1e-4, "high": 1}}, to="s"),
+        ["optimizer.lr is a range", "--samples 20"],
+    ),
+    "sweep over the run": (lambda: pv.sweep({"run": ["a"]}, to="s"), ["sets run", "leave it out"]),
     # results
     "no draws": (lambda: vae().sample(0), ["sample(0)", "at least 1"]),
     "mean of labels": (
@@ -197,6 +221,13 @@ def write_run(folder: Path, **changes: Any) -> None:
         file.write_text(text)
 
 
+def lying_array() -> bytes:
+    """An array whose header declares more than there is."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_2_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2)})
+    return stream.getvalue()
+
+
 def nothing(folder: Path) -> None:
     """Nothing has to be there."""
 
@@ -239,6 +270,27 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
         lambda f: np.save(f / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True),
         ["fit", "--data", "x.npy"],
         ["x.npy"],
+    ),
+    "declared shape": (
+        lambda f: (f / "x.npy").write_bytes(lying_array()),
+        ["fit", "--data", "x.npy"],
+        ["x.npy", "(1099511627776, 2)", "damaged"],
+    ),
+    "a pipe": (lambda f: os.mkfifo(f / "x.csv"), ["fit", "--data", "x.csv"], ["x.csv", "no regular file"]),
+    "patience without a rule": (
+        nothing,
+        ["fit", "--stopping.patience", "3"],
+        ["--stopping EarlyStopping --stopping.patience"],
+    ),
+    "misspelt rule": (nothing, ["fit", "--stopping", "EarlyStoping"], ["'EarlyStoping'", "'EarlyStopping'"]),
+    "unknown logger": (nothing, ["fit", "--logger", "comet"], ["--logger", "'comet'", "tensorboard"]),
+    "sweep over nothing": (nothing, ["sweep"], ["over = {}", "--over"]),
+    "sweep over a number": (nothing, ["sweep", "--over", "3"], ["--over = 3", "mapping"]),
+    "sweep with a slip": (nothing, ["sweep", "--over", "{seed: [0]}", "--epoch", "3"], ["'--epoch'", "'--epochs'"]),
+    "sweep in a folder of others": (
+        lambda f: ((f / "mine").mkdir(), (f / "mine" / "thesis.tex").write_text("")),
+        ["sweep", "--over", "{seed: [0]}", "--to", "mine"],
+        ["mine", "no sweep", "left alone"],
     ),
     "run exists": (write_run, ["fit", "--run", "run"], ["run holds a run already", "--overwrite"]),
     "no run": (nothing, ["describe", "run"], ["run is no run", "spec.yaml"]),

@@ -34,13 +34,14 @@ def measure_of(programs: Programs, batch: Batch) -> str:
     by_guide = poutine.trace(programs.guide).get_trace(**batch)
     trace = poutine.trace(poutine.replay(programs.model, trace=by_guide)).get_trace(**batch)
     sites = {name: trace.nodes[name]["fn"] for name in trace.observation_nodes}
-    kinds = {name: _kind(fn) for name, fn in sites.items() if not isinstance(fn, Unit)}  # a factor is no data
+    kinds = {name: kind_of(fn) for name, fn in sites.items() if not isinstance(fn, Unit)}  # a factor is no data
     if len(set(kinds.values())) == 1:
         return next(iter(kinds.values()))
     return ", ".join(f"{kind or 'unknown numbers'} of {name}" for name, kind in sorted(kinds.items()))
 
 
-def _kind(distribution: Any) -> str:
+def kind_of(distribution: Any) -> str:
+    """Say what the log-probability of a distribution is the logarithm of: see `measure_of`."""
     try:
         support = element_of(distribution.support)
     except NotImplementedError:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyro_vae.data import images
 from pyro_vae.data.memory import columns_of
+from pyro_vae.data.room import require_file, require_honest, require_room
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError, unknown
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LABELS_IN_NPZ = ("y", "label", "labels")
 LABELS_IN_CSV = ("label", "class", "target", "species")
+
+TABLE = 3
+"""How many times the size of its text a table takes while it is read."""
 
 
 def read(path: Path) -> Rows:
@@ -124,9 +128,12 @@ def arrays(path: Path) -> Rows:
         InputError: for Python objects, for bytes with the channels last, and for what `Rows` refuses.
     """
     try:
+        require_honest(path)
         with path.open("rb") as stream:  # numpy leaves a damaged .npz open
             content = np.load(stream, allow_pickle=False)
             named = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(
             "it is damaged or holds Python objects, which are not read because they can run code: save numbers, "
@@ -159,6 +166,8 @@ def table(path: Path) -> Rows:
     """
     import pandas
 
+    require_file(path)
+    require_room(TABLE * path.stat().st_size, "this table")
     header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
     _check_header(header)
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.room import require_room
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 
@@ -59,9 +60,10 @@ def folder(path: Path) -> Rows:
             "every image into one, or all of them into the folder itself."
         )
     first = _read(path, files[0])
+    require_room(5 * len(files) * first.size, f"these {len(files)} images")  # as bytes, and as float32
     pixels = np.empty((len(files), *first.shape), dtype=np.uint8)
     for row, file in enumerate(files):
-        image = _read(path, file)
+        image = _read(path, file, first.shape[1:])
         if image.shape != first.shape:
             raise InputError(
                 f"image '{file}' is {_describe(image)} and '{files[0]}' is {_describe(first)}: give all one "
@@ -73,8 +75,8 @@ def folder(path: Path) -> Rows:
     return Rows({"x": intensities(pixels)}, labels)
 
 
-def _read(path: Path, file: Path) -> np.ndarray:
-    """Decode one picture to bytes, shape (C, H, W)."""
+def _read(path: Path, file: Path, size: tuple[int, ...] = ()) -> np.ndarray:
+    """Decode one picture to bytes, shape (C, H, W); one of another size than that of others is not decoded."""
     from PIL import Image
 
     try:
@@ -84,8 +86,14 @@ def _read(path: Path, file: Path) -> np.ndarray:
                     f"image '{file}' has mode {image.mode}, which is not 8 bits of grey or RGB: "
                     "`PIL.Image.open(file).convert('RGB').save(file)`."
                 )
+            width, height = image.size
+            if size and size != (height, width):
+                return np.broadcast_to(np.uint8(0), (len(image.getbands()), height, width))
+            require_room(4.0 * width * height, f"image '{file}'")
             pixels = np.asarray(image.convert(MODES[image.mode]))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"image '{file}' cannot be read ({error}): replace it or remove it.") from error
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 

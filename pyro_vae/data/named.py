@@ -9,6 +9,7 @@ import gzip
 import http.client
 import io
 import logging
+import math
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import torch
 
 from pyro_vae.data.files import naming
 from pyro_vae.data.images import intensities
+from pyro_vae.data.room import require_room
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
 
@@ -140,13 +142,16 @@ def _read_idx(path: Path) -> np.ndarray:
     path = path if path.is_file() else path.with_name(f"{path.name}.gz")
     with naming(path):
         try:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+                head = stream.read(4)
+                if head[:3] != b"\x00\x00\x08" or len(head) < 4:
+                    raise ValueError("it does not begin as an idx file of bytes does")
+                shape = tuple(map(int, np.frombuffer(stream.read(4 * head[3]), ">u4", head[3])))
+                require_room(5 * math.prod(shape), "what it declares")  # as bytes, and as float32
+                content = stream.read(math.prod(shape) + 1)  # a byte more would not fit its shape
         except zlib.error as error:
             raise ValueError(error) from error
-        if content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
-            raise ValueError("it does not begin as an idx file of bytes does")
-        shape = np.frombuffer(content, ">i4", content[3], offset=4)
-        return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+        return np.frombuffer(bytearray(content), np.uint8).reshape(shape)
 
 
 def _download(name: str, root: Path, folder: Path, files: Sequence[str], hint: str = "") -> None:

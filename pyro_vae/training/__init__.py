@@ -5,5 +5,16 @@
 
 from pyro_vae.training.history import History
 from pyro_vae.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
+from pyro_vae.training.stopping import STOPPINGS, EarlyStopping, Stopping
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "History", "Optimizer"]
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "STOPPINGS",
+    "Adam",
+    "AdamW",
+    "EarlyStopping",
+    "History",
+    "Optimizer",
+    "Stopping",
+]

@@ -1,11 +1,13 @@
 """The exponential moving average of the weights, beside those that are trained."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from pyro_vae.training.programs import valued
 
 
 class Average:
@@ -36,17 +38,9 @@ class Average:
             for name, weight in self.weights.items():
                 weight.copy_(self.means[name])
 
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> AbstractContextManager[None]:
         """Within the block, the weights have the values of their averages."""
-        trained = [weight.clone() for weight in self._now()]
-        self.settle()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(self.weights.values(), trained, strict=True):
-                    weight.copy_(value)
+        return valued(self.weights, list(self.means.values()))
 
     def _now(self) -> list[Tensor]:
         return [weight.detach() for weight in self.weights.values()]

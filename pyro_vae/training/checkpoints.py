@@ -23,7 +23,7 @@ from pyro_vae.training import snapshot
 
 try:
     import fcntl
-except ImportError:  # no POSIX: two processes in one folder are not noticed there
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 BEST, SPEC, LOCK = "best.safetensors", "spec.yaml", ".lock"
@@ -215,8 +215,16 @@ class Keeper:
         return float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
 
-def lock(folder: Path) -> int:
-    """Lock a folder of checkpoints until the descriptor is closed, or its process ends in whatever way.
+BYTE = 1 << 30
+"""The byte that is locked on Windows: beyond the process id, which others read while it is held."""
+
+
+def lock(folder: Path, whose: Path | None = None) -> int:
+    """Lock a folder until the descriptor is closed, or its process ends in whatever way.
+
+    Args:
+        folder: the folder.
+        whose: what is being written there, for the message; by default the folder around it.
 
     Raises:
         InputError: another process holds it.
@@ -225,20 +233,41 @@ def lock(folder: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(folder / LOCK, flags, 0o644)
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:
+        os.lseek(descriptor, 0, os.SEEK_SET)
         holder = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
         raise InputError(
-            f"{folder.parent} is being written by another process ({holder}): wait for it, or take another run folder."
+            f"{whose or folder.parent} is being written by another process ({holder}): wait for it, or take another "
+            "folder."
         ) from None
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _hold(descriptor: int) -> None:
+    """Take the lock of an open file.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    windows: Any = msvcrt
+    os.lseek(descriptor, BYTE, os.SEEK_SET)
+    try:
+        windows.locking(descriptor, windows.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(*error.args) from error
+    os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

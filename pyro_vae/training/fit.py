@@ -5,10 +5,12 @@ Everything is checked before the first step.
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +24,17 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.run import Run
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.devices import Devices, Runtime
+from pyro_vae.training.ending import Ending
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.optimizers import Adam, Optimizer
+from pyro_vae.training.profile import Profile
 from pyro_vae.training.programs import Loss, Programs, frozen, require_programs
 from pyro_vae.training.progress import Reporter
 from pyro_vae.training.state import State
 from pyro_vae.training.step import Asked, Stepper
+from pyro_vae.training.stopping import Stopping
+from pyro_vae.training.watching import Callback, Watchers
 from pyro_vae.vae import VAE
 
 
@@ -47,6 +53,10 @@ def fit(
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     compile: bool | Literal["auto"] = False,
+    stopping: Stopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Any] = (),
+    profile: bool = False,
     progress: bool = True,
     runtime: Runtime = Runtime(),
 ) -> History:
@@ -77,7 +87,13 @@ def fit(
             the same random numbers it is the same loss, which is checked with its gradient before the first step; where
             that cannot be had (programs whose structure changes, weights in Pyro's parameter store) it is said in a
             warning, and training is as without. "auto" compiles where it pays: long trainings.
-        progress: whether to show progress.
+        stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
+        callbacks: functions called after each epoch with a `pv.Epoch`: its number, its record, the history and the
+            model. One that returns True, or a reason as text, ends the training.
+        loggers: Lightning's (CSV, TensorBoard, MLflow, Weights & Biases, ...), told of each epoch.
+        profile: whether to look where the time of some steps goes: a table is printed, and with `run` written into it
+            as profile.txt beside trace.json, which a browser shows (chrome://tracing, ui.perfetto.dev).
+        progress: whether to show progress; without, nothing is printed.
         runtime: devices and precision.
 
     Returns:
@@ -97,6 +113,9 @@ def fit(
     """
     _check_arguments(vae, objective, epochs, batch_size, seed, compile)
     checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
+    if stopping is not None and not isinstance(stopping, Stopping):
+        raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")
+    watchers = Watchers(callbacks, loggers)
     rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
     settings = {
         "objective": objective,
@@ -104,7 +123,7 @@ def fit(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
-    }
+    } | ({} if stopping is None else {"stopping": stopping})
     devices = Devices(runtime)
     folder = None if run is None else devices.by_first(lambda: Run.reserve(run, overwrite, resume))
     per_step = batch_size * (optimizer.accumulate if isinstance(optimizer, Optimizer) else 1)
@@ -119,8 +138,12 @@ def fit(
         stack.enter_context(devices.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
         given, rows, held = rows, devices.placed(rows, loss), None if held is None else devices.placed(held, loss)
         weights = loss.weights(rows.take(2).batch())
+        if stopping is not None:
+            with devices.seeded(seed):
+                stopping.check([n for n, v in loss.parts(rows.take(2).batch()).items() if not v.ndim], held is not None)
         stepper = Stepper(loss, weights, optimizer, devices)
         state = State(loss, weights, stepper, devices, seed, history)
+        ending = state.ending = Ending(vae, stepper, state, stopping, watchers)
         found = None
         if folder is not None and checkpoints is not None:
             found = devices.by_first(
@@ -131,22 +154,39 @@ def fit(
         if hasattr(vae, "initialize"):
             vae.initialize(**rows.take().batch())
         stack.enter_context(frozen(weights, stepper.optimizer))
-        loop = Loop(stepper, state, keeper, checkpoints is not None, getattr(vae, "pixels", False) and objective.bounds)
+        looked = Profile(steps_per_epoch * epochs, devices.device) if profile and devices.first else None
+        levels = getattr(vae, "pixels", False) and objective.bounds
+        loop = Loop(stepper, state, keeper, checkpoints is not None, levels, ending, looked)
+        if devices.first:
+            watchers.begin(_declared(vae) | settings)
+            stack.push(lambda kind, error, trace: watchers.end("success" if kind is None else "aborted"))
         loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
         with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
-        if stepper.average is not None:
-            stepper.average.settle()
+        if looked is not None:
+            looked.end()
+            print(looked.table)
         if not history.stopped:
             from pyro_vae.training.aggregate import settle  # it fits, by this function
 
+            history.stopped = ending.settle(epochs)
             settle(vae, rows, seed)
+        elif stepper.average is not None:
+            stepper.average.settle()
         if folder is not None and devices.first and stopped_by != signal.SIGTERM:  # who sent that waits for no pictures
-            folder.write(vae, rows, held, history, settings, beside=keeper is not None)
+            folder.write(vae, rows, held, history, settings, keeper is not None, looked.files if looked else {})
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
     return history
+
+
+def _declared(vae: Any) -> dict[str, Any]:
+    """What a VAE is made of, by name; nothing of other programs."""
+    declaration = getattr(vae, "declaration", None)
+    if declaration is None:
+        return {}
+    return {field.name: getattr(declaration, field.name) for field in dataclasses.fields(declaration)}
 
 
 def _checkpoints(

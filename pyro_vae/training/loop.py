@@ -11,7 +11,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
 from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training.diagnosis import Recorder, diagnose
+from pyro_vae.training.ending import Ending
+from pyro_vae.training.profile import Profile
 from pyro_vae.training.progress import Reporter
 from pyro_vae.training.state import State
 from pyro_vae.training.step import Stepper
@@ -52,11 +55,25 @@ class Loop:
         keeper: of its checkpoints; None in all processes but the first, and without checkpoints.
         saving: whether there are checkpoints.
         levels: whether bits per dimension are to be told.
+        ending: when to end before the last epoch.
+        profile: looks at some steps; None for none.
     """
 
-    def __init__(self, stepper: Stepper, at: State, keeper: Keeper | None, saving: bool, levels: bool) -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        at: State,
+        keeper: Keeper | None,
+        saving: bool,
+        levels: bool,
+        ending: Ending,
+        profile: Profile | None = None,
+    ) -> None:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
         self.keeper, self.saving, self.levels = keeper, saving, levels
+        self.ending, self.profile = ending, profile
+        self.recorder = Recorder(at.weights)
+        self.diagnose: Callable[[], str] = str  # of a divergence, in the epoch that is under way
         self.looked = 0  # the step at which the compiled loss was last held to the loss itself
 
     def begin(
@@ -136,7 +153,7 @@ class Loop:
         saved = False
         try:
             with interrupts.deferred(*both[: 2 if self.saving else 1]) as stop:
-                while at.epoch <= epochs and not stop.by:
+                while at.epoch <= epochs and not stop.by and not self.ending.reason:
                     start = time.perf_counter() - at.seconds
                     self.stepper.wrapped.train()
                     self._epoch(rows, batch_size, reporter, stop, start)
@@ -148,12 +165,17 @@ class Loop:
                     pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
                     at.history.add(record, *pixels)
                     reporter.epoch(record)
+                    failure = self.ending.after_epoch()
                     at.next_epoch()
                     self._after_epoch(record.get("validation_loss", record["loss"]))
+                    if failure is not None:
+                        if self.saving:
+                            self._save()
+                        raise failure
                     self._agree(stop)
                 saved = self.saving and self._save()
                 self._agree(stop)
-            if at.epoch <= epochs or stop.by == signal.SIGTERM:
+            if (at.epoch <= epochs and not self.ending.reason) or stop.by == signal.SIGTERM:
                 where = f"in epoch {at.epoch} of {epochs}" if at.epoch <= epochs else "after the last epoch"
                 ahead = "; resume=True (--resume) goes on from there" if saved else ""
                 at.history.stopped = f"{stop.word} {where}{ahead}"
@@ -171,7 +193,10 @@ class Loop:
         at, devices, accumulate = self.at, self.devices, self.stepper.declared.accumulate
         steps = rows.order(at.order).split(batch_size * accumulate)
         size = math.ceil(batch_size / devices.world)
-        ahead = [devices.part(step).split(size) for step in steps[at.done :]]
+        mine = [devices.part(step) for step in steps]
+        ahead = [part.split(size) for part in mine[at.done :]]
+        self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
+        self.recorder.good(at.done)
         read = rows.read([part for parts in ahead for part in parts], at.epoch)
         for step, parts in zip(steps[at.done :], ahead, strict=True):
             batches: Iterator[dict[str, Tensor]] = itertools.islice(read, len(parts))
@@ -181,11 +206,16 @@ class Loop:
                 batches = itertools.chain([batch], batches)
             sums = self.stepper(batches, len(parts), len(step), devices.counts(step))
             at.names = self.stepper.names
-            at.totals = at.totals + sums
+            at.totals = at.totals + at.skips.without(sums)
+            self.recorder.step(at.skips.without(sums, math.nan))
             at.done, at.steps = at.done + 1, at.steps + 1
             reporter.step()
+            if self.profile is not None:
+                self.profile.step()
             if at.done % LOOK == 0:
                 self._require_finite()
+                self.recorder.good(at.done)
+                reporter.now(at.names, at.totals * (devices.world / (at.done * len(step))))
             if devices.world == 1 or at.done % AGREE == 0:
                 due = self._agree(stop)
                 if stop.by:
@@ -214,8 +244,10 @@ class Loop:
     def _record(self, rows: int, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
         self._require_finite()
-        means = dict(zip(self.at.names, (self.devices.total(self.at.totals) / rows).tolist(), strict=True))
-        record = {"epoch": self.at.epoch, "seconds": 0.0, **means}
+        skipped, left_out = self.at.skips.counts[:2].tolist()
+        totals = self.devices.total(self.at.totals) / max(1.0, rows - left_out)
+        record = {"epoch": self.at.epoch, "seconds": 0.0, **dict(zip(self.at.names, totals.tolist(), strict=True))}
+        record |= {"skipped": skipped} if self.at.skips.allowed else {}
         record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
         average = self.stepper.average
         with average.in_place() if average is not None else contextlib.nullcontext():
@@ -253,8 +285,12 @@ class Loop:
     def _require_finite(self) -> None:
         """Wait for the device, and raise if the loss is no number any more."""
         loss = float(self.devices.total(self.at.totals[self.at.names.index("loss")]))
+        skips = self.at.skips
+        if skips.allowed and (count := int(skips.counts[2])) > skips.allowed:
+            told = f"the gradient of {count} steps was no number, and skip = {skips.allowed} allows for fewer,"
+            raise FloatingPointError(self.at.diverged(told) + self.diagnose() + self._advice())
         if not math.isfinite(loss):
-            raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self._advice())
+            raise FloatingPointError(self.at.diverged(f"the loss is {loss}") + self.diagnose() + self._advice())
 
     def _evaluate(self, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows.

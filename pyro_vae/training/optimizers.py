@@ -33,6 +33,7 @@ class Optimizer(Declared):
         clip_norm: the largest norm of a step's gradient; None for any.
         accumulate: batches per step.
         ema: the decay d of the average, in [0, 1); None for no average.
+        skip: steps whose gradient is no number that are left out, and counted in the history, before that is an error.
 
     Raises:
         InputError: a learning rate that cannot be one.
@@ -44,6 +45,7 @@ class Optimizer(Declared):
     clip_norm: float | None = option(None, low=1e-12)
     accumulate: int = option(1, low=1)
     ema: float | None = option(None, low=0.0, high=1 - 1e-9)
+    skip: int = option(0, low=0)
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
 
     def __post_init__(self) -> None:
@@ -128,9 +130,10 @@ class Adam(Optimizer):
         clip_norm: the largest norm of a step's gradient; None for any.
         accumulate: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
+        skip: steps whose gradient is no number that are left out; see `Optimizer`.
 
     >>> Adam(3e-4)
-    Adam(lr=0.0003, parts={}, clip_norm=None, accumulate=1, ema=None, betas=(0.9, 0.999), eps=1e-08)
+    Adam(lr=0.0003, parts={}, clip_norm=None, accumulate=1, ema=None, skip=0, betas=(0.9, 0.999), eps=1e-08)
     """
 
     betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
@@ -154,6 +157,7 @@ class AdamW(Optimizer):
         clip_norm: the largest norm of a step's gradient; None for any.
         accumulate: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
+        skip: steps whose gradient is no number that are left out; see `Optimizer`.
     """
 
     betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
@@ -176,6 +180,7 @@ class SGD(Optimizer):
         clip_norm: the largest norm of a step's gradient; None for any.
         accumulate: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
+        skip: steps whose gradient is no number that are left out; see `Optimizer`.
     """
 
     momentum: float = option(0.0, low=0.0, high=1.0)

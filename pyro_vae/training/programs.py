@@ -1,7 +1,7 @@
 """What is trained: any pair of Pyro programs, and the tensors that carry its weights."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -168,3 +168,15 @@ def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     finally:
         for weight in resting:
             weight.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def valued(weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Within the block, the weights have other values, given in their order."""
+    own = [weight.detach() for weight in weights.values()]
+    kept = [weight.clone() for weight in own]
+    torch._foreach_copy_(own, list(values))
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(own, kept)

@@ -5,7 +5,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from pyro_vae.training.devices import STRIDE, Devices
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Loss
 from pyro_vae.training.step import Stepper
+
+if TYPE_CHECKING:
+    from pyro_vae.training.ending import Ending
 
 Tree = dict[str, Any]
 
@@ -42,10 +45,10 @@ class State:
         history: History,
     ) -> None:
         self.loss, self.weights, self.devices, self.seed, self.history = loss, weights, devices, seed, history
-        self.optimizer, self.average = stepper.optimizer, stepper.average
+        self.optimizer, self.average, self.skips = stepper.optimizer, stepper.average, stepper.skips
         self.scaler = devices.fabric.strategy.precision  # of the loss in mixed precision
         settings = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
-        shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in self._tensors().items()}
+        shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in self.tensors().items()}
         self.identity = _plain({"settings of the optimizer": settings, "weights": shapes})
         self.order = torch.Generator().manual_seed(seed)
         self.epoch, self.done, self.steps, self.seconds = 1, 0, 0, 0.0
@@ -53,6 +56,7 @@ class State:
         self.names: list[str] = []
         self.totals = torch.zeros((), device=devices.device, dtype=torch.float64)
         self.elsewhere = {name: get() for name, (get, _) in ELSEWHERE.items()}
+        self.ending: Ending | None = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
         """Say of which training this is the state, by plain values."""
@@ -63,6 +67,7 @@ class State:
         self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
         self.drawn = self.order.get_state()
         self.totals = torch.zeros((), device=self.devices.device, dtype=torch.float64)
+        self.skips.next_epoch()
 
     def capture(self) -> Tree:
         """The whole state as a tree, by all processes together; the tensors are not copied."""
@@ -71,7 +76,7 @@ class State:
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
         return {
-            "weights": self._tensors(),
+            "weights": self.tensors(),
             "schedules": dict(self.loss.memory.named_buffers()),
             "clock": self.loss.running.step,
             "optimizer": self.optimizer.state_dict(),
@@ -82,6 +87,8 @@ class State:
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
             "sums": {"names": self.names, "totals": self.devices.total(self.totals)},
             "history": {"columns": columns, "values": torch.tensor(table, dtype=torch.float64)},
+            "skips": self.skips.counts,
+            "ending": {} if self.ending is None else self.ending.capture(),
             "identity": self.identity,
             "machine": self._machine(),
         }
@@ -144,7 +151,7 @@ class State:
             if self.devices.first:
                 _warn_of_another_machine(self._machine(), tree["machine"])
             with torch.no_grad():
-                for name, tensor in self._tensors().items():
+                for name, tensor in self.tensors().items():
                     tensor.copy_(tree["weights"][name])
                 for name, tensor in self.loss.memory.named_buffers():
                     tensor.copy_(tree["schedules"][name])
@@ -163,11 +170,14 @@ class State:
             self.history.records[:] = [record | {"epoch": int(record["epoch"])} for record in records]
             self.order.set_state(tree["order"])
             self.drawn = tree["order"]
+            self.skips.counts = tree["skips"].to(self.skips.counts).reshape(self.skips.counts.shape)
+            if self.ending is not None:
+                self.ending.restore(tree["ending"])
             self._restore_random(tree["random"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise _not_ours(where, error) from error
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Weights and buffers of the programs, and what they keep in Pyro's store."""
         found = tensors_of(self.loss.held)
         known = {id(tensor) for tensor in found.values()}
@@ -176,7 +186,7 @@ class State:
     def _require_fitting(self, tree: Tree) -> None:
         """Check everything that would be written into memory of ours, before anything is."""
         parts: dict[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {
-            "weights": (self._tensors(), tree["weights"]),
+            "weights": (self.tensors(), tree["weights"]),
             "schedules": (dict(self.loss.memory.named_buffers()), tree["schedules"]),
             "averages": ({}, {}) if self.average is None else (self.average.means, tree["average"]["means"]),
         }
@@ -186,6 +196,8 @@ class State:
             for name, tensor in ours.items():
                 if theirs[name].shape != tensor.shape or theirs[name].dtype != tensor.dtype:
                     raise ValueError(f"{name} has another shape or type in it")
+        if self.ending is not None:
+            self.ending.require_fitting(tree["ending"]["kept"])
         listed = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, kept in tree["optimizer"]["state"].items():
             for name, value in kept.items():  # fused steps trust these shapes, and would read beyond the end

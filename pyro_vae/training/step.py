@@ -13,6 +13,7 @@ from pyro_vae.training.average import Average
 from pyro_vae.training.devices import Devices
 from pyro_vae.training.optimizers import Optimizer
 from pyro_vae.training.programs import Loss
+from pyro_vae.training.skips import Skips
 
 Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """What a user gives: a declared optimizer, or a callable from parameters to a torch one."""
@@ -40,6 +41,7 @@ class Stepper:
         held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
         trained = {name: weight for name, weight in weights.items() if id(weight) in held}
         self.average = None if self.declared.ema is None else Average(trained, self.declared.ema)
+        self.skips = Skips(self.optimizer, self.declared.skip, devices.device)
         self.names: list[str] = []
         self.wrapped: Any = None
         self.backward: Any = None
@@ -89,6 +91,7 @@ class Stepper:
             sums = torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
             summed = sums if number == 1 else summed + sums
         self.names = list(parts)
+        self.skips.look(rows)
         if self.declared.clip_norm is not None:
             self._clip(self.declared.clip_norm)
         self.wrapped_optimizer.step()
@@ -98,7 +101,11 @@ class Stepper:
         if running.observes:
             means = dict(zip(self.names, self.devices.total(summed) / rows, strict=True))
             seen = {name: means[name] for name in ("log_likelihood", "kl")}
+        memories = [*running.memory.buffers()] if self.skips.allowed else []
+        before = [memory.clone() for memory in memories]
         running.advance(**seen)
+        for memory, value in zip(memories, before, strict=True):
+            memory.copy_(self.skips.without(memory, value))
         return summed
 
     def _apart(self, within: bool) -> Any:

@@ -1,0 +1,104 @@
+"""When to end a training before its last epoch: a function of its history alone, so that a resumed one ends alike."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from pyro_vae.declared import Declared, option
+from pyro_vae.errors import InputError, unknown
+from pyro_vae.training.history import History
+
+BOUNDS = ("loss", "bits_per_dim")
+"""Columns that mean something else when a hyperparameter of the objective has changed."""
+
+RISING = ("log_likelihood",)
+"""Columns of which more is better."""
+
+
+class Stopping(Declared, ABC):
+    """Base of every rule that ends a training."""
+
+    monitor: str
+    restore: bool
+
+    @abstractmethod
+    def best(self, history: History, scheduled: Collection[str] = ()) -> int | None:
+        """The place in the history of the epoch whose weights are wanted; None where there is none yet."""
+
+    @abstractmethod
+    def reason(self, history: History, scheduled: Collection[str] = ()) -> str:
+        """Why to stop now; nothing, to go on."""
+
+    def check(self, columns: Iterable[str], held: bool) -> None:
+        """Make sure, before any work, that the history will have what is looked at.
+
+        Args:
+            columns: the loss and its parts.
+            held: whether there are validation data.
+
+        Raises:
+            InputError: it will not.
+        """
+        if self.monitor.startswith("validation_") and not held:
+            raise InputError(
+                f"{type(self).__name__}.monitor = {self.monitor!r} needs validation data: give validation=, or watch "
+                f"the training rows by monitor={self.monitor.removeprefix('validation_')!r}."
+            )
+        columns = list(columns)
+        known = [*columns, *(f"validation_{name}" for name in columns if held)]
+        if self.monitor not in known:
+            raise unknown(f"value of {type(self).__name__}.monitor,", self.monitor, known)
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Stopping):
+    r"""Stop when a column of the history has not improved for some epochs.
+
+    Epoch t is an improvement if $m_t < \min_{s < t} m_s - \delta$ (above, for a log-likelihood). While a
+    hyperparameter of the objective follows a schedule, losses of different epochs are of different objectives: only
+    epochs with its present value count.
+
+    References:
+        Prechelt, Early Stopping - But When?, 1998, Neural Networks: Tricks of the Trade.
+
+    Args:
+        patience: epochs without an improvement after which training stops.
+        min_delta: the least improvement $\delta$, in the column's unit, as nats per row.
+        monitor: the column m.
+        restore: whether the weights of the best epoch are put back at the end.
+
+    >>> EarlyStopping(patience=2).reason(History([{"validation_loss": loss} for loss in (3.0, 2.0, 2.5, 2.1)]))
+    'validation_loss had not improved for 2 epochs'
+    """
+
+    patience: int = option(10, low=1)
+    min_delta: float = option(0.0, low=0.0)
+    monitor: str = "validation_loss"
+    restore: bool = True
+
+    def best(self, history: History, scheduled: Collection[str] = ()) -> int | None:
+        """The place in the history of the last improvement."""
+        values = history[self.monitor] * (-1 if self.monitor.endswith(RISING) else 1)
+        best, at = math.inf, None
+        for place in range(self._since(history, scheduled), len(values)):
+            if values[place] < best - self.min_delta:
+                best, at = values[place], place
+        return at
+
+    def _since(self, history: History, scheduled: Collection[str]) -> int:
+        """The first epoch that counts: since then no hyperparameter has changed."""
+        if not self.monitor.endswith(BOUNDS):
+            return 0
+        settings = [[record.get(name) for name in scheduled] for record in history.records]
+        return next((place for place in range(len(settings), 0, -1) if settings[place - 1] != settings[-1]), 0)
+
+    def reason(self, history: History, scheduled: Collection[str] = ()) -> str:
+        """Why to stop now, if the last improvement is `patience` epochs ago."""
+        if len(history) <= self.patience or (best := self.best(history, scheduled)) is None:
+            return ""
+        epochs = "1 epoch" if self.patience == 1 else f"{self.patience} epochs"
+        return f"{self.monitor} had not improved for {epochs}" if len(history) - 1 - best >= self.patience else ""
+
+
+STOPPINGS: dict[str, type[Stopping]] = {"EarlyStopping": EarlyStopping}
