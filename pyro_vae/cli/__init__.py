@@ -4,7 +4,8 @@ import sys
 
 from pyro_vae import options
 from pyro_vae.cli.criticise import check, compare, evaluate, report
-from pyro_vae.cli.train import fit, sweep
+from pyro_vae.cli.many import sweep
+from pyro_vae.cli.train import fit
 from pyro_vae.cli.use import describe, families, reconstruct, sample
 from pyro_vae.errors import InputError, LostProcess, NotWritten
 

@@ -81,7 +81,7 @@ def sweep(
     >>> found.results[0].name, found.results[0].outcome.status
     ('latent_dim=2', 'finished')
     """
-    from pyro_vae.cli import fit  # whose options these are
+    from pyro_vae.cli.train import fit  # whose options these are
 
     how = _search(search, samples)
     require_whole_numbers(jobs=(jobs, 1), search_seed=(search_seed, 0))

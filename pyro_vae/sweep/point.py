@@ -49,7 +49,7 @@ class Outcome:
 
 def train(request: Request) -> Outcome:
     """Train a point, or go on with it where it was cut off."""
-    from pyro_vae.cli import fit  # the options of a point are those of this verb
+    from pyro_vae.cli.train import fit  # the options of a point are those of this verb
 
     folder = Path(request.folder)
     plain = {"checkpoint_minutes": 10.0, **request.plain}
