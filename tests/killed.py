@@ -1,15 +1,19 @@
 """Trainings that are killed: `python killed.py FOLDER [KILLS [SEED]]` prints what became of them, as JSON.
 
+With KILLED_COMPILED in the environment they are of compiled losses.
+
 Without a number of kills, there is one before every operation on a file.
 
 One process imports everything and forks a child for each training, for importing takes longer than training does.
 Checkpoints are written slowly, in two halves, so that many of the kills come while one is written.
 """
 
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,6 +30,10 @@ from pyro_vae.run import Run
 from pyro_vae.training import snapshot
 
 BEGUN, DONE = b"b", b"d"
+COMPILE = "KILLED_COMPILED" in os.environ
+TOLD = 0
+if COMPILE:  # by what is recorded: a compiler takes half a minute each time
+    torch.compile = lambda recorded, options: recorded
 
 
 def train(run: Path, **arguments: Any) -> None:
@@ -34,11 +42,17 @@ def train(run: Path, **arguments: Any) -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(5,)))
     x, held = (pv.data.Rows({"x": rows(n).sigmoid()}, dynamic=True) for n in (22, 9))
     objective = pv.objectives.ELBO(beta=pv.schedules.GECO(rate=1))
-    fit(vae, x, validation=held, objective=objective, optimizer=pv.AdamW(0.02), run=run, **{"epochs": 4, **arguments})
+    rate = pv.schedules.Cosine(0.02, 0, epochs=4, warmup=1)
+    optimizer = pv.AdamW(rate, clip_norm=5.0, ema=0.9)
+    arguments = {"epochs": 4, "compile": COMPILE, **arguments}
+    fit(vae, x, validation=held, objective=objective, optimizer=optimizer, run=run, **arguments)
 
 
 def child(run: Path, **arguments: Any) -> int:
-    """Fork a process that trains; returns its number."""
+    """Start a process that trains; returns its number."""
+    if COMPILE:  # a graph is recorded with threads that do not outlive a fork
+        words = [sys.executable, __file__, "--train", str(run), str(TOLD), str(int("resume" in arguments))]
+        return subprocess.Popen(words, pass_fds=[TOLD]).pid
     if number := os.fork():
         return number
     try:
@@ -77,21 +91,25 @@ def content(run: Path) -> tuple[bytes, Any]:
 
 def main(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     torch.set_num_threads(1)  # a pool of threads does not outlive a fork
-    listening, told = os.pipe()
+    global TOLD
+    listening, TOLD = os.pipe()
     os.set_blocking(listening, False)
-    slowly(told)
-    train(folder / "warm")  # a training in this process, so that the children find everything imported
+    slowly(TOLD)
+    if not COMPILE:
+        train(folder / "warm")  # a training in this process, so that the children find everything imported
     plan, chance, found = pv.Checkpoints(every_minutes=0), random.Random(seed), Counter()
     start = time.monotonic()
     assert os.waitpid(child(folder / "whole", checkpoints=plan), 0)[1] == 0
     lasts = time.monotonic() - start
-    assert content(folder / "whole") == content(folder / "warm")
+    assert COMPILE or content(folder / "whole") == content(folder / "warm")
     for kill in range(kills):
         run = folder / f"run {kill}"
         while True:  # some are killed again
             drain(listening)
             number = child(run, checkpoints=plan, resume=True)
-            time.sleep(chance.uniform(0, 1.05 * lasts))
+            if COMPILE:  # most of the time goes into importing
+                drain(listening, begun=chance.randrange(1, 14))
+            time.sleep(chance.uniform(0, 0.02 if COMPILE else 1.05 * lasts))
             os.kill(number, signal.SIGKILL)
             died = os.waitpid(number, 0)[1] == signal.SIGKILL
             seen = drain(listening)
@@ -149,13 +167,22 @@ def windows(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def drain(listening: int) -> bytes:
-    try:
-        return os.read(listening, 10**6)
-    except BlockingIOError:
-        return b""
+def drain(listening: int, begun: int = 0) -> bytes:
+    """What was told since the last time; with a number, waits until so many writings have begun."""
+    seen, end = b"", time.monotonic() + 60
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            seen += os.read(listening, 10**6)
+        if seen.count(BEGUN) >= begun or time.monotonic() > end:
+            return seen
+        time.sleep(0.001)
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--train":
+        torch.set_num_threads(1)
+        slowly(int(sys.argv[3]))
+        train(Path(sys.argv[2]), checkpoints=pv.Checkpoints(every_minutes=0), resume=sys.argv[4] == "1")
+        sys.exit()
     given = Path(sys.argv[1]), *map(int, sys.argv[2:])
     print(json.dumps(main(*given) if len(given) > 1 else windows(*given)))

@@ -18,8 +18,19 @@ def killed(folder: Path, *how: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("runs", "writing"), [(5, 1), pytest.param(30, 8, marks=pytest.mark.slow)])
-def test_every_resume_succeeds_and_ends_identical(runs: int, writing: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("runs", "writing", "compiled"),
+    [
+        (5, 1, False),
+        pytest.param(30, 8, False, marks=pytest.mark.slow),
+        pytest.param(8, 1, True, marks=pytest.mark.slow),
+    ],
+)
+def test_every_resume_succeeds_and_ends_identical(
+    runs: int, writing: int, compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled:
+        monkeypatch.setenv("KILLED_COMPILED", "1")
     found = killed(tmp_path, runs, 7)
     assert found["resumed"] == found["identical"] == runs
     assert found["left behind"] == 0
