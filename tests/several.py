@@ -3,6 +3,7 @@
 Every process writes what it found into FOLDER, `RANK.json`.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from fitting import rows, small
 from resuming import EVERY_STEP, cut, steps, table
@@ -21,6 +23,7 @@ import pyro_vae.training.loop as loop
 from pyro_vae.plots import figures
 from pyro_vae.schedules import GECO, Linear
 
+LIKELIHOOD = pv.Normal(scale="learned")  # a weight without dimensions
 TWO = pv.Runtime(accelerator="cpu", devices=2)
 RANK = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
@@ -36,18 +39,19 @@ CERTAIN: dict[str, dict[str, Any]] = {
 }
 
 
-def certain(**arguments: Any) -> dict[str, Any]:
+def certain(programs: Any = Certain, **arguments: Any) -> dict[str, Any]:
     """A training in which nothing is drawn."""
-    programs = Certain()
+    pyro.clear_param_store()
+    programs = programs()
     arguments = {"epochs": 2, "batch_size": 10, "progress": False, **arguments}
     history = pv.fit(programs, rows(21).double(), validation=rows(9).double(), **arguments)
     return {"weights": [w.tolist() for w in programs.parameters()], "history": table(history).to_dict("list")}
 
 
-def drawing(**arguments: Any) -> dict[str, Any]:
+def drawing(prior: Any = pv.VampPrior(4), **arguments: Any) -> dict[str, Any]:
     """A training of a VAE, of dynamic rows."""
     torch.manual_seed(RANK)  # the processes begin apart
-    vae = small(seed=RANK, likelihood=pv.Bernoulli(), prior=pv.VampPrior(4))
+    vae = small(seed=RANK, likelihood=LIKELIHOOD, prior=prior)
     x = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
     arguments = {"epochs": 3, "batch_size": 8, "progress": False, "optimizer": pv.Adam(0.02, ema=0.9), **arguments}
     with warnings.catch_warnings(record=True) as told:
@@ -64,7 +68,7 @@ def drawing(**arguments: Any) -> dict[str, Any]:
 def refusal(**arguments: Any) -> str:
     try:
         drawing(**arguments)
-    except pv.InputError as error:
+    except (pv.InputError, FloatingPointError) as error:
         return str(error)
     return ""
 
@@ -92,27 +96,30 @@ def all_of_it(folder: Path) -> dict[str, Any]:
     torch.distributed.barrier()
     found["resumed"] = drawing(run=folder / "cut", checkpoints=EVERY_STEP, resume=True)
     found["refused"] = refusal(run=run)
-    return found
+    import sharded  # here, for it is made of what is above
+
+    return found | {"sharded": sharded.all_of_it(folder)}
 
 
 def cutting(weights: Any) -> torch.optim.Optimizer:
     return Cutting(weights, lr=0.01)
 
 
-def cut_off(folder: Path, by: signal.Signals) -> dict[str, Any]:
+def cut_off(folder: Path, by: signal.Signals, strategy: Any) -> dict[str, Any]:
     """A training of which one process gets a signal."""
     figures.write = lambda *arguments: None
     Cutting.by = by
     try:
-        return drawing(run=folder / "run", checkpoints=EVERY_STEP, epochs=6, optimizer=cutting)
+        runtime = dataclasses.replace(TWO, strategy=strategy)
+        return drawing(runtime=runtime, run=folder / "run", checkpoints=EVERY_STEP, epochs=6, optimizer=cutting)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def main(folder: Path, command: str = "all") -> None:
+def main(folder: Path, command: str = "all", strategy: str = "ddp") -> None:
     torch.set_num_threads(1)
     loop.AGREE = 1
-    found = all_of_it(folder) if command == "all" else cut_off(folder, signal.Signals[command])
+    found = all_of_it(folder) if command == "all" else cut_off(folder, signal.Signals[command], strategy)
     (folder / f"{RANK}.json").write_text(json.dumps(found))
 
 

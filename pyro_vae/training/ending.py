@@ -41,7 +41,10 @@ class Ending:
             What a callback raised, to be raised when the epoch is saved.
         """
         history, at = self.at.history, self.at
-        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+        if self.stopping is None and not self.watchers.anybody:
+            return None
+        averaged = self.average.in_place() if self.average is not None else contextlib.nullcontext()
+        with averaged, at.stepper.layout.whole():
             if self.stopping is not None:
                 best = self.stopping.best(history, self.scheduled)
                 if self.stopping.restore and best == len(history) - 1:

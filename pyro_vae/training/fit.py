@@ -86,7 +86,8 @@ def fit(
         compile: whether to compile the loss of whole batches: steps are faster, after a start of half a minute. By
             the same random numbers it is the same loss, which is checked with its gradient before the first step; where
             that cannot be had (programs whose structure changes, weights in Pyro's parameter store) it is said in a
-            warning, and training is as without. "auto" compiles where it pays: long trainings.
+            warning, and training is as without. "auto" compiles where it pays: long trainings. Sharded
+            weights (strategy="fsdp") go without.
         stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
         callbacks: functions called after each epoch with a `pv.Epoch`: its number, its record, the history and the
             model. One that returns True, or a reason as text, ends the training.
@@ -111,7 +112,7 @@ def fit(
     >>> bool(history["loss"][1] < history["loss"][0])
     True
     """
-    _check_arguments(vae, objective, epochs, batch_size, seed, compile)
+    _check_arguments(vae, objective, epochs, batch_size, seed, compile, runtime)
     checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
     if stopping is not None and not isinstance(stopping, Stopping):
         raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")
@@ -163,6 +164,7 @@ def fit(
         loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
         with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
+        stepper.finish()
         if looked is not None:
             looked.end()
             print(looked.table)
@@ -204,7 +206,9 @@ def _checkpoints(
     return Checkpoints() if resume and checkpoints is None else checkpoints
 
 
-def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any) -> None:
+def _check_arguments(
+    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, runtime: Runtime
+) -> None:
     require_programs(vae, "fit")
     if not isinstance(objective, Objective):
         raise InputError(
@@ -213,6 +217,11 @@ def _check_arguments(vae: Any, objective: Any, epochs: Any, batch_size: Any, see
         )
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
+    if compile is True and runtime.strategy == "fsdp":
+        raise InputError(
+            "compile=True makes a graph of the weights as they lie, and strategy='fsdp' puts them together anew for "
+            "each step: leave out compile=, or train with pv.Runtime(strategy='ddp')."
+        )
     require_whole_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
 
 

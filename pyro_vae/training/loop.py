@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
@@ -72,8 +72,9 @@ class Loop:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
         self.keeper, self.saving, self.levels = keeper, saving, levels
         self.ending, self.profile = ending, profile
-        self.recorder = Recorder(at.weights)
+        self.recorder = Recorder({} if self.devices.sharded else at.weights)  # for it keeps them whole
         self.diagnose: Callable[[], str] = str  # of a divergence, in the epoch that is under way
+        self.unused: list[nn.Parameter] = []
         self.looked = 0  # the step at which the compiled loss was last held to the loss itself
 
     def begin(
@@ -107,7 +108,7 @@ class Loop:
             wanted = steps >= PAYS.get(self.devices.device.type, PAYS_ELSEWHERE)
             if found is not None:  # more epochs may be asked for now, and it is the same training
                 wanted = bool(found[0]["machine"]["compiled"])
-        if wanted:
+        if wanted and not self.devices.sharded:
             self._lower(rows, batch_size, warn=compile is True)
         if self.stepper.average is not None:
             self.stepper.average.begin()
@@ -129,7 +130,7 @@ class Loop:
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
             if gradient is None:
-                weight.requires_grad_(False)
+                self.unused.append(weight.requires_grad_(False))
 
     def _lower(self, rows: Rows | Stream, batch_size: int, warn: bool) -> None:
         whole = self.devices.part(torch.arange(min(batch_size, len(rows))))
@@ -180,11 +181,18 @@ class Loop:
                 ahead = "; resume=True (--resume) goes on from there" if saved else ""
                 at.history.stopped = f"{stop.word} {where}{ahead}"
             return stop.by
+        except FloatingPointError:  # which all processes raise together
+            self.stepper.layout.give_back()
+            raise
         except KeyboardInterrupt:  # in the middle of a step, of which no checkpoint can be
+            if self.devices.sharded:  # nor can weights be put together, for the others are in the middle of another
+                raise
             at.history.stopped = f"interrupted in epoch {at.epoch} of {epochs}"
             return signal.SIGINT
         finally:
             self.stepper.wrapped.eval()
+            for weight in self.unused:
+                weight.requires_grad_(True)
 
     def _epoch(
         self, rows: Rows | Stream, batch_size: int, reporter: Reporter, stop: interrupts.Stop, start: float
@@ -195,7 +203,8 @@ class Loop:
         size = math.ceil(batch_size / devices.world)
         mine = [devices.part(step) for step in steps]
         ahead = [part.split(size) for part in mine[at.done :]]
-        self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
+        if not devices.sharded:
+            self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
         self.recorder.good(at.done)
         read = rows.read([part for parts in ahead for part in parts], at.epoch)
         for step, parts in zip(steps[at.done :], ahead, strict=True):
@@ -250,7 +259,7 @@ class Loop:
         record |= {"skipped": skipped} if self.at.skips.allowed else {}
         record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
         average = self.stepper.average
-        with average.in_place() if average is not None else contextlib.nullcontext():
+        with average.in_place() if average is not None else contextlib.nullcontext(), self.stepper.layout.whole():
             return record | self._evaluate(subject, held)
 
     def _after_epoch(self, score: float) -> None:

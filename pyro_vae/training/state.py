@@ -45,7 +45,12 @@ class State:
         history: History,
     ) -> None:
         self.loss, self.weights, self.devices, self.seed, self.history = loss, weights, devices, seed, history
-        self.optimizer, self.average, self.skips = stepper.optimizer, stepper.average, stepper.skips
+        self.stepper, self.optimizer, self.average, self.skips = (
+            stepper,
+            stepper.optimizer,
+            stepper.average,
+            stepper.skips,
+        )
         self.scaler = devices.fabric.strategy.precision  # of the loss in mixed precision
         settings = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in self.tensors().items()}
@@ -75,13 +80,17 @@ class State:
         device = None if self.devices.device.type == "cpu" else self.devices.gathered(self._on_device.get_rng_state())
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
+        layout = self.stepper.layout
+        with layout.whole():
+            weights = {name: tensor.detach() for name, tensor in self.tensors().items()}
+        average = {} if self.average is None else {"steps": self.average.steps, "means": layout.means(self.average)}
         return {
-            "weights": self.tensors(),
+            "weights": weights,
             "schedules": dict(self.loss.memory.named_buffers()),
             "clock": self.loss.running.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": layout.optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
-            "average": {} if self.average is None else {"steps": self.average.steps, "means": self.average.means},
+            "average": average,
             "random": {"torch": self.devices.gathered(torch.get_rng_state()), "device": device, "elsewhere": used},
             "order": self.drawn,
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
@@ -113,7 +122,8 @@ class State:
             raise FloatingPointError(self.diverged("a weight is not finite") + advice)
 
     def _finite(self) -> dict[str, bool]:
-        finite = [weight.isfinite().all() for weight in self.weights.values()]
+        with self.stepper.layout.whole():
+            finite = [weight.isfinite().all() for weight in self.weights.values()]
         return dict(zip(self.weights, torch.stack(finite).tolist(), strict=True))
 
     def require_same(self, tree: Tree, where: str, epochs: int) -> None:
@@ -245,6 +255,7 @@ class State:
             "threads": torch.get_num_threads(),
             "device": self.devices.device.type,
             "processes": self.devices.world,
+            "sharded": self.devices.sharded,
             "compiled": self.loss.compiled is not None,
         }
 

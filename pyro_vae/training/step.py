@@ -13,6 +13,7 @@ from pyro_vae.training.average import Average
 from pyro_vae.training.devices import Devices
 from pyro_vae.training.optimizers import Optimizer
 from pyro_vae.training.programs import Loss
+from pyro_vae.training.sharding import Sharded, Whole, require_shardable
 from pyro_vae.training.skips import Skips
 
 Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -43,6 +44,9 @@ class Stepper:
         self.average = None if self.declared.ema is None else Average(trained, self.declared.ema)
         self.skips = Skips(self.optimizer, self.declared.skip, devices.device)
         self.names: list[str] = []
+        self.layout: Whole | Sharded = Whole()
+        if devices.sharded:
+            require_shardable(weights, self.declared.skip)
         self.wrapped: Any = None
         self.backward: Any = None
         self.wrapped_optimizer: Any = None
@@ -50,14 +54,22 @@ class Stepper:
     def wrap(self) -> None:
         """Let Fabric take the loss and the optimizer in hand, once it is settled which weights have a gradient."""
         fabric = self.devices.fabric
+        module: nn.Module = self.loss
+        if self.devices.sharded:
+            module = self.layout = Sharded(self.loss)
         if self.devices.plain:  # its wrappers take half a millisecond a step
             self.wrapped, self.wrapped_optimizer, self.backward = self.loss, self.optimizer, torch.Tensor.backward
         else:
             self.wrapped, self.wrapped_optimizer = (
-                fabric.setup_module(self.loss),
+                fabric.setup_module(module),
                 fabric.setup_optimizers(self.optimizer),
             )
             self.backward = fabric.backward
+        self.layout.take(self.optimizer, self.average)
+
+    def finish(self) -> None:
+        """Training is over: the weights, and their average, are whole again."""
+        self.layout.release(self.average)
 
     @property
     def lr(self) -> dict[str, float]:
@@ -84,9 +96,10 @@ class Stepper:
         self.wrapped_optimizer.zero_grad()
         for number, batch in enumerate(batches, 1):
             n = len(batch["x"]) if counts else 0
+            self.layout.keep(number < last)
             with self._apart(number < last):
                 loss, parts = self.wrapped(batch)
-                share = n * self.devices.world / rows  # for DDP takes the mean over processes
+                share = n * self.devices.world / rows  # for DDP and FSDP take the mean over processes
                 self.backward(loss if share == 1 else loss * share)
             sums = torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
             summed = sums if number == 1 else summed + sums
