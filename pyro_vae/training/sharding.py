@@ -51,7 +51,9 @@ class Sharded(nn.Module):
     """A loss whose weights lie in pieces: a module that Fabric and `fully_shard` may wrap, with nothing of the user's.
 
     The pieces are weights of this module. Its forward pass, at which they are put together, lends them to the modules
-    of the loss; between steps these have empty ones. A weight without dimensions is a piece of shape (1,).
+    of the loss; between steps these have empty ones, and keep them where an error of one process alone ends training.
+    All weights are one group, for programs may read them anywhere: a step has them all at once. A weight
+    without dimensions is a piece of shape (1,).
 
     References:
         Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020,
