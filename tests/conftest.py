@@ -1,6 +1,7 @@
 """What every test starts from and leaves behind: an empty param store, a fixed seed, untouched flags."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-torch.set_num_threads(2)  # the same sums, and the same speed, on every machine
+torch.set_num_threads(1)  # the same sums on every machine; as many processes as there are cores run tests
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,14 @@ def clean_slate() -> Iterator[None]:
     pyro.settings.set(**flags)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture(autouse=True)
+def keyboard() -> Iterator[None]:
+    """Listen to the keyboard, also where whoever started the tests ignores it, as `nohup` does: that is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

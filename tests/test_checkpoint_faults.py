@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 EVERY = pv.Checkpoints(every_minutes=0)
 
 # The disk
-
-
-@pytest.fixture(autouse=True)
-def keyboard() -> Iterator[None]:
-    """Listen to the keyboard, also where whoever started the tests ignores it, as `nohup` does: that is inherited."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

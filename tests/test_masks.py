@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 import pyro_vae as pv
+from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.validation import completed
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.base import Composite
 from pyro_vae.objectives import ELBO
-from pyro_vae.run import Run, fingerprint
+from pyro_vae.run import Run
 
 LIKELIHOODS = [name for name in FAMILIES if "likelihood" in cases.FAMILIES[name].roles]
 ELEMENTWISE = [name for name in LIKELIHOODS if cases.FAMILIES[name].family.event_ranks is None]
