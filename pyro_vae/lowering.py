@@ -109,6 +109,8 @@ class _Subject:
     def recorded(self) -> torch.export.ExportedProgram:
         """The graph of the function, recorded twice."""
         graphs = []
+        with torch.no_grad():  # what is found out in a first run, and remembered, is no change
+            self.function(*self.given)
         for _ in range(2):
             with pyro.get_param_store().scope():  # `pyro.module` would leave the recorder's tensors in it
                 graphs.append(torch.export.export(_Recorded(self.function, self.held), self.given, strict=False))
@@ -125,16 +127,20 @@ class _Subject:
         for name, value in expected.items():
             if found[name].shape != value.shape:
                 return f"{name} has another shape"
-            eps = torch.finfo(self._precision(value)).eps if value.is_floating_point() else 0.0
+            eps = self.eps if value.is_floating_point() else 0.0
             gap = float((found[name].double() - value.double()).norm())
             least = whole / 100 if name.startswith("the gradient") else 1.0  # what is nearly 0 is rounding alone
             if not gap <= eps**0.5 * max(sizes[name], least):
                 return f"{name} differs by {gap:.2g} from one of size {sizes[name]:.2g}"
         return ""
 
-    def _precision(self, value: Tensor) -> torch.dtype:
-        kind = self.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    @property
+    def eps(self) -> float:
+        """The rounding of the coarsest type that anything is computed in."""
+        types = {t.dtype for t in (*self.weights.values(), *self.given[0].values()) if t.is_floating_point()}
+        if torch.is_autocast_enabled(self.device.type):
+            types.add(torch.get_autocast_dtype(self.device.type))
+        return max(torch.finfo(dtype).eps for dtype in types)
 
     def _outcome(self, function: Function, backward: bool) -> dict[str, Tensor]:
         """Values, and gradients and buffers too, after a run from the same random numbers and buffers."""

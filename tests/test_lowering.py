@@ -50,6 +50,13 @@ def test_what_is_recorded_is_the_function_with_its_random_numbers() -> None:
     torch.testing.assert_close(plain.pointwise, compiled.pointwise, rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("recording")
+def test_a_fresh_model_is_recorded_at_once_and_held_to_the_precision_of_its_weights() -> None:
+    vae = pv.VAE((5,), 2, encoder=pv.MLP(hidden=(6,)))  # in float32, whose log weights are summed in float64
+    found = estimate(vae, 100 * rows(8).float(), draws=40, draws_at_once=20, batch_size=8, compiled=True)
+    assert len(found.pointwise) == 8  # and no warning, which would be an error here
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
