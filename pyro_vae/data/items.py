@@ -6,9 +6,7 @@ read, and not from those of training: the rows are then the same with any number
 
 import hashlib
 import itertools
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,43 +18,10 @@ from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows, joined
 from pyro_vae.data.source import Fetched, Source, loader
 from pyro_vae.errors import InputError
+from pyro_vae.randomness import Own
 
 CHUNK = 64
 """Items of a data set without numbers that are read at once."""
-
-STATES: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]] = (
-    (torch.get_rng_state, torch.set_rng_state),
-    (np.random.get_state, np.random.set_state),
-    (random.getstate, random.setstate),
-)
-"""How each global random state is taken and put back."""
-
-
-class Random:
-    """Global random states of one's own within a block, from a seed on; the others are put back after it."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed, self.own = seed, ()
-
-    def __enter__(self) -> None:
-        self.others = tuple(get() for get, _ in STATES)
-        if self.own:
-            _set(self.own)
-            return
-        torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would seed every GPU too
-        np.random.seed(self.seed % 2**32)  # noqa: NPY002 - what users' data sets draw from
-        random.seed(self.seed)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.own = tuple(get() for get, _ in STATES)
-        _set(self.others)
-
-
-def _set(states: tuple[Any, ...]) -> None:
-    for state, (_, put) in zip(states, STATES, strict=True):
-        put(state)
 
 
 class Items(Fetched):
@@ -80,7 +45,7 @@ class Items(Fetched):
     def fetch(self, numbers: Tensor) -> Rows:
         """The rows of these numbers; what is random about them depends on the numbers alone."""
         digest = hashlib.sha256(numbers.numpy().tobytes()).digest()
-        with Random(int.from_bytes(digest[:7], "little")):
+        with Own(int.from_bytes(digest[:7], "little")).numbers():
             return rows_of([self._item(n) for n in numbers.tolist()], numbers.tolist(), self.name)
 
     def _item(self, n: int) -> Any:
@@ -144,7 +109,7 @@ class Forward(Source):
             self.dataset.set_epoch(epoch)
         chunks = _Chunks(self.dataset, self.name)
         if not workers:
-            yield from _unwrapped(_apart(iter(chunks), Random(epoch)))
+            yield from _unwrapped(_apart(iter(chunks), Own(epoch)))
             return
         made = _unwrapped(iter(loader(chunks, workers, epoch)))
         start = list(itertools.islice(made, 2))  # of the first two workers
@@ -180,10 +145,10 @@ class _Chunks(IterableDataset):
             yield error
 
 
-def _apart(made: Iterator[Any], random_state: Random) -> Iterator[Any]:
+def _apart(made: Iterator[Any], own: Own) -> Iterator[Any]:
     """Let every step of an iteration draw from random states of its own."""
     while True:
-        with random_state:
+        with own.numbers():
             item = next(made, None)
         if item is None:
             return

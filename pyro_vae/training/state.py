@@ -2,16 +2,15 @@
 
 import json
 import math
-import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
+from pyro_vae.randomness import GENERATORS, of_device
 from pyro_vae.training.devices import STRIDE, Devices
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Loss
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from pyro_vae.training.ending import Ending
 
 Tree = dict[str, Any]
+
+ELSEWHERE = {name: GENERATORS[name] for name in ("numpy", "python")}
+"""Random states that are not ours, and are held where a user's program draws from them."""
 
 
 class State:
@@ -60,7 +62,8 @@ class State:
         self.drawn = self.order.get_state()  # of `order` before the rows of this epoch were put in order
         self.names: list[str] = []
         self.totals = torch.zeros((), device=devices.device, dtype=torch.float64)
-        self.elsewhere = {name: get() for name, (get, _) in ELSEWHERE.items()}
+        self.on_device = of_device(devices.device)
+        self.elsewhere = {name: generator.take() for name, generator in ELSEWHERE.items()}
         self.ending: Ending | None = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
@@ -76,8 +79,8 @@ class State:
 
     def capture(self) -> Tree:
         """The whole state as a tree, by all processes together; the tensors are not copied."""
-        used = {name: now for name, (get, _) in ELSEWHERE.items() if (now := get()) != self.elsewhere[name]}
-        device = None if self.devices.device.type == "cpu" else self.devices.gathered(self._on_device.get_rng_state())
+        used = {name: now for name, held in ELSEWHERE.items() if (now := held.take()) != self.elsewhere[name]}
+        device = None if self.devices.device.type == "cpu" else self.devices.gathered(self.on_device.take())
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
         layout = self.stepper.layout
@@ -91,7 +94,7 @@ class State:
             "optimizer": layout.optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "average": average,
-            "random": {"torch": self.devices.gathered(torch.get_rng_state()), "device": device, "elsewhere": used},
+            "random": {"torch": self.devices.gathered(GENERATORS["torch"].take()), "device": device, "elsewhere": used},
             "order": self.drawn,
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
             "sums": {"names": self.names, "totals": self.devices.total(self.totals)},
@@ -232,21 +235,17 @@ class State:
             groups.append(ours | theirs | {"fused": ours["fused"]} if "fused" in ours else ours | theirs)
         return {"state": saved["state"], "param_groups": groups}
 
-    @property
-    def _on_device(self) -> Any:
-        return torch.get_device_module(self.devices.device)
-
     def _restore_random(self, saved: Tree) -> None:
         if not isinstance(saved["torch"], list):
             raise ValueError("its random states are none")
         if len(saved["torch"]) == self.devices.world:
-            torch.set_rng_state(saved["torch"][self.devices.rank])
+            GENERATORS["torch"].put(saved["torch"][self.devices.rank])
             if self.devices.device.type != "cpu" and saved["device"] is not None:
-                self._on_device.set_rng_state(saved["device"][self.devices.rank])
+                self.on_device.put(saved["device"][self.devices.rank])
         else:  # another number of processes: each has numbers that it has not drawn before
             torch.manual_seed(self.seed + self.steps * STRIDE + self.devices.rank)
         for name, state in saved["elsewhere"].items():
-            ELSEWHERE[name][1](state)
+            ELSEWHERE[name].put(state)
             self.elsewhere[name] = ()  # used, so held from now on
 
     def _machine(self) -> dict[str, Any]:
@@ -263,26 +262,6 @@ class State:
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers of a module by name, shared ones once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _numpy() -> tuple[Any, ...]:
-    name, *state = np.random.get_state()  # noqa: NPY002 - what a user's program draws from
-    if name != "MT19937":
-        return ()
-    keys, position, has_gauss, gauss = state
-    return (tuple(map(int, keys)), int(position), int(has_gauss), float(gauss))
-
-
-def _set_numpy(state: tuple[Any, ...]) -> None:
-    keys, *rest = state
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
-
-
-ELSEWHERE: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
-    "numpy": (_numpy, _set_numpy),
-    "python": (random.getstate, random.setstate),
-}
-"""Random states that are not ours, and are held where a user's program draws from them."""
 
 
 def _warn_of_another_machine(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
