@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pyro_vae.training.programs import valued
 
@@ -26,11 +25,16 @@ class Average:
         """Take the present weights for the first average."""
         self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
-    def update(self) -> None:
-        """A step has been made."""
+    def next_share(self) -> float:
+        """How much of the weights the average takes up after the coming step."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(list(self.means.values()), self._now(), self.steps)
+        return 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+
+    @torch.no_grad()
+    def move(self, share: float | Tensor) -> None:
+        """Take up so much of the weights of now."""
+        for mean, weight in zip(self.means.values(), self.weights.values(), strict=True):
+            mean.lerp_(weight.detach(), share)
 
     def settle(self) -> None:
         """Give the weights the values of their averages."""
@@ -41,6 +45,3 @@ class Average:
     def in_place(self) -> AbstractContextManager[None]:
         """Within the block, the weights have the values of their averages."""
         return valued(self.weights, list(self.means.values()))
-
-    def _now(self) -> list[Tensor]:
-        return [weight.detach() for weight in self.weights.values()]

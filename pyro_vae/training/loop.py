@@ -10,7 +10,6 @@ import itertools
 import math
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError
-from pyro_vae.lowering import CannotLower
 from pyro_vae.training import interrupts
 from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training.compiled import Compiled
 from pyro_vae.training.diagnosis import Recorder, diagnose
 from pyro_vae.training.ending import Ending
 from pyro_vae.training.profile import Profile
@@ -75,7 +74,7 @@ class Loop:
         self.recorder = Recorder({} if self.devices.sharded else at.weights)  # for it keeps them whole
         self.diagnose: Callable[[], str] = str  # of a divergence, in the epoch that is under way
         self.unused: list[nn.Parameter] = []
-        self.looked = 0  # the step at which the compiled loss was last held to the loss itself
+        self.step: Callable[..., Tensor] = stepper
 
     def begin(
         self,
@@ -109,7 +108,8 @@ class Loop:
             if found is not None:  # more epochs may be asked for now, and it is the same training
                 wanted = bool(found[0]["machine"]["compiled"])
         if wanted and not self.devices.sharded:
-            self._lower(rows, batch_size, warn=compile is True)
+            whole = min(batch_size * self.stepper.declared.accumulate, len(rows))
+            self.step = Compiled(self.stepper, whole, quiet=compile == "auto")
         if self.stepper.average is not None:
             self.stepper.average.begin()
         if found is not None:
@@ -131,18 +131,6 @@ class Loop:
         for weight, gradient in zip(weights.values(), gradients, strict=True):
             if gradient is None:
                 self.unused.append(weight.requires_grad_(False))
-
-    def _lower(self, rows: Rows | Stream, batch_size: int, warn: bool) -> None:
-        whole = self.devices.part(torch.arange(min(batch_size, len(rows))))
-        self.loss.train()
-        try:
-            if self._stored:
-                raise CannotLower("weights lie in Pyro's parameter store and not in modules")
-            with self.devices.seeded(self.at.seed), self.devices.fabric.autocast():
-                self.loss.lower(next(rows.read([whole])))
-        except CannotLower as reason:
-            if warn:
-                _warn(str(reason))
 
     def train(
         self, rows: Rows | Stream, held: Rows | Stream | None, epochs: int, batch_size: int, reporter: Reporter
@@ -209,11 +197,7 @@ class Loop:
         read = rows.read([part for parts in ahead for part in parts], at.epoch)
         for step, parts in zip(steps[at.done :], ahead, strict=True):
             batches: Iterator[dict[str, Tensor]] = itertools.islice(read, len(parts))
-            if self.loss.compiled is not None and at.done == 0 and at.steps >= self.looked + LOOK:
-                batch = next(batches)
-                self._require_same_loss(batch)
-                batches = itertools.chain([batch], batches)
-            sums = self.stepper(batches, len(parts), len(step), devices.counts(step))
+            sums = self.step(batches, len(parts), len(step), devices.counts(step))
             at.names = self.stepper.names
             at.totals = at.totals + at.skips.without(sums)
             self.recorder.step(at.skips.without(sums, math.nan))
@@ -240,15 +224,6 @@ class Loop:
             *came, due = self.devices.any(stop.by == signal.SIGINT, stop.by == signal.SIGTERM, due)
             stop.by = signal.SIGTERM if came[1] else signal.SIGINT if came[0] else None
         return due
-
-    def _require_same_loss(self, batch: dict[str, Tensor]) -> None:
-        """Go on without the compiled loss, should the programs have become others since it was compiled."""
-        self.looked = self.at.steps
-        with self.devices.fabric.autocast():
-            difference = self.loss.difference(batch)
-        if any(self.devices.any(bool(difference))):
-            self.loss.compiled = None
-            _warn(f"from epoch {self.at.epoch} on, {difference or 'in another process'}")
 
     def _record(self, rows: int, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """What an epoch came to: means per row of the loss and its parts, read once, and the numbers after it."""
@@ -321,7 +296,3 @@ class Loop:
             elif value.ndim:
                 record |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}
         return record
-
-
-def _warn(reason: str) -> None:
-    warnings.warn(f"training runs uncompiled: {reason}.", stacklevel=5)

@@ -9,7 +9,6 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.lowering import difference, lowered
 from pyro_vae.objectives import Objective, Particles, Running
 
 
@@ -53,6 +52,11 @@ def as_module(programs: Programs) -> nn.Module:
     return holder
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers of a module by name, shared ones once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 class Loss(nn.Module):
     """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
 
@@ -71,19 +75,17 @@ class Loss(nn.Module):
         self.memory = self.running.memory
         self.model, self.guide = programs.model, programs.guide
         self.held = as_module(programs)
-        self.compiled: Callable[..., Any] | None = None
-        self.size = 0
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still."""
-        if self.compiled is not None and len(batch["x"]) == self.size:
-            return self.compiled(*self._arguments(batch))
-        return self._eager(batch, self.running.values)
-
-    def _eager(
-        self, batch: Mapping[str, Tensor], values: Mapping[str, float | Tensor]
+    def forward(
+        self, batch: Mapping[str, Tensor], values: Mapping[str, float | Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        objective = self.running.at(values)
+        """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still.
+
+        Args:
+            batch: named tensors.
+            values: those of the schedules; the present ones by default.
+        """
+        objective = self.running.at(self.running.values if values is None else values)
         particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)
         loss = -objective.bound(particles).mean() * share
@@ -92,29 +94,6 @@ class Loss(nn.Module):
             kl = log_likelihood - objective.elbo(particles).mean() * share
             parts = {"loss": loss.detach(), "log_likelihood": log_likelihood, "kl": kl}
             return loss, parts | {name: share * term for name, term in objective.terms(particles).items()}
-
-    def _arguments(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a graph takes: the values of schedules are inputs of it and no constants."""
-        x = batch["x"]
-        numbers = {
-            name: value if isinstance(value, Tensor) else torch.full((), value, dtype=x.dtype, device=x.device)
-            for name, value in self.running.values.items()
-        }
-        return dict(batch), numbers
-
-    def lower(self, batch: Mapping[str, Tensor]) -> None:
-        """Compile the loss of batches of this size; others stay as they are.
-
-        Raises:
-            CannotLower: that is not possible; nothing has changed then.
-        """
-        self.compiled, self.size = lowered(self._eager, self.held, *self._arguments(batch)), len(batch["x"])
-
-    def difference(self, batch: Mapping[str, Tensor]) -> str:
-        """In what the compiled loss of a batch differs from the loss as it is; nothing where it does not."""
-        if self.compiled is None or len(batch["x"]) != self.size:
-            return ""
-        return difference(self.compiled, self._eager, self.held, *self._arguments(batch))
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and every part of it, per row, without gradient."""

@@ -18,7 +18,7 @@ class Skips:
         self.counts = torch.zeros(3, dtype=torch.float64, device=device)  # of this epoch: steps, rows; steps in all
         rows = ([1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
         self.step, self.row, self.lasting = torch.tensor(rows, dtype=torch.float64, device=device)
-        self.found: Tensor | None = None
+        self.found = torch.zeros((), dtype=torch.bool, device=device)
         for group in optimizer.param_groups if allowed else ():
             for weight in group["params"] if group.get("momentum") else ():
                 # a first step that is left out would leave what was in memory there
@@ -30,15 +30,15 @@ class Skips:
             return
         weights: list[nn.Parameter] = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        self.found = ~norm.isfinite()
+        self.found.copy_(~norm.isfinite())
         told: dict[str, Tensor | None] = {"found_inf": self.found.float(), "grad_scale": None}
         vars(self.optimizer).update(told)
-        self.counts = self.counts + self.found * (self.step + rows * self.row)
+        self.counts.add_(self.found * (self.step + rows * self.row))
 
     def without(self, sums: Tensor, instead: float | Tensor = 0.0) -> Tensor:
         """What the step came to; or something instead, if it was left out."""
-        return sums if self.found is None else torch.where(self.found, instead, sums)
+        return torch.where(self.found, instead, sums) if self.allowed else sums
 
     def next_epoch(self) -> None:
         """Begin to count an epoch."""
-        self.counts = self.counts * self.lasting
+        self.counts.mul_(self.lasting)

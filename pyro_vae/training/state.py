@@ -13,7 +13,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.randomness import GENERATORS, of_device
 from pyro_vae.training.devices import STRIDE, Devices
 from pyro_vae.training.history import History
-from pyro_vae.training.programs import Loss
+from pyro_vae.training.programs import Loss, tensors_of
 from pyro_vae.training.step import Stepper
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class State:
             self.history.records[:] = [record | {"epoch": int(record["epoch"])} for record in records]
             self.order.set_state(tree["order"])
             self.drawn = tree["order"]
-            self.skips.counts = tree["skips"].to(self.skips.counts).reshape(self.skips.counts.shape)
+            self.skips.counts.copy_(tree["skips"].reshape(self.skips.counts.shape))
             if self.ending is not None:
                 self.ending.restore(tree["ending"])
             self._restore_random(tree["random"])
@@ -255,13 +255,8 @@ class State:
             "device": self.devices.device.type,
             "processes": self.devices.world,
             "sharded": self.devices.sharded,
-            "compiled": self.loss.compiled is not None,
+            "compiled": self.stepper.compiled,
         }
-
-
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers of a module by name, shared ones once."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _warn_of_another_machine(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

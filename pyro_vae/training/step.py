@@ -19,6 +19,9 @@ from pyro_vae.training.skips import Skips
 Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """What a user gives: a declared optimizer, or a callable from parameters to a torch one."""
 
+SWEEP = 100
+"""Steps after which tiny moments are let go: of one that decays by 0.9 a step, 3e-5 is left then."""
+
 
 class Stepper:
     """Makes steps, and what is done around them: scheduled rates, accumulation, clipping, averaging.
@@ -34,7 +37,8 @@ class Stepper:
     """
 
     def __init__(self, loss: Loss, weights: Mapping[str, nn.Parameter], asked: Asked, devices: Devices) -> None:
-        self.loss, self.devices = loss, devices
+        self.loss, self.weights, self.devices = loss, weights, devices
+        self.known = isinstance(asked, Optimizer)
         self.declared = asked if isinstance(asked, Optimizer) else Optimizer()
         self.optimizer = asked.build(weights) if isinstance(asked, Optimizer) else _made_by(asked, weights)
         self.rates = [*self.declared.groups(weights)] if isinstance(asked, Optimizer) else []
@@ -47,6 +51,7 @@ class Stepper:
         self.layout: Whole | Sharded = Whole()
         if devices.sharded:
             require_shardable(weights, self.declared.skip)
+        self.compiled = False  # whether its steps are compiled ones: see `Compiled`
         self.wrapped: Any = None
         self.backward: Any = None
         self.wrapped_optimizer: Any = None
@@ -88,10 +93,7 @@ class Stepper:
         Returns:
             The loss and its parts, summed over this process's rows: float64, in the order of `names`.
         """
-        if self.scheduled:
-            now = self.declared.rates(self.loss.running.epoch)
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = now[rate]
+        self.set_rates()
         summed = torch.zeros(())
         self.wrapped_optimizer.zero_grad()
         for number, batch in enumerate(batches, 1):
@@ -101,15 +103,40 @@ class Stepper:
                 loss, parts = self.wrapped(batch)
                 share = n * self.devices.world / rows  # for DDP and FSDP take the mean over processes
                 self.backward(loss if share == 1 else loss * share)
-            sums = torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
+            sums = self.sums(parts, n)
             summed = sums if number == 1 else summed + sums
+        self.update(rows, 0.0 if self.average is None else self.average.next_share())
+        self.after(summed, rows)
+        return summed
+
+    def set_rates(self) -> None:
+        """Let the learning rates be those of now."""
+        if self.scheduled:
+            now = self.declared.rates(self.loss.running.epoch)
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = now[rate]
+
+    def sums(self, parts: Mapping[str, Tensor], n: int) -> Tensor:
+        """The parts of a mean over n rows, summed over them; their names are noted."""
         self.names = list(parts)
+        return torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
+
+    def update(self, rows: int, share: float | Tensor) -> None:
+        """Change the weights by the gradient that they have, which is that of so many rows.
+
+        Args:
+            rows: the number of the step's rows.
+            share: how much of the weights their average takes up then.
+        """
         self.skips.look(rows)
         if self.declared.clip_norm is not None:
             self._clip(self.declared.clip_norm)
         self.wrapped_optimizer.step()
         if self.average is not None:
-            self.average.update()
+            self.average.move(share)
+
+    def after(self, summed: Tensor, rows: int) -> None:
+        """A step has been made: let the clock go on, and schedules see what it came to."""
         running, seen = self.loss.running, {}
         if running.observes:
             means = dict(zip(self.names, self.devices.total(summed) / rows, strict=True))
@@ -119,7 +146,19 @@ class Stepper:
         running.advance(**seen)
         for memory, value in zip(memories, before, strict=True):
             memory.copy_(self.skips.without(memory, value))
-        return summed
+        if running.step % SWEEP == 0 and self.devices.device.type == "cpu":
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let what an optimizer remembers of gradients that are long nothing be nothing.
+
+        It decays by a share each step, and ends as denormal numbers, with which processors are many times slower.
+        """
+        for kept in self.optimizer.state.values():
+            for moment in kept.values():
+                if isinstance(moment, Tensor) and moment.is_floating_point() and moment.ndim:
+                    info = torch.finfo(moment.dtype)
+                    moment.masked_fill_(moment.abs() < info.smallest_normal / info.eps, 0)
 
     def _apart(self, within: bool) -> Any:
         """Let no process wait for the others' gradients, where more batches of the step are to come."""

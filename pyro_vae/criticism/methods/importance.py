@@ -20,7 +20,7 @@ from pyro_vae.distributions import innermost
 from pyro_vae.errors import InputError
 from pyro_vae.lowering import CannotLower, Function, lowered
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.programs import Programs, as_module
+from pyro_vae.training.programs import Programs, as_module, tensors_of
 
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
@@ -167,7 +167,7 @@ class Weigher:
         shape = (k, len(batch["x"]))
         if shape not in self.compiled:
             try:
-                self.compiled[shape] = lowered(chunk, as_module(programs), batch)
+                self.compiled[shape] = lowered(chunk, {"held": tensors_of(as_module(programs))}, dict(batch))
             except CannotLower as reason:
                 warnings.warn(f"evidence runs uncompiled, for compiling failed ({reason}).", stacklevel=2)
                 self.compiled[shape] = chunk
