@@ -25,6 +25,7 @@ import torch
 from resuming import fit, rows, table
 
 import pyro_vae as pv
+import pyro_vae.lowering as lowering
 from pyro_vae.plots import figures
 from pyro_vae.run import Run
 from pyro_vae.training import snapshot
@@ -33,7 +34,7 @@ BEGUN, DONE = b"b", b"d"
 COMPILE = "KILLED_COMPILED" in os.environ
 TOLD = 0
 if COMPILE:  # by what is recorded: a compiler takes half a minute each time
-    torch.compile = lambda recorded, options: recorded
+    lowering.compiled = lambda recorded, inputs: recorded
 
 
 def train(run: Path, **arguments: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 import sharded
 from fitting import rows, small
 from resuming import EVERY_STEP, table
-from several import CERTAIN, LIKELIHOOD, certain, cutting, drawing
+from several import CERTAIN, COMPILED, LIKELIHOOD, certain, cutting, drawing
 
 import pyro_vae as pv
 from pyro_vae.run import Run
@@ -49,9 +49,9 @@ def require_equal(first: dict[str, Any], second: dict[str, Any], rtol: float = 0
         np.testing.assert_allclose(column, second["history"][name], rtol=rtol, atol=rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("name", CERTAIN)
+@pytest.mark.parametrize("name", [*CERTAIN, *(f"{name}, compiled" for name in COMPILED)])
 def test_two_processes_make_the_steps_of_one_on_the_same_batches(name: str, outcome: Any) -> None:
-    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **CERTAIN[name])
+    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **CERTAIN[name.removesuffix(", compiled")])
     for rank in (0, 1):
         require_equal(outcome[1][rank][name], alone, 1e-10)
 
