@@ -36,6 +36,7 @@ from pyro_vae.training.step import Asked, Stepper
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.watching import Callback, Watchers
 from pyro_vae.vae import VAE
+from pyro_vae.writing import Contents
 
 
 def fit(
@@ -145,11 +146,10 @@ def fit(
         stepper = Stepper(loss, weights, optimizer, devices)
         state = State(loss, weights, stepper, devices, seed, history)
         ending = state.ending = Ending(vae, stepper, state, stopping, watchers)
+        contents = Contents(vae, rows, held, history, settings)
         found = None
         if folder is not None and checkpoints is not None:
-            found = devices.by_first(
-                lambda: None if keeper is None else folder.begin(keeper, state, vae, rows, held, settings, resume)
-            )
+            found = devices.by_first(lambda: None if keeper is None else folder.begin(keeper, state, contents, resume))
         if isinstance(vae, VAE):
             vae.trained_on = given.fingerprint()
         if hasattr(vae, "initialize"):
@@ -176,7 +176,8 @@ def fit(
         elif stepper.average is not None:
             stepper.average.settle()
         if folder is not None and devices.first and stopped_by != signal.SIGTERM:  # who sent that waits for no pictures
-            folder.write(vae, rows, held, history, settings, keeper is not None, looked.files if looked else {})
+            files = looked.files if looked else {}
+            folder.write(dataclasses.replace(contents, files=files), beside=keeper is not None)
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
