@@ -16,7 +16,7 @@ from sweeping import base, sweep, weights
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.plots.sweep import sweep as draw
-from pyro_vae.sweep.point import Outcome
+from pyro_vae.sweep.outcome import Outcome
 from pyro_vae.sweep.table import Result
 from pyro_vae.training.checkpoints import Keeper, lock
 from pyro_vae.training.loop import Loop

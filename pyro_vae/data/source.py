@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyro_vae.data import files
+from pyro_vae.data import images
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
@@ -246,5 +246,5 @@ class Arrays(Fetched):
             for name, column in self.columns.items()
         }
         if self.pictures:
-            read["x"] = files.pictures(read["x"])
+            read["x"] = images.pictures(read["x"])
         return Rows({name: as_tensor(name, values) for name, values in read.items()})

@@ -15,7 +15,7 @@ from pyro_vae.criticism.measure import kind_of
 from pyro_vae.errors import InputError
 from pyro_vae.run import Run
 from pyro_vae.runs import DATA, words
-from pyro_vae.sweep.point import Outcome, Status
+from pyro_vae.sweep.outcome import Outcome, Status
 from pyro_vae.training.history import History
 
 if TYPE_CHECKING:
