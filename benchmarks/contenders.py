@@ -4,6 +4,7 @@ Every contender imports what it needs, says `gate.begin()`, sets everything up a
 where the loop is a library's own, a hook of torch's optimizers does. Rows are a multiple of the batch size.
 """
 
+import importlib
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class Unavailable(Exception):
 
 def ours(setting: Setting, images: np.ndarray, gate: Gate, **options: Any) -> None:
     """`pv.fit`, with whatever else it is told."""
-    import lightning.fabric  # noqa: F401 - `fit` imports it late; what is imported does not count for anybody
+    importlib.import_module("lightning.fabric")  # `fit` imports it late; what is imported does not count for anybody
 
     import pyro_vae as pv
 

@@ -250,7 +250,7 @@ class Run:
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
             with safetensors.safe_open(str(file), "pt") as opened:
-                dtypes = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
+                dtypes = {weight.get_dtype() for weight in map(opened.get_slice, opened.keys())}
             if "F64" in dtypes:
                 module.double()
             safetensors.torch.load_model(module, str(file))

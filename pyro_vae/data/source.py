@@ -177,7 +177,7 @@ class Located:
         with self.path.open("rb", buffering=0) as file:
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
                 file.seek(self.offset + int(numbers[start]) * size)
-                if file.readinto(read[start * size : stop * size]) != (stop - start) * size:  # type: ignore[arg-type]
+                if file.readinto(read.data[start * size : stop * size]) != (stop - start) * size:
                     raise InputError(
                         f"'{self.path}' ends before its row {int(numbers[stop - 1])}: it has changed while it was "
                         "read, or is not complete."
