@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from contenders import Setting
 from jax.example_libraries import stax
 from numpyro.infer import SVI, Trace_ELBO
 from processes import Gate
+from setting import Setting
 
 
 def one_by_one(setting: Setting, images: np.ndarray, gate: Gate) -> None:

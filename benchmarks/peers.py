@@ -42,9 +42,9 @@ from contenders import (
     PYTHAE,
     STEPS,
     SVI,
-    Setting,
 )
 from processes import Contender, Gate, keep_to
+from setting import Setting
 
 ROWS = 60_000
 LIBRARIES = ("torch", "pyro-ppl", "jax", "numpyro", "pythae", "scvi-tools")

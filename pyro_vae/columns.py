@@ -135,7 +135,7 @@ class Data:
 
     def _expected_above(self, high: Array) -> Array:
         """How many values of each column would lie above, were they counts, zero-inflated ones included."""
-        from scipy import stats  # type: ignore[import-untyped, unused-ignore]
+        from scipy import stats
 
         usual = np.isfinite(self.columns).sum(0) * stats.nbinom.sf(
             high, self.size, self.size / (self.size + np.abs(self.mean))

@@ -130,7 +130,7 @@ T = typing.TypeVar("T")
 class FrozenMapping(dict[str, T]):
     """A mapping inside a declared thing: hashed by value, never changed."""
 
-    def __hash__(self) -> int:  # type: ignore[override]
+    def __hash__(self) -> int:  # type: ignore[override]  # other dicts have none
         """Hash by content, so that what holds it can be hashed."""
         return hash(frozenset(self.items()))
 

@@ -252,7 +252,8 @@ def _plain_defaults(verb: Verb) -> Verb:
     parameters = [p.replace(default=spec.to_plain(p.default)) for p in signature.parameters.values() if _is_declared(p)]
     plain = {parameter.name: parameter for parameter in parameters}
     listed = [plain.get(name, parameter) for name, parameter in signature.parameters.items()]
-    called.__signature__ = signature.replace(parameters=listed)  # type: ignore[attr-defined]
+    shown: Any = called
+    shown.__signature__ = signature.replace(parameters=listed)
     return called
 
 

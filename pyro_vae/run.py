@@ -11,40 +11,24 @@ A run appears whole or not at all: it is written beside its place and moved ther
 last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finished.
 """
 
-import importlib.metadata
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar, overload
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from pyro_vae import spec
-from pyro_vae.data.rows import Rows
-from pyro_vae.data.streaming import Stream
+from pyro_vae import spec, writing
 from pyro_vae.errors import InputError, NotWritten, unknown
-from pyro_vae.plots import figures
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, Checkpoints, Keeper, lock, unwritable
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Programs, as_module
 from pyro_vae.training.state import State, tensors_of
 from pyro_vae.vae import VAE, Declaration
-
-FORMAT = 1
-"""The version of the folder's layout; a higher one is refused."""
-
-CHECKPOINTS = "checkpoints"
-"""The folder in a run of what a training goes on from."""
-
-BESIDES = ("profile.txt", "trace.json")
-"""Files that a run has besides, if they were asked for."""
+from pyro_vae.writing import CHECKPOINTS, FORMAT, Contents
 
 RECORDED = ("format", "versions", "event_shape", "rows", "fingerprint", "caveat", "stopped")
 """Keys of spec.yaml that record facts; all others are options of `pyro-vae fit`."""
@@ -126,24 +110,14 @@ class Run:
         return Keeper(self.path.absolute() / CHECKPOINTS, plan)
 
     def begin(
-        self,
-        keeper: Keeper,
-        state: State,
-        vae: Any,
-        rows: Rows | Stream,
-        held: Rows | Stream | None,
-        settings: Mapping[str, Any],
-        resume: bool,
+        self, keeper: Keeper, state: State, contents: Contents, resume: bool
     ) -> tuple[dict[str, Any], str] | None:
         """Say in the folder what is under way, or find what it is to go on from.
 
         Args:
             keeper: the checkpoints.
             state: of the training, before its first step.
-            vae: the model.
-            rows: the training data.
-            held: the validation data.
-            settings: the arguments of `fit` that shape it.
+            contents: what the run is to be written of.
             resume: whether to go on.
 
         Returns:
@@ -152,10 +126,10 @@ class Run:
         Raises:
             InputError: the folder cannot be written, or holds checkpoints of another training.
         """
-        record = _record(vae, rows, state.history, settings)
+        record, settings = contents.record(), contents.settings
         names = [*(field.name for field in fields(Declaration)), *settings]
         facts = {name: record[name] for name in names if name in record and name != "epochs"}
-        for split, subject in (("data", rows), ("validation data", held)):
+        for split, subject in (("data", contents.rows), ("validation data", contents.held)):
             tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}
             facts[f"fingerprint of the {split}"] = tensors
             facts[f"dynamic {split}"] = subject is not None and subject.dynamic
@@ -166,104 +140,25 @@ class Run:
         keeper.declare(spec.dump(record), anew=found is None)
         return None if found is None else (found[0], str(found[1]))
 
-    def write(
-        self,
-        vae: Any,
-        rows: Rows | Stream,
-        held: Rows | Stream | None,
-        history: History,
-        settings: Mapping[str, Any],
-        beside: bool = False,
-        files: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def write(self, contents: Contents, beside: bool = False) -> None:
         """Write the whole run, then put it in place.
 
         Args:
-            vae: the trained model.
-            rows: the training data.
-            held: the validation data.
-            history: the training history.
-            settings: the arguments of `fit` that shaped it.
+            contents: what it is written of.
             beside: whether it joins the checkpoints that are there, instead of replacing the folder.
-            files: what else is to be in it: texts by the names of their files, as in `BESIDES`.
 
         Raises:
             NotWritten: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
         """
         try:
-            self._write(vae, rows, held, history, settings, files, beside)
+            writing.put(contents, self.path, beside)
         except (OSError, SafetensorError) as error:
 
             def again(folder: str | Path) -> None:
-                Run.reserve(folder, overwrite=False)._write(vae, rows, held, history, settings, files, False)
+                writing.put(contents, Run.reserve(folder, overwrite=False).path)
 
-            raise NotWritten(f"{self.path} could not be written ({error}). {self._saved(again)}", again) from error
-
-    def _saved(self, write: Callable[[Path], None]) -> str:
-        """Bring what was trained to safety, and say where it is."""
-        ahead = ""
-        if any((self.path / CHECKPOINTS).glob("step-*.safetensors")):
-            ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="pyro-vae-")) / self.path.name
-            write(folder)
-        except (OSError, SafetensorError):
-            return f"The model in memory is trained: make room, and write it by `error.write('FOLDER')`.{ahead}"
-        return f"All of it is in {folder}: move it from there, before it is cleaned up.{ahead}"
-
-    def _write(
-        self,
-        vae: Any,
-        rows: Rows | Stream,
-        held: Rows | Stream | None,
-        history: History,
-        settings: Mapping[str, Any],
-        files: Mapping[str, str],
-        beside: bool,
-    ) -> None:
-        path = self.path.absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
-        if beside:  # where the next one who resumes finds it and takes it away, should we be killed
-            fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            (fresh / "figures").mkdir(parents=True)
-            (fresh / "spec.yaml").write_text(spec.dump(_record(vae, rows, history, settings)))
-            (fresh / "history.csv").write_text(history.to_csv())
-            for name, text in files.items():
-                (fresh / name).write_text(text, encoding="utf-8")
-            if (module := as_module(vae)).state_dict():  # what lies in Pyro's store only is left there
-                safetensors.torch.save_model(module, str(fresh / "model.safetensors"))
-                (fresh / "model.safetensors").chmod((fresh / "spec.yaml").stat().st_mode)  # it keeps others out
-            if isinstance(vae, VAE) and len(history):
-                figures.write(fresh / "figures", vae, (held or rows).take(figures.ROWS), history)
-            if beside:
-                self._join(fresh)
-                return
-            if path.exists():
-                path.rename(old)
-            fresh.rename(path)
-        finally:
-            if old.exists() and not path.exists():  # the move failed: the run that was there stays
-                old.rename(path)
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-
-    def _join(self, fresh: Path) -> None:
-        """Move what was written into the folder: until its spec.yaml is there, the run is an unfinished one."""
-        for file in fresh.rglob("*"):
-            snapshot.sync(file)
-        (self.path / SPEC).unlink(missing_ok=True)
-        for name in ("model.safetensors", "history.csv", "figures", *BESIDES, SPEC):
-            mine, new = self.path / name, fresh / name
-            if mine.is_dir() and not mine.is_symlink():
-                shutil.rmtree(mine)
-            if new.exists():
-                new.rename(mine)
-            elif not mine.is_dir():
-                mine.unlink(missing_ok=True)
-        snapshot.sync(self.path)
+            where = writing.rescue(contents, self.path)
+            raise NotWritten(f"{self.path} could not be written ({error}). {where}", again) from error
 
     def spec(self) -> dict[str, Any]:
         """Read spec.yaml as plain values.
@@ -355,7 +250,7 @@ class Run:
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
             with safetensors.safe_open(str(file), "pt") as opened:
-                dtypes = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
+                dtypes = {weight.get_dtype() for weight in map(opened.get_slice, opened.keys())}
             if "F64" in dtypes:
                 module.double()
             safetensors.torch.load_model(module, str(file))
@@ -398,17 +293,3 @@ def load(
     place = Run(Path(run))
     loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)
     return loaded
-
-
-def _record(vae: Any, rows: Rows | Stream, history: History, settings: Mapping[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "versions": {name: importlib.metadata.version(name) for name in ("pyro-vae", "pyro-ppl", "torch")},
-    }
-    if isinstance(vae, VAE):
-        record |= {field.name: spec.to_plain(getattr(vae.declaration, field.name)) for field in fields(Declaration)}
-    record |= {"data": None, **{name: value for name, value in rows.source.items() if name != "split"}}
-    record |= {"rows": len(rows), "fingerprint": rows.fingerprint()}
-    record |= {name: spec.to_plain(value) for name, value in settings.items()}
-    record |= {name: note for name in ("caveat", "stopped") if (note := getattr(history, name))}
-    return record

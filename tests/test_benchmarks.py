@@ -42,7 +42,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.parametrize(("likelihood", "activation"), [("gaussian", "relu"), ("bernoulli", "softplus")])
 def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, activation: str) -> None:
     """At the same weights and draws, in value and gradient, up to the floor under our scales (1e-4 of them)."""
-    setting = bench("contenders").Setting(network, 8, 5, activation, likelihood)
+    setting = bench("setting").Setting(network, 8, 5, activation, likelihood)
     hand = bench("by_hand").HandWritten(setting).double()
     encoder = pv.MLP(hidden=(400,), activation=activation) if network == "mlp" else pv.Conv(activation=activation)
     family = pv.Normal(scale="learned") if likelihood == "gaussian" else pv.Bernoulli(grey=True)
@@ -70,7 +70,7 @@ def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, act
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("batch", [3, 16])
 def test_the_products_alone_are_those_of_a_step(bench: Any, network: str, batch: int) -> None:
-    setting = bench("contenders").Setting(network, batch)
+    setting = bench("setting").Setting(network, batch)
     model, alone = bench("by_hand").HandWritten(setting), bench("by_hand").products(setting)
     with FlopCounterMode(display=False) as step:
         model(torch.rand(batch, 1, 28, 28)).backward()
@@ -241,7 +241,7 @@ def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as outside of the tests, where a warning is no error
         with pytest.raises(UserWarning, match="the moon is full"):
-            bench("contenders").ours_compiled(bench("contenders").Setting(batch=4), images, Turns())
+            bench("contenders").ours_compiled(bench("setting").Setting(batch=4), images, Turns())
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def test_a_broken_history_is_refused(text: str | bytes, run: Path) -> None:
         Run(run).history()
 
 
-def test_runs_of_two_processes_do_not_meet(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_two_processes_do_not_meet(run: Path) -> None:
     stranger = run.with_name(f".run.writing-{os.getpid() + 1}")
     stranger.mkdir()
     fit(small(), rows(), run, overwrite=True)

@@ -194,7 +194,7 @@ def test_a_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: p
     assert came == [signal.SIGTERM]
 
 
-def test_without_checkpoints_only_the_keyboard_is_waited_for(tmp_path: Path) -> None:
+def test_without_checkpoints_only_the_keyboard_is_waited_for() -> None:
     class Ended(Exception):
         pass
 

@@ -65,7 +65,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, run: Path, whole: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, run: Path) -> None:
     newest, before = steps(run)[-1], steps(run)[-2]
     DAMAGES[damage](newest)
     vae = small()

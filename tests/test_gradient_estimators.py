@@ -36,7 +36,6 @@ def made_of(noise: Tensor) -> type[dist.Normal]:
 
 
 X, SLOPE, LOC, SCALE = 0.8, 0.8, -0.2, 0.9
-START = (SLOPE, LOC, math.log(SCALE))
 
 
 @dataclass

@@ -162,11 +162,6 @@ def test_programs_of_one_object_may_have_different_plates() -> None:
 # Programs that do not fit each other
 
 
-def only_x(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        pyro.sample("x", normal(0.0), obs=x)
-
-
 def only_z(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         pyro.sample("z", normal(0.0))

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,7 +117,7 @@ def test_axe_finds_no_barrier(opened: Any, width: int) -> None:
     assert {"color-contrast", "image-alt", "html-has-lang", "button-name"} <= {rule["id"] for rule in found["passes"]}
 
 
-def test_print_shows_what_is_folded(opened: Any, tmp_path: Path) -> None:
+def test_print_shows_what_is_folded(opened: Any) -> None:
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     opened.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     closed = "return document.querySelectorAll('details:not([open])').length"

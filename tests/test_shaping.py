@@ -182,7 +182,7 @@ def test_fit_tells_the_number_of_rows_and_records_the_parts() -> None:
 # Distances of the aggregate
 
 
-def test_infovae_is_the_elbo_and_a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infovae_is_the_elbo_and_a_distance() -> None:
     vae, x = vae_and_rows(pv.Laplace(0, 1))
     objective = InfoVAE(alpha=0.3, scale=20)
     particles = drawn(objective, vae, x)

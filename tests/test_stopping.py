@@ -145,7 +145,7 @@ def test_a_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.Monke
         trained(pv.EarlyStopping(patience=5), run=tmp_path / "1", resume=True, **words)
 
 
-def test_an_interrupted_training_keeps_its_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_keeps_its_last_weights() -> None:
     import os
     import signal
 

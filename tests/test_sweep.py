@@ -16,8 +16,8 @@ from sweeping import base, sweep, weights
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.plots.sweep import sweep as draw
-from pyro_vae.sweep.point import Outcome
-from pyro_vae.sweep.table import Result
+from pyro_vae.sweep.outcome import Outcome
+from pyro_vae.sweep.table import Result, read
 from pyro_vae.training.checkpoints import Keeper, lock
 from pyro_vae.training.loop import Loop
 
@@ -192,6 +192,13 @@ def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict
     os.close(held)
     Path("sweep/.lock").write_bytes(before[".lock"])
     assert content(Path("sweep")) == before
+
+
+@pytest.mark.parametrize("text", ["run,status,sentence\none,finnished,\n", "run,loss\none,1.5\n"])
+def test_a_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep.csv").write_text(text)
+    with pytest.raises(pv.InputError, match=r"sweep\.csv is no table of a sweep"):
+        read(tmp_path / "sweep.csv")
 
 
 def test_losses_of_different_kinds_are_kept_apart(base: dict[str, Any]) -> None:

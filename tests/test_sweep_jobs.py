@@ -15,7 +15,8 @@ import torch
 from sweeping import base, sweep, weights
 
 import pyro_vae as pv
-from pyro_vae.sweep.point import Outcome, Request
+from pyro_vae.sweep.outcome import Outcome
+from pyro_vae.sweep.point import Request
 
 __all__ = ["base"]
 WORKERS = importlib.import_module("pyro_vae.sweep.workers")

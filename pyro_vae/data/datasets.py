@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.data import files
 from pyro_vae.data.given import is_large
+from pyro_vae.data.paths import naming
 from pyro_vae.data.rows import Rows, require_probabilities, rounded
 from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
@@ -106,11 +107,11 @@ def load(
     order = torch.randperm(len(rows), generator=generator)
     streamed = isinstance(rows, Stream)
     if binarize is not None:
-        with files.naming(Path(data)):
+        with naming(Path(data)):
             rows = _binarize(rows, binarize, generator)
             official_test = official_test and _binarize(official_test, binarize, generator)
     if levels is not None:
-        with files.naming(Path(data)):
+        with naming(Path(data)):
             rows = _rounded(rows, levels)
             official_test = official_test and _rounded(official_test, levels)
     splits = _split(rows, order, validation, test=0.0 if official_test else test)

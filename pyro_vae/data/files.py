@@ -4,10 +4,7 @@ Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of
 (N, C, H, W) is a stack of pictures and becomes x / 255, float32, shape (N, C, H, W), like every image here.
 """
 
-import difflib
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +13,18 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import images
-from pyro_vae.data.memory import columns_of
+from pyro_vae.data.memory import LABELS, columns_of
+from pyro_vae.data.origins import located
+from pyro_vae.data.paths import naming, require_there
 from pyro_vae.data.room import require_file, require_honest, require_room
 from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
 from pyro_vae.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from pyro_vae.data.source import Source
-
 LABELS_IN_NPZ = ("y", "label", "labels")
-LABELS_IN_CSV = ("label", "class", "target", "species")
 
 TABLE = 3
 """How many times the size of its text a table takes while it is read."""
@@ -48,68 +45,12 @@ def read(path: Path) -> Rows:
     if path.is_dir() and not any(path.rglob("*.parquet")):
         with naming(path):
             return images.folder(path)
-    _require_there(path)
+    require_there(path)
     with naming(path):
         format = ".parquet" if path.is_dir() else path.suffix.lower()
         if format not in FORMATS:
             raise unknown("file format", path.suffix, [*FORMATS, "a folder of images"])
         return FORMATS[format](path)
-
-
-def located(path: Path, columns: Sequence[str] | None = None) -> "Source":
-    """Find the rows of a file that can be read row by row, without reading it.
-
-    Args:
-        path: a `.npy` or `.parquet` file, or a folder of `.parquet` files.
-        columns: the columns of Parquet to read; None for all.
-
-    Raises:
-        InputError: where there is no such file or format, or what its reader refuses.
-    """
-    from pyro_vae.data.parquet import Parquet  # these read with the functions of this module
-    from pyro_vae.data.source import Arrays
-
-    _require_there(path)
-    if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
-        return Parquet(path, columns)
-    if columns is not None:
-        raise InputError("columns are those of Parquet: leave columns out.")
-    if path.suffix.lower() == ".npy":
-        return Arrays.file(path)
-    hint = ": write it as Parquet, `pandas.read_csv(file).to_parquet(file)`" if path.suffix.lower() == ".csv" else ""
-    raise InputError(f"rows are read one by one from .npy and .parquet, not from '{path.suffix or path.name}'{hint}.")
-
-
-def _require_there(path: Path) -> None:
-    if not path.exists():
-        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, beside, n=1)
-        hint = f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
-        raise InputError(f"the file '{path}' does not exist{hint}")
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file in whatever goes wrong while it is read.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: in place of every fault of the file's content.
-
-    >>> with naming(Path("flowers.csv")):
-    ...     raise InputError("column 3 has no name.")
-    Traceback (most recent call last):
-        ...
-    pyro_vae.errors.InputError: 'flowers.csv': column 3 has no name.
-    """
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"'{path}': {error}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"'{path}' cannot be read ({error}): is it complete, and of this format?") from error
 
 
 def arrays(path: Path) -> Rows:
@@ -144,7 +85,7 @@ def arrays(path: Path) -> Rows:
     labels = None if label is None else torch.from_numpy(named.pop(label).astype(np.int64))
     if len(named) == 1:
         named = {"x": named.popitem()[1]}
-    tensors: Mapping[str, object] = {name: pictures(a) if name == "x" else a for name, a in named.items()}
+    tensors: Mapping[str, object] = {name: images.pictures(a) if name == "x" else a for name, a in named.items()}
     return Rows(Rows.of(tensors).tensors, labels)
 
 
@@ -177,7 +118,7 @@ def table(path: Path) -> Rows:
     if frame.shape[1] != len(header):
         raise InputError(f"the header names {len(header)} columns, and row 1 has {frame.shape[1]} values.")
     frame.columns = pandas.Index(header)
-    labelling = [column for column in header if column.lower() in LABELS_IN_CSV]
+    labelling = [column for column in header if column.lower() in LABELS]
     if len(labelling) > 1:
         raise InputError(f"columns {' and '.join(map(repr, labelling))} are all labels: keep or rename but one.")
     for column in frame:
@@ -191,8 +132,6 @@ def table(path: Path) -> Rows:
 
 def parquet(path: Path) -> Rows:
     """Read all rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
-    from pyro_vae.data.streaming import Stream  # it reads with the functions of this module
-
     rows = Stream(located(path))
     return rows.take(len(rows))
 
@@ -207,18 +146,6 @@ FORMATS: Mapping[str, Callable[[Path], Rows]] = {
 
 def _is_classes(array: np.ndarray | None) -> bool:
     return array is not None and array.ndim == 1 and array.dtype.kind in "iu"
-
-
-def pictures(x: np.ndarray) -> np.ndarray | Tensor:
-    """Scale bytes of pictures to [0, 1]; leave everything else."""
-    if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        return x
-    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        raise InputError(
-            f"its shape {x.shape} is that of pictures with the channels last, and pictures are (N, C, H, W): "
-            "give `numpy.save(file, x.transpose(0, 3, 1, 2))`."
-        )
-    return images.intensities(x[:, None] if x.ndim == 3 else x)
 
 
 def _check_header(names: list[str]) -> None:
@@ -252,7 +179,7 @@ def _check_column(column: "Series", *, text: bool) -> None:
     row = int(pandas.to_numeric(column, errors="coerce").isna().to_numpy().argmax())
     raise InputError(
         f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, not a number: correct it, leave "
-        f"the column out, or, if it is the class, name it {' or '.join(map(repr, LABELS_IN_CSV))}."
+        f"the column out, or, if it is the class, name it {' or '.join(map(repr, LABELS))}."
     )
 
 

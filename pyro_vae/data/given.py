@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from pyro_vae.data import files
-from pyro_vae.data.items import Forward, Items
-from pyro_vae.data.parquet import Parquet
 from pyro_vae.data.rows import Rows
-from pyro_vae.data.source import Arrays, Source
 from pyro_vae.data.streaming import Stream
-from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.errors import InputError
 
 SHARE = 0.25
 """Of the memory: rows that would fill more are read while training, unless told otherwise."""
@@ -49,11 +45,7 @@ def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequ
     >>> stream(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
     Stream(StackDataset, N=5, x=(3,) float32)
     """
-    if isinstance(x, Stream):
-        return x
-    require_whole_numbers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
-    with files.naming(Path(x)) if isinstance(x, str | Path) else contextlib.nullcontext():
-        return Stream(_origin(x, workers, length, columns), workers=workers)
+    return Stream.of(x, workers=workers, length=length, columns=columns)
 
 
 def as_data(x: Any) -> Rows | Stream:
@@ -102,34 +94,3 @@ def _memory() -> float:
     with contextlib.suppress(ValueError, OSError):  # of a container; "max" is no number
         known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(known)
-
-
-def _origin(x: Any, workers: int, length: int | None, columns: Sequence[str] | None) -> Source:
-    """Where rows lie, by what was given."""
-    if isinstance(x, str | Path):
-        origin = files.located(Path(x).expanduser(), columns)
-        if workers and isinstance(origin, Parquet):
-            raise InputError("Parquet is decoded in threads: leave workers out.")
-        return origin
-    if isinstance(x, np.memmap):
-        return Arrays.mapped({"x": x})
-    if isinstance(x, Mapping):
-        if "x" not in x:
-            raise InputError(f"the data has no 'x', which is what is modelled; it has {', '.join(map(repr, x))}.")
-        return Arrays.mapped(dict(x))
-    if isinstance(x, IterableDataset):
-        known = length or (len(x) if hasattr(x, "__len__") else None)
-        if known is None:
-            raise InputError(
-                f"{type(x).__name__} can only be iterated, and does not say how many rows it has: give the rows of an "
-                "epoch, pv.data.stream(dataset, length=100_000)."
-            )
-        return Forward(x, known)
-    if isinstance(x, DataLoader) or not (hasattr(x, "__getitem__") and hasattr(x, "__len__")):
-        raise InputError(
-            f"a {type(x).__name__} cannot be read row by row: give the path of a .npy or .parquet file, a mapped array "
-            "(numpy.load(file, mmap_mode='r')), or a torch Dataset."
-        )
-    if isinstance(x, Rows):
-        raise InputError("these rows are in memory: give them to fit as they are.")
-    return Items(x)

@@ -31,6 +31,18 @@ def intensities(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).to(torch.float32).div_(255)
 
 
+def pictures(x: np.ndarray) -> np.ndarray | Tensor:
+    """Scale bytes of the shape of pictures, (N, H, W) or (N, C, H, W), to [0, 1]; leave everything else."""
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        return x
+    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        raise InputError(
+            f"its shape {x.shape} is that of pictures with the channels last, and pictures are (N, C, H, W): "
+            "give `numpy.save(file, x.transpose(0, 3, 1, 2))`."
+        )
+    return intensities(x[:, None] if x.ndim == 3 else x)
+
+
 def folder(path: Path) -> Rows:
     """Read every image file below a folder, in the order of their names.
 

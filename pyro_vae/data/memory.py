@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_vae.errors import InputError
 
+LABELS = ("label", "class", "target", "species")
+"""Names of a column of labels, in a table."""
+
 
 def as_tensor(name: str, values: object) -> Tensor:
     """Turn one named thing into a tensor, keeping its type and, where possible, sharing its memory.

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyro_vae.data.files import naming
 from pyro_vae.data.images import intensities
+from pyro_vae.data.paths import naming
 from pyro_vae.data.room import require_room
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError

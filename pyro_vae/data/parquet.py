@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_vae.data import files
+from pyro_vae.data.memory import LABELS
 from pyro_vae.data.rows import Rows, joined
 from pyro_vae.data.source import Source
 from pyro_vae.errors import InputError, unknown
@@ -167,7 +167,7 @@ def _label(schema: Any, columns: Sequence[str]) -> str | None:
     """The column of labels: whole numbers, and one column."""
     import pyarrow
 
-    named = [name for name in columns if name.lower() in files.LABELS_IN_CSV]
+    named = [name for name in columns if name.lower() in LABELS]
     if len(named) > 1:
         raise InputError(f"columns {' and '.join(map(repr, named))} are all labels: give columns= with but one.")
     if not named:

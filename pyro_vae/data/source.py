@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyro_vae.data import files
+from pyro_vae.data import images
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.errors import InputError
@@ -177,7 +177,7 @@ class Located:
         with self.path.open("rb", buffering=0) as file:
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
                 file.seek(self.offset + int(numbers[start]) * size)
-                if file.readinto(read[start * size : stop * size]) != (stop - start) * size:  # type: ignore[arg-type]
+                if file.readinto(read.data[start * size : stop * size]) != (stop - start) * size:
                     raise InputError(
                         f"'{self.path}' ends before its row {int(numbers[stop - 1])}: it has changed while it was "
                         "read, or is not complete."
@@ -246,5 +246,5 @@ class Arrays(Fetched):
             for name, column in self.columns.items()
         }
         if self.pictures:
-            read["x"] = files.pictures(read["x"])
+            read["x"] = images.pictures(read["x"])
         return Rows({name: as_tensor(name, values) for name, values in read.items()})

@@ -4,11 +4,13 @@
 of row numbers, the batches of a plan (`read`), some rows in memory (`take`) and all of them in `pieces`.
 """
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +20,11 @@ from torch import Tensor
 
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.items import Forward
+from pyro_vae.data.origins import origin_of
+from pyro_vae.data.paths import naming
 from pyro_vae.data.rows import Rows, drawn, joined, require_probabilities, rounded
 from pyro_vae.data.source import Source
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, require_whole_numbers
 
 PIECE = 2**26
 """Bytes of rows that are looked at together."""
@@ -71,11 +75,15 @@ class Stream:
         _ = self.first
 
     @classmethod
-    def of(cls, x: Any, **options: Any) -> "Stream":
+    def of(
+        cls, x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None
+    ) -> "Stream":
         """Rows that are read while training, by what holds them: see `stream`."""
-        from pyro_vae.data.given import stream  # it makes these
-
-        return stream(x, **options)
+        if isinstance(x, Stream):
+            return x
+        require_whole_numbers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
+        with naming(Path(x)) if isinstance(x, str | Path) else contextlib.nullcontext():
+            return cls(origin_of(x, workers, length, columns), workers=workers)
 
     def __len__(self) -> int:
         """Return the number of rows, N."""

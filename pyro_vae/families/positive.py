@@ -40,10 +40,6 @@ def _level(x: Tensor) -> Tensor:
     return mean.clamp(min=1e-3 * typical) if bool(typical > 0) else torch.ones_like(mean)
 
 
-def _mean(x: Tensor, family: Family) -> Tensor:
-    return _level(x)
-
-
 def _exp(logarithm: Tensor) -> Tensor:
     """The exponential, kept within the normal numbers of the type before it is taken, for its gradient's sake."""
     info = torch.finfo(logarithm.dtype)

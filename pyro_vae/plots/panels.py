@@ -116,12 +116,6 @@ def few_ticks(axes: Axes, *names: str, count: int = 3) -> None:
         axis.set_major_formatter(Digits())
 
 
-def no_ticks(axes: Axes) -> None:
-    """Take away the ticks, of a panel whose scale is said in words or is of no use."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def chosen(count: int, most: int) -> list[int]:
     """At most so many numbers below `count`, evenly spread."""
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))})
@@ -150,7 +144,7 @@ def maps(axes: Sequence[Axes], values: NDArray[Any], names: Sequence[str], **opt
     return shown[0]
 
 
-def bar(part: Figure | SubFigure, shown: ScalarMappable, axes: Any, label: str, size: float = 8) -> None:
+def bar(part: Figure | SubFigure, shown: ScalarMappable, axes: Any, label: str) -> None:
     """Put a colour bar beside axes.
 
     Args:
@@ -158,8 +152,7 @@ def bar(part: Figure | SubFigure, shown: ScalarMappable, axes: Any, label: str, 
         shown: whose colours they are.
         axes: beside which.
         label: what the colours say, and in which unit.
-        size: of the label, in points.
     """
     drawn = part.colorbar(shown, ax=axes)
-    drawn.set_label(label, size=size)
-    drawn.ax.tick_params(labelsize=size - 1)
+    drawn.set_label(label, size=8)
+    drawn.ax.tick_params(labelsize=7)

@@ -8,7 +8,9 @@ from typing import Any
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.report.measured import Measured, Settings, load_run, rows_of, seeded
+from pyro_vae.report.one import told
 from pyro_vae.report.page import reserve
+from pyro_vae.report.several import compared
 
 __all__ = ["report"]
 
@@ -65,13 +67,9 @@ def report(
 def _write(folders: Sequence[Path], data: Any, settings: Settings, to: Path | None) -> Path:
     by_name = None if data is None or not isinstance(data, str | Path) else str(data)
     if len(folders) == 1:
-        from pyro_vae.report.one import told
-
         run, vae = load_run(folders[0])
         target = reserve(to or run.path / "report.html")
         return told(Measured.of(run, vae, rows_of(run, data, settings.split), settings), by_name).write(target)
-    from pyro_vae.report.several import compared
-
     if data is not None and by_name is None:
         raise InputError("several runs take data by name: give data=, --data on the command line, a file.")
     target = reserve(to or _common(folders) / "comparison.html")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.metadata
 import io
 import os
 import re
@@ -181,13 +182,11 @@ class Page:
         """The page as text; whatever is not made here is escaped."""
         from markupsafe import Markup
 
-        from pyro_vae import __version__
-
         environment = _environment()
         style, script = (environment.get_template(name).render().strip() for name in ("page.css", "page.js"))
         return environment.get_template("page.html").render(
             page=self,
-            version=__version__,
+            version=importlib.metadata.version("pyro-vae"),
             generator=GENERATOR,
             style=Markup(style),
             script=Markup(script),

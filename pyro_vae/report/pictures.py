@@ -33,10 +33,10 @@ CAPTIONS = {
 }
 
 
-def of_check(section: Section, tree: Any, of: str = "") -> None:
+def of_check(section: Section, tree: Any) -> None:
     """Add the pictures of a predictive check."""
     for name in CHECKS:
-        one_of_check(section, name, tree, of)
+        one_of_check(section, name, tree)
 
 
 def one_of_check(section: Section, name: str, tree: Any, of: str = "") -> None:

@@ -22,8 +22,10 @@ from pyro_vae.errors import InputError, require_whole_numbers, unknown
 from pyro_vae.plots.sweep import sweep as draw
 from pyro_vae.run import RECORDED
 from pyro_vae.sweep import space, table
-from pyro_vae.sweep.point import SETTLED, Outcome, Request, of, unfinished
+from pyro_vae.sweep.outcome import SETTLED, Outcome
+from pyro_vae.sweep.point import Request, of, unfinished
 from pyro_vae.sweep.space import Axis, Point
+from pyro_vae.sweep.study import Study, require_optuna
 from pyro_vae.sweep.table import Result, Sweep
 from pyro_vae.sweep.workers import train_all
 from pyro_vae.training.checkpoints import LOCK, lock, unwritable
@@ -90,8 +92,6 @@ def sweep(
     folder = Path(to)
     _require_ours(folder, common)
     if how == "optuna":
-        from pyro_vae.sweep.study import require_optuna
-
         require_optuna()
         points = _corners(axes, common, fit)
     else:
@@ -147,8 +147,6 @@ class _Folder:
         self, axes: Mapping[str, Axis], samples: int, seed: int, made: Callable[[Mapping[str, Any]], Point]
     ) -> Sweep:
         """Train what a study proposes."""
-        from pyro_vae.sweep.study import Study
-
         file = self.path / STUDY
         study = Study(file, axes, samples, seed)
         numbers: dict[str, int] = {}

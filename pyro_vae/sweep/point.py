@@ -6,17 +6,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pyro_vae import options
 from pyro_vae.errors import InputError
 from pyro_vae.run import CHECKPOINTS, Run
+from pyro_vae.sweep.outcome import PRUNED, Outcome
+from pyro_vae.sweep.study import listener
 from pyro_vae.training.interrupts import WORDS
-
-Status = Literal["finished", "refused", "diverged", "failed", "pruned", "interrupted"]
-
-SETTLED = ("finished", "diverged", "pruned")
-"""What a point has come to that would come out the same again; all others are tried again."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +29,6 @@ class Request:
     plain: Mapping[str, Any]
     folder: str
     trial: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a point came to.
-
-    Args:
-        status: in a word.
-        sentence: why, where it is not finished.
-    """
-
-    status: Status
-    sentence: str = ""
 
 
 def train(request: Request) -> Outcome:
@@ -82,10 +66,6 @@ def of(folder: Path) -> Outcome:
     return Outcome("pruned" if PRUNED in stopped else "finished", f"{stopped}." if stopped else "")
 
 
-PRUNED = "the study pruned it"
-"""What the history of a run says that a study has ended."""
-
-
 def unfinished(folder: Path) -> bool:
     """Whether there is no whole run yet, or one that a signal cut off."""
     run = Run(folder)
@@ -95,6 +75,4 @@ def unfinished(folder: Path) -> bool:
 def _listeners(request: Request) -> Sequence[Callable[..., Any]]:
     if request.trial is None:
         return ()
-    from pyro_vae.sweep.study import listener
-
     return (listener(*request.trial),)

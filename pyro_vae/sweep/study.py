@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.errors import InputError
-from pyro_vae.sweep.point import PRUNED, Outcome
+from pyro_vae.sweep.outcome import PRUNED, Outcome
 from pyro_vae.sweep.space import Axis, Range
 
 NAME = "sweep"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,7 @@ from pyro_vae.criticism.measure import kind_of
 from pyro_vae.errors import InputError
 from pyro_vae.run import Run
 from pyro_vae.runs import DATA, words
-from pyro_vae.sweep.point import Outcome, Status
+from pyro_vae.sweep.outcome import STATUSES, Outcome
 from pyro_vae.training.history import History
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Sweep:
         counts: dict[str, int] = {}
         for result in self.results:
             counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
-        told = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if status in counts)
+        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
         lines = [f"Sweep of {len(self.results)} points in {self.folder}: {told}."]
         for number, kind in enumerate(self.kinds, start=1):
             if len(self.kinds) > 1:
@@ -249,7 +249,7 @@ def read(file: Path) -> dict[str, Outcome]:
         return {}
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            return {row["run"]: Outcome(row["status"], row["sentence"]) for row in csv.DictReader(stream)}  # type: ignore[arg-type]
+            return {row["run"]: Outcome(STATUSES[row["status"]], row["sentence"]) for row in csv.DictReader(stream)}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} is no table of a sweep ({error}): take it away, and it is written anew.") from error
 

@@ -17,7 +17,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
-from pyro_vae.sweep.point import Outcome, Request, train
+from pyro_vae.sweep.outcome import Outcome
+from pyro_vae.sweep.point import Request, train
 from pyro_vae.training import interrupts
 
 Next = Callable[[], Request | None]

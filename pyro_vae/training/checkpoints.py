@@ -7,6 +7,7 @@ RUN/checkpoints/
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -21,10 +22,7 @@ from pyro_vae.declared import Declared, option
 from pyro_vae.errors import InputError
 from pyro_vae.training import snapshot
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # on Windows
 
 BEST, SPEC, LOCK = "best.safetensors", "spec.yaml", ".lock"
 STEP = re.compile(r"step-(\d{10})\.safetensors")

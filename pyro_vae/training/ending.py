@@ -95,12 +95,13 @@ class Ending:
         ours = self.at.tensors()
         self.kept = {name: tensor.to(ours[name], copy=True) for name, tensor in tree["kept"].items()}
 
-    def require_fitting(self, kept: Mapping[str, Tensor]) -> None:
+    def require_fitting(self, tree: Mapping[str, Any]) -> None:
         """Refuse weights of another model.
 
         Raises:
             ValueError: they are.
         """
+        kept = tree["kept"]
         ours = self.at.tensors() if kept else {}
         if {n: (t.shape, t.dtype) for n, t in kept.items()} != {n: (t.shape, t.dtype) for n, t in ours.items()}:
             raise ValueError("the weights of its best epoch have other shapes or types")

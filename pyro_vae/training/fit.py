@@ -31,11 +31,13 @@ from pyro_vae.training.optimizers import Adam, Optimizer
 from pyro_vae.training.profile import Profile
 from pyro_vae.training.programs import Loss, Programs, frozen, require_programs
 from pyro_vae.training.progress import Reporter
+from pyro_vae.training.stages import settle
 from pyro_vae.training.state import State
 from pyro_vae.training.step import Asked, Stepper
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.watching import Callback, Watchers
 from pyro_vae.vae import VAE
+from pyro_vae.writing import Contents
 
 
 def fit(
@@ -112,23 +114,14 @@ def fit(
     >>> bool(history["loss"][1] < history["loss"][0])
     True
     """
-    _check_arguments(vae, objective, epochs, batch_size, seed, compile, runtime)
+    _check_arguments(vae, objective, epochs, batch_size, seed, compile, stopping, runtime)
     checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
-    if stopping is not None and not isinstance(stopping, Stopping):
-        raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")
     watchers = Watchers(callbacks, loggers)
     rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
-    settings = {
-        "objective": objective,
-        "optimizer": optimizer,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-    } | ({} if stopping is None else {"stopping": stopping})
+    settings = _settings(objective, optimizer, epochs, batch_size, seed, stopping)
     devices = Devices(runtime)
     folder = None if run is None else devices.by_first(lambda: Run.reserve(run, overwrite, resume))
-    per_step = batch_size * (optimizer.accumulate if isinstance(optimizer, Optimizer) else 1)
-    steps_per_epoch = math.ceil(len(rows) / per_step)
+    steps_per_epoch = math.ceil(len(rows) / _rows_per_step(optimizer, batch_size))
     loss = Loss(vae, objective, steps_per_epoch, len(rows))
     history = History(caveat=getattr(vae, "caveat", ""))
     with contextlib.ExitStack() as stack:
@@ -139,21 +132,15 @@ def fit(
         stack.enter_context(devices.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
         given, rows, held = rows, devices.placed(rows, loss), None if held is None else devices.placed(held, loss)
         weights = loss.weights(rows.take(2).batch())
-        if stopping is not None:
-            with devices.seeded(seed):
-                stopping.check([n for n, v in loss.parts(rows.take(2).batch()).items() if not v.ndim], held is not None)
+        _check_stopping(stopping, loss, rows, held, devices, seed)
         stepper = Stepper(loss, weights, optimizer, devices)
         state = State(loss, weights, stepper, devices, seed, history)
         ending = state.ending = Ending(vae, stepper, state, stopping, watchers)
+        contents = Contents(vae, rows, held, history, settings)
         found = None
         if folder is not None and checkpoints is not None:
-            found = devices.by_first(
-                lambda: None if keeper is None else folder.begin(keeper, state, vae, rows, held, settings, resume)
-            )
-        if isinstance(vae, VAE):
-            vae.trained_on = given.fingerprint()
-        if hasattr(vae, "initialize"):
-            vae.initialize(**rows.take().batch())
+            found = devices.by_first(lambda: None if keeper is None else folder.begin(keeper, state, contents, resume))
+        _initialize(vae, rows, given)
         stack.enter_context(frozen(weights, stepper.optimizer))
         looked = Profile(steps_per_epoch * epochs, devices.device) if profile and devices.first else None
         levels = getattr(vae, "pixels", False) and objective.bounds
@@ -165,22 +152,54 @@ def fit(
         with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
         stepper.finish()
-        if looked is not None:
-            looked.end()
-            print(looked.table)
+        files = looked.told() if looked is not None else {}
         if not history.stopped:
-            from pyro_vae.training.aggregate import settle  # it fits, by this function
-
             history.stopped = ending.settle(epochs)
-            settle(vae, rows, seed)
+            settle(vae, rows, seed, fit)
         elif stepper.average is not None:
             stepper.average.settle()
         if folder is not None and devices.first and stopped_by != signal.SIGTERM:  # who sent that waits for no pictures
-            folder.write(vae, rows, held, history, settings, keeper is not None, looked.files if looked else {})
+            folder.write(dataclasses.replace(contents, files=files), beside=keeper is not None)
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
     return history
+
+
+def _settings(
+    objective: Objective, optimizer: Asked, epochs: int, batch_size: int, seed: int, stopping: Stopping | None
+) -> dict[str, Any]:
+    """The arguments that shape a training, as they are recorded."""
+    settings = {
+        "objective": objective,
+        "optimizer": optimizer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    return settings if stopping is None else settings | {"stopping": stopping}
+
+
+def _rows_per_step(optimizer: Asked, batch_size: int) -> int:
+    return batch_size * (optimizer.accumulate if isinstance(optimizer, Optimizer) else 1)
+
+
+def _check_stopping(
+    stopping: Stopping | None, loss: Loss, rows: Rows | Stream, held: Rows | Stream | None, devices: Devices, seed: int
+) -> None:
+    """Refuse a rule that looks at a column which the history will not have."""
+    if stopping is not None:
+        with devices.seeded(seed):
+            parts = loss.parts(rows.take(2).batch())
+        stopping.check([name for name, value in parts.items() if not value.ndim], held is not None)
+
+
+def _initialize(vae: Any, rows: Rows | Stream, given: Rows | Stream) -> None:
+    """Let the model start from the data, as it was given, and remember it."""
+    if isinstance(vae, VAE):
+        vae.trained_on = given.fingerprint()
+    if hasattr(vae, "initialize"):
+        vae.initialize(**rows.take().batch())
 
 
 def _declared(vae: Any) -> dict[str, Any]:
@@ -207,7 +226,7 @@ def _checkpoints(
 
 
 def _check_arguments(
-    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, runtime: Runtime
+    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, stopping: Any, runtime: Runtime
 ) -> None:
     require_programs(vae, "fit")
     if not isinstance(objective, Objective):
@@ -223,6 +242,8 @@ def _check_arguments(
             "each step: leave out compile=, or train with pv.Runtime(strategy='ddp')."
         )
     require_whole_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
+    if stopping is not None and not isinstance(stopping, Stopping):
+        raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")
 
 
 def _checked(

@@ -47,10 +47,11 @@ class Profile:
             running, self.running = self.running, None
             running.stop()
 
-    @property
-    def table(self) -> str:
-        """The largest operations; nothing if no step was looked at."""
-        return self.files.get("profile.txt", "")
+    def told(self) -> dict[str, str]:
+        """Training is over: show the largest operations, and return the files of what was seen, if there was any."""
+        self.end()
+        print(self.files.get("profile.txt", ""))
+        return self.files
 
     def _read(self, profiled: Any) -> None:
         order = f"self_{self.unit}_time_total"

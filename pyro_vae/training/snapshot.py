@@ -72,7 +72,8 @@ def read(file: Path) -> Any:
                 raise Damaged("its header is not that of a checkpoint")
             if int(metadata["format"]) > FORMAT:
                 raise InputError(f"{file} was written by a newer pyro_vae: pip install --upgrade pyro-vae.")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
         if _digest(metadata["state"], tensors) != metadata["sha256"]:
             raise Damaged("its checksum is not that of its content")
         return unpack(json.loads(metadata["state"]), tensors)

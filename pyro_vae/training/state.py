@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,27 @@ from pyro_vae.training.history import History
 from pyro_vae.training.programs import Loss, tensors_of
 from pyro_vae.training.step import Stepper
 
-if TYPE_CHECKING:
-    from pyro_vae.training.ending import Ending
-
 Tree = dict[str, Any]
 
 ELSEWHERE = {name: GENERATORS[name] for name in ("numpy", "python")}
 """Random states that are not ours, and are held where a user's program draws from them."""
+
+
+class Part(Protocol):
+    """Something else that training changes, and that has a place in a checkpoint."""
+
+    def capture(self) -> Tree:
+        """What a checkpoint has to hold."""
+
+    def restore(self, tree: Tree) -> None:
+        """Put that back."""
+
+    def require_fitting(self, tree: Tree) -> None:
+        """Refuse what cannot be put back.
+
+        Raises:
+            ValueError: that is so.
+        """
 
 
 class State:
@@ -64,7 +78,7 @@ class State:
         self.totals = torch.zeros((), device=devices.device, dtype=torch.float64)
         self.on_device = of_device(devices.device)
         self.elsewhere = {name: generator.take() for name, generator in ELSEWHERE.items()}
-        self.ending: Ending | None = None
+        self.ending: Part | None = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
         """Say of which training this is the state, by plain values."""
@@ -210,7 +224,7 @@ class State:
                 if theirs[name].shape != tensor.shape or theirs[name].dtype != tensor.dtype:
                     raise ValueError(f"{name} has another shape or type in it")
         if self.ending is not None:
-            self.ending.require_fitting(tree["ending"]["kept"])
+            self.ending.require_fitting(tree["ending"])
         listed = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, kept in tree["optimizer"]["state"].items():
             for name, value in kept.items():  # fused steps trust these shapes, and would read beyond the end

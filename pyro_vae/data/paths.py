@@ -1,0 +1,46 @@
+"""What is said of a path to data: that nothing is there, or what is wrong with what is."""
+
+import difflib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyro_vae.errors import InputError
+
+
+def require_there(path: Path) -> None:
+    """Refuse a path at which there is nothing.
+
+    Raises:
+        InputError: with the nearest name that is there.
+    """
+    if not path.exists():
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
+        raise InputError(f"the file '{path}' does not exist{hint}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: in place of every fault of the file's content.
+
+    >>> with naming(Path("flowers.csv")):
+    ...     raise InputError("column 3 has no name.")
+    Traceback (most recent call last):
+        ...
+    pyro_vae.errors.InputError: 'flowers.csv': column 3 has no name.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"'{path}' cannot be read ({error}): is it complete, and of this format?") from error
