@@ -1,4 +1,4 @@
-"""One epoch of MNIST through `pv.fit`, beside every peer: time, memory, and the time to the first step.
+"""One epoch of MNIST through `pv.fit`, beside every peer: time, memory, and the time to two steps.
 
 Run: python benchmarks/peers.py --root ../shared/data [--rounds 5] [--settings mlp-128 conv-1024] [--only NAME ...]
      python benchmarks/peers.py --random
@@ -10,7 +10,7 @@ of Pyro's example script: 784-400-50, softplus, Bernoulli, batches of 256; that 
 DataLoader of a tensor, and its tutorial's the one over pictures.
 
 Each is a process of its own, and in each round they take turns by whole epochs; the first epoch, in which they compile
-and warm up, does not count. Ratios are medians over rounds of the ratios within a round. The time to the first step
+and warm up, does not count. Ratios are medians over rounds of the ratios within a round. The time to two steps
 begins when everything is imported and the data lie in memory, with empty caches of compiled code. `--random` takes
 random numbers of MNIST's shape: speed does not depend on what they are. `--rows` takes fewer rows; time per epoch is
 scaled to 60,000 in any case, for only whole batches are trained on. With few rows `pv.fit` looks slower than it is, for
@@ -62,7 +62,7 @@ COLUMNS = (
     "ms a step",
     "/ fit",
     "/ compiled",
-    "first step s",
+    "two steps s",
     "peak MB",
     "of that, training",
     "computes instead",

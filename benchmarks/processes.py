@@ -40,7 +40,7 @@ class Gate:
     def __call__(self, steps: int = 1) -> None:
         """Some steps are done; waits for the next turn where a round is complete, and ends with the last."""
         self.done += steps
-        if self.done == steps:
+        if not self.first and self.done >= 2:  # some compile after a first step
             self.settle()
             self.first = time.perf_counter() - self.start
         if self.done % self.steps == 0:
