@@ -201,8 +201,8 @@ class Conditional(nn.Module):
             )
         prepared = context if self.inputs is None else self.inputs(context)
         emitted = self.network(prepared if seen is None else torch.where(seen, prepared, 0))
-        add = torch.Tensor.add_ if isinstance(self.site.network, Network) else torch.add  # what is fresh is written to
-        return {name: add(emitted[name], self.get_buffer(f"offset_{name}")) for name in emitted if name in self.slots}
+        ours = isinstance(self.site.network, Network)
+        return {n: _added(emitted[n], self.get_buffer(f"offset_{n}"), fresh=ours) for n in emitted if n in self.slots}
 
     @property
     def support(self) -> Any:
@@ -329,6 +329,11 @@ class Conditional(nn.Module):
                 f"{' or '.join(map(str, ranks))}, and {shape} has rank {len(shape)}: flatten the data to vectors "
                 "with x.flatten(1), or take a family with independent elements, such as Normal()."
             )
+
+
+def _added(emitted: Tensor, offset: Tensor, *, fresh: bool) -> Tensor:
+    """Their sum, written into what is fresh; but autograd copies a view that is written to more than once."""
+    return emitted.add_(offset) if fresh and not (emitted.requires_grad and emitted._is_view()) else emitted + offset
 
 
 def _noise(shape: Shape, scale: float) -> Tensor:

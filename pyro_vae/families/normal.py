@@ -72,7 +72,8 @@ class GaussianVector(dist.Independent):
             logs = logs if logs.shape[logs.ndim - rank :] == event else logs.expand(*logs.shape[:-rank], *event)
             density = -0.5 * squares.sum(dims) - logs.sum(dims) - constant
         else:
-            density = -0.5 * squares.sum(dims) / scale.square() - (event.numel() * scale.log() + constant)
+            rest = -event.numel() * scale.log() - constant
+            density = torch.addcdiv(rest, squares.sum(dims), scale.square(), value=-0.5)
         return density if density.ndim >= len(self.batch_shape) else density.expand(self.batch_shape)
 
 

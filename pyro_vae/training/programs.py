@@ -88,12 +88,15 @@ class Loss(nn.Module):
         objective = self.running.at(self.running.values if values is None else values)
         particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)
-        loss = -objective.bound(particles).mean() * share
+        loss = -objective.bound(particles).mean()
+        loss = loss if share == 1 else loss * share
         with torch.no_grad():
-            log_likelihood = particles.log_likelihood.mean() * share
-            kl = log_likelihood - objective.elbo(particles).mean() * share
-            parts = {"loss": loss.detach(), "log_likelihood": log_likelihood, "kl": kl}
-            return loss, parts | {name: share * term for name, term in objective.terms(particles).items()}
+            log_likelihood = particles.log_likelihood.mean()
+            parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - objective.elbo(particles).mean()}
+            parts |= objective.terms(particles)
+            if share != 1:
+                parts = {name: share * part for name, part in parts.items()}
+            return loss, {"loss": loss.detach(), **parts}
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss and every part of it, per row, without gradient."""
