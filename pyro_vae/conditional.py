@@ -332,8 +332,9 @@ class Conditional(nn.Module):
 
 
 def _added(emitted: Tensor, offset: Tensor, *, fresh: bool) -> Tensor:
-    """Their sum, written into what is fresh; but autograd copies a view that is written to more than once."""
-    return emitted.add_(offset) if fresh and not (emitted.requires_grad and emitted._is_view()) else emitted + offset
+    """Their sum, written into what is fresh, where autograd has no part: it copies a view that is written to."""
+    alike = emitted.dtype == offset.dtype  # or the sum would be of the lower precision
+    return emitted.add_(offset) if fresh and alike and not emitted.requires_grad else emitted + offset
 
 
 def _noise(shape: Shape, scale: float) -> Tensor:

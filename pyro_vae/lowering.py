@@ -91,6 +91,9 @@ class Lowered:
                 second = self._recorded([_alike(tensor) for tensor in given])
         if _read(first) != _read(second):
             raise CannotLower("its structure or its constants change from run to run")
+        values = [node.meta.get("val") for node in first.graph.nodes]
+        types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
+        self.eps = max(torch.finfo(dtype).eps for dtype in types)  # of the coarsest that anything is computed in
         with undisturbed(self.device), self._kept(), torch.no_grad():
             self.graph = compiled(first, [*self.tensors, *given])
             if self.device.type == "cuda":
@@ -109,14 +112,14 @@ class Lowered:
         its fourth root only; what it remembers of gradients tells a wrong one.
         """
         found, expected = self._outcome(self, arguments), self._outcome(self.function, arguments)
-        eps = self._eps(arguments)
         sizes = {name: float(value.norm()) for name, (value, _) in expected.items()}
         for (kind, name), (value, start) in expected.items():
             if found[kind, name][0].shape != value.shape:
                 return f"{name} has another shape"
             of_kind = math.hypot(*(size for (other, _), size in sizes.items() if other == kind))
             least = 1.0 if kind == "value" else of_kind / 100  # what is nearly nothing is rounding alone
-            allowed = eps ** (0.25 if kind == WEIGHTS else 0.5) * max(sizes[kind, name], least) + 4 * eps * start
+            relative = self.eps ** (0.25 if kind == WEIGHTS else 0.5)
+            allowed = relative * max(sizes[kind, name], least) + 4 * self.eps * start
             gap = float((found[kind, name][0] - value).norm())
             if not gap <= allowed:
                 of = f"{kind} {name}" if kind == "value" else f"what it makes of {name} ({kind})"
@@ -148,23 +151,13 @@ class Lowered:
 
     def _outcome(self, function: Function, arguments: tuple[Any, ...]) -> dict[tuple[str, str], tuple[Tensor, float]]:
         """Values and changes after a run, each with the size of what it started from."""
-        before = [tensor.detach().clone() for tensor in self.tensors]
+        before = [_plain(tensor) for tensor in self.tensors]
         with undisturbed(self.device), self._kept():
-            values = [value.detach().double() for value in pytree.tree_leaves(function(*arguments))]
-            changed = [
-                (tensor.detach().double() - start.double(), float(start.double().norm()))
-                for tensor, start in zip(self.tensors, before, strict=True)
-            ]
+            values = [_plain(value) for value in pytree.tree_leaves(function(*arguments))]
+            changes = [_plain(tensor) - start for tensor, start in zip(self.tensors, before, strict=True)]
         named = {("value", str(number)): (value, 0.0) for number, value in enumerate(values)}
-        return named | dict(zip(self.held, changed, strict=True))
-
-    def _eps(self, arguments: tuple[Any, ...]) -> float:
-        """The rounding of the coarsest type that anything is computed in."""
-        tensors = [*self.tensors, *pytree.tree_leaves(arguments)]
-        types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-        if torch.is_autocast_enabled(self.device.type):
-            types.add(torch.get_autocast_dtype(self.device.type))
-        return max(torch.finfo(dtype).eps for dtype in types)
+        sizes = [float(start.norm()) for start in before]
+        return named | dict(zip(self.held, zip(changes, sizes, strict=True), strict=True))
 
 
 class Captured:
@@ -197,6 +190,11 @@ def compiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
 
     made: Function = _inductor.compile(graph, [*inputs], options={"fallback_random": True})
     return made
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A copy in numbers that can be subtracted: what is no number stands for itself, as some number."""
+    return tensor.detach().double().nan_to_num(1.0, 2.0, -2.0).clone()
 
 
 def _alike(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 But for the slow tests, what was recorded stands in for what a compiler makes of it: that takes half a minute.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ import torch
 from fitting import ELBO, fit, rows, small
 from programs import CHOSEN
 from resuming import require_resumable
+from test_skips import bad, first_rows
+from test_skips import model as bounded
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -98,7 +101,15 @@ def test_masks_and_dynamic_rows_do_too() -> None:
 
 
 @pytest.mark.usefixtures("graphs")
-@pytest.mark.parametrize("optimizer", [pv.Adam(0.01, accumulate=2, clip_norm=1.0, ema=0.9), pv.SGD(Linear(0.01, 0, 3))])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pv.Adam(0.01, clip_norm=1.0, ema=0.9, skip=3, parts={"decoder": 0.001}),
+        pv.Adam(0.01, accumulate=2, clip_norm=1.0, ema=0.9),
+        pv.SGD(Linear(0.01, 0, 3), momentum=0.9),
+        functools.partial(torch.optim.RMSprop, lr=0.01),
+    ],
+)
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_all_that_is_done_around_a_step_is_done(optimizer: Any, precision: Any) -> None:
     runtime = pv.Runtime("cpu", precision)
@@ -193,6 +204,37 @@ def test_no_compiler_is_a_warning_and_for_auto_nothing(monkeypatch: pytest.Monke
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(small(), rows(), compile="auto")
+
+
+@pytest.mark.usefixtures("graphs")
+def test_weights_in_the_store_train_as_they_do_uncompiled() -> None:
+    found = []
+    for compile in (False, True):
+        pyro.clear_param_store()
+        history = fit(Stored(), rows(), compile=compile, optimizer=pv.Adam(0.01))
+        found.append((pyro.param("loc").detach().clone(), history["loss"]))
+    pyro.clear_param_store()
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert float(found[0][0].abs().min()) > 0
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 25, 45], ids=["first step", "when it is recorded", "short step"])
+def test_steps_without_a_number_are_left_out_and_counted(place: int, graphs: list[Any]) -> None:
+    x = bad(first_rows()[place])
+    trained = both(bounded, x, optimizer=pv.Adam(0.01, skip=9, ema=0.9))
+    require_alike(trained)
+    assert trained[1][1]["skipped"].tolist() == [1, 1, 1]
+    assert len(graphs) == 1
+
+
+@pytest.mark.usefixtures("graphs")
+def test_precision_that_scales_gradients_by_what_it_finds_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.fabric.plugins.precision import Precision
+
+    monkeypatch.setattr(Precision, "scaler", object(), raising=False)
+    with pytest.warns(UserWarning, match="training runs uncompiled: precision='16-mixed' finds out by each step"):
+        fit(small(), rows(), compile=True)
 
 
 def test_auto_compiles_long_trainings_only_and_goes_on_as_it_began(

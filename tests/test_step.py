@@ -18,6 +18,7 @@ import pyro_vae as pv
 from pyro_vae import spec
 from pyro_vae.run import Run
 from pyro_vae.schedules import Cosine, Exponential, Linear, Steps
+from pyro_vae.training.step import SWEEP
 
 
 class Certain(nn.Module):
@@ -161,3 +162,33 @@ def test_what_is_declared_is_written_read_and_repeated(optimizer: Any, tmp_path:
     again = copy.deepcopy(small())
     fit(again, rows(), optimizer=optimizer)
     assert same(again.state_dict(), vae.state_dict())
+
+
+def test_memories_of_gradients_that_are_long_nothing_are_let_go() -> None:
+    class Once:
+        """Programs whose second weight has a gradient at the first step only."""
+
+        def __init__(self) -> None:
+            self.net = torch.nn.Linear(1, 2)
+            self.steps = 0
+
+        def model(self, x: Tensor) -> None:
+            self.steps += 1
+            first, second = self.net.weight.flatten()
+            loc = first + (second if self.steps < 4 else 0 * second) + self.net.bias.sum()
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(loc.expand(3), 1.0).to_event(1), obs=x)
+
+        def guide(self, x: Tensor) -> None:
+            pass
+
+    made: list[torch.optim.Optimizer] = []
+
+    def adam(weights: Any) -> torch.optim.Optimizer:
+        made.append(torch.optim.Adam(weights, lr=0.01))
+        return made[0]
+
+    fit(Once(), rows(SWEEP * 7), epochs=1, batch_size=1, optimizer=adam)
+    mean = made[0].state[made[0].param_groups[0]["params"][0]]["exp_avg"].flatten()
+    assert float(mean[1]) == 0  # 0.9 ** 700 is 1e-32, and would not end at 0 but at a few 1e-45
+    assert float(mean[0]) != 0

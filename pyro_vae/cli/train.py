@@ -88,7 +88,7 @@ def fit(
         checkpoint_minutes: save everything into the run so often, so that a crash loses no more than that.
         checkpoint_epochs: or after so many epochs.
         resume: go on from the newest checkpoint of the run, where there is one.
-        compile: true compiles the loss, which takes half a minute and makes steps faster; auto where it pays.
+        compile: true compiles steps, which takes half a minute and makes them faster; auto where it pays.
         stopping: when to end before the last epoch: EarlyStopping, with fields as in --stopping.patience 5.
         logger: who is told of each epoch besides: csv, tensorboard, mlflow or wandb; files go into logs beside the run.
         profile: print where the time of some steps goes, and write it into the run.

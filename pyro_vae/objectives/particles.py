@@ -2,7 +2,7 @@
 
 K draws of the latents for N rows and every log-probability they carry, made once from the traces of a guide
 and of the model replayed against it. Nothing here waits for the device (`.item()`), so a training step of any
-objective is free of synchronisation, and can be lowered by torch.export.
+objective is free of synchronisation, and can be recorded as a graph.
 """
 
 from collections.abc import Callable, Iterator

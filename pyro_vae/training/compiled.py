@@ -91,8 +91,7 @@ class Compiled:
                 n = len(batch["x"])
                 if n not in self.graphs:
                     step = functools.partial(self._whole if self.one else self._gradient, counts)
-                    with self.devices.fabric.autocast():
-                        self.graphs[n] = lowered(step, self._held(), *self._arguments(batch))
+                    self.graphs[n] = lowered(step, self._held(), *self._arguments(batch))
         except CannotLower as error:
             reason = str(error)
         if any(self.devices.any(bool(reason))):
@@ -101,8 +100,7 @@ class Compiled:
     def _look(self, batch: Batch) -> None:
         """Go on without graphs, should the programs have become others since these were recorded."""
         self.looked = self.running.step
-        with self.devices.fabric.autocast():
-            difference = self._graph(batch).difference(*self._arguments(batch))
+        difference = self._graph(batch).difference(*self._arguments(batch))
         if any(self.devices.any(bool(difference))):
             epoch = int(self.running.epoch) + 1
             self._give_up(f"from epoch {epoch} on, {difference or 'something differs in another process'}")
@@ -130,7 +128,8 @@ class Compiled:
     def _gradient(self, counts: bool, batch: Batch, values: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """What a batch adds to a step: sums of the loss and its parts, and the gradient."""
         n = len(batch["x"]) if counts else 0
-        loss, parts = self.stepper.loss(batch, values)
+        with self.devices.fabric.autocast():
+            loss, parts = self.stepper.loss(batch, values)
         gradients = torch.autograd.grad(loss * (n / self.rows), self.weights, allow_unused=True)
         return self.stepper.sums(parts, n), list(gradients)
 

@@ -85,11 +85,11 @@ def fit(
         checkpoints: when to save everything into the run, so that a crash loses nothing; None for never.
         resume: whether to go on from the newest checkpoint of the run, where there is one, to the weights and history
             that an uninterrupted training ends with, bit for bit; `epochs` may be more than before.
-        compile: whether to compile the loss of whole batches: steps are faster, after a start of half a minute. By
-            the same random numbers it is the same loss, which is checked with its gradient before the first step; where
-            that cannot be had (programs whose structure changes, weights in Pyro's parameter store) it is said in a
-            warning, and training is as without. "auto" compiles where it pays: long trainings. Sharded
-            weights (strategy="fsdp") go without.
+        compile: whether to compile whole steps, from the second on: they are faster, after half a minute. By the
+            same random numbers a step changes all weights alike, which is checked before it is relied on and from time
+            to time; where that cannot be had (programs whose structure changes, or that wait for values) it is said in
+            a warning, and training is as without. "auto" compiles where it pays: long trainings. Sharded weights
+            (strategy="fsdp") and precision="16-mixed" go without.
         stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
         callbacks: functions called after each epoch with a `pv.Epoch`: its number, its record, the history and the
             model. One that returns True, or a reason as text, ends the training.

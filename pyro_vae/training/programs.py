@@ -57,6 +57,13 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+class Given:
+    """A batch as it is: Fabric would round the data of a batch that it can see to the lower of two mixed precisions."""
+
+    def __init__(self, batch: Mapping[str, Tensor]) -> None:
+        self.batch = batch
+
+
 class Loss(nn.Module):
     """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
 
@@ -77,14 +84,15 @@ class Loss(nn.Module):
         self.held = as_module(programs)
 
     def forward(
-        self, batch: Mapping[str, Tensor], values: Mapping[str, float | Tensor] | None = None
+        self, given: Mapping[str, Tensor] | Given, values: Mapping[str, float | Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still.
 
         Args:
-            batch: named tensors.
+            given: named tensors.
             values: those of the schedules; the present ones by default.
         """
+        batch = given.batch if isinstance(given, Given) else given
         objective = self.running.at(self.running.values if values is None else values)
         particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)

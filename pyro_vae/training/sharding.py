@@ -78,7 +78,7 @@ class Sharded(nn.Module):
         self.averaged: dict[str, Any] = {}  # the pieces that have an average
         self.cut: list[nn.Parameter] = []  # the pieces, also while `pieces` has whole weights, in the middle of a step
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Any:
+    def forward(self, batch: Any) -> Any:
         """What the loss returns; see `Loss.forward`."""
         weights = [piece if shape else piece.view(()) for piece, shape in zip(self.pieces, self.shapes, strict=True)]
         lent = {name: weights[number] for name, number in self.places.items()}

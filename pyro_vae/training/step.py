@@ -12,7 +12,7 @@ from pyro_vae.schedules import Schedule
 from pyro_vae.training.average import Average
 from pyro_vae.training.devices import Devices
 from pyro_vae.training.optimizers import Optimizer
-from pyro_vae.training.programs import Loss
+from pyro_vae.training.programs import Given, Loss
 from pyro_vae.training.sharding import Sharded, Whole, require_shardable
 from pyro_vae.training.skips import Skips
 
@@ -100,7 +100,7 @@ class Stepper:
             n = len(batch["x"]) if counts else 0
             self.layout.keep(number < last)
             with self._apart(number < last):
-                loss, parts = self.wrapped(batch)
+                loss, parts = self.wrapped(Given(batch))
                 share = n * self.devices.world / rows  # for DDP and FSDP take the mean over processes
                 self.backward(loss if share == 1 else loss * share)
             sums = self.sums(parts, n)
