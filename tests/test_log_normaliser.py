@@ -37,6 +37,12 @@ def test_it_is_the_softplus_summed_whatever_the_blocks(
 
 
 @torch.no_grad()
+def test_a_coarse_type_keeps_what_one_and_it_would_round_away() -> None:
+    logits = torch.full((2, 300), -7.0, dtype=torch.bfloat16)
+    torch.testing.assert_close(log_normaliser(logits).double(), in_float64(logits), rtol=0.01, atol=0)
+
+
+@torch.no_grad()
 def test_far_logits_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.tensor([[1000.0, -1.0], [-1000.0, 2.0], [88.0, 89.0], [0.0, torch.inf], [torch.nan, 0.0]])
     for numbers in (1, 2**19):
@@ -53,17 +59,23 @@ def test_values_with_and_without_a_gradient_agree() -> None:
     torch.testing.assert_close(event.log_prob(x.expand(4, 6, 1, 28, 28)), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_gradients_recorded_graphs_and_maps_take_the_one_operation() -> None:
-    logits = logits_of((3, 5), torch.float64).requires_grad_()
+def test_a_gradient_takes_the_one_operation_that_has_it_everywhere() -> None:
+    logits = torch.tensor([[-3.0, 0.0, 90.0]], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(log_normaliser(logits).sum(), logits)
     torch.testing.assert_close(slope, logits.sigmoid())
-    with torch.no_grad():
-        code = make_fx(log_normaliser)(logits).code
-        assert "softplus" in code
-        assert "exp" not in code
-        torch.testing.assert_close(torch.vmap(log_normaliser)(logits), in_float64(logits))
-        exported = torch.export.export(Summed(), (logits,), strict=False)
-        assert "softplus" in exported.graph_module.code
+    assert "softplus" in make_fx(log_normaliser)(logits).code
+
+
+@torch.no_grad()
+def test_graphs_and_maps_look_at_no_value() -> None:
+    logits = torch.cat([logits_of((3, 5)), torch.tensor([[1000.0, -1000.0, 88.0, 89.0, 0.0]])])
+    expected = in_float64(logits).float()
+    recorded = make_fx(log_normaliser)(logits)
+    assert "softplus" not in recorded.code
+    exported = torch.export.export(Summed(), (logits,), strict=False).module()
+    for function in (recorded, exported, torch.vmap(log_normaliser)):
+        torch.testing.assert_close(function(logits), expected)
+        assert bool(function(torch.full_like(logits, torch.nan)).isnan().all())
 
 
 class Summed(torch.nn.Module):
