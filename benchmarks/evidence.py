@@ -54,16 +54,14 @@ def shapes(options: argparse.Namespace) -> list[tuple[int, int]]:
 
 
 def products(options: argparse.Namespace) -> None:
-    """The decoder's matrix products for all draws and rows, in the chunks that evidence takes."""
+    """The decoder's matrix products for all draws and rows, in chunks as large as those that evidence takes."""
     weights = [torch.randn(shape) for shape in shapes(options)]
-    for start in range(0, options.rows, options.batch_size):
-        rows = min(options.batch_size, options.rows - start)
-        at_once = max(1, importance.NUMBERS_AT_ONCE // (rows * max(importance.WIDTH, PIXELS)))
-        noise = torch.randn(min(at_once, options.draws) * rows, len(weights[0]))
-        for first in range(0, options.draws, at_once):
-            z = noise[: min(at_once, options.draws - first) * rows]
-            for weight in weights:
-                z = torch.mm(z, weight)
+    left, room = options.rows * options.draws, importance.NUMBERS_AT_ONCE // max(importance.WIDTH, PIXELS)
+    noise = torch.randn(min(room, left), len(weights[0]))
+    for first in range(0, left, room):
+        z = noise[: min(room, left - first)]
+        for weight in weights:
+            z = torch.mm(z, weight)
 
 
 def warmed(vae: pv.VAE, x: torch.Tensor, options: argparse.Namespace) -> tuple[Callable[[], object], float]:

@@ -8,11 +8,15 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.constraints import unit_interval
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import softplus
 
 from pyro_vae import constraints
 from pyro_vae.conditional import Bound, Site
 from pyro_vae.families.base import Family, Parameter, Source
+
+IN_CACHE = 2**19
+"""Numbers at once where each is passed over several times: 2 MB in float32, what two cores hold near by."""
 
 
 class BinaryBernoulli(dist.Bernoulli):
@@ -35,7 +39,40 @@ class BinaryVector(dist.Independent):
         """The log-probability of zeros and ones, of the batch shape."""
         rank = self.reinterpreted_batch_ndims
         logits, value = (t.flatten(-rank) if rank > 1 else t for t in (self.base_dist.logits, value))
-        return torch.einsum("...j,...j->...", logits, value.to(logits)) - softplus(logits).sum(-1)
+        return torch.einsum("...j,...j->...", logits, value.to(logits)) - log_normaliser(logits)
+
+
+def log_normaliser(logits: Tensor) -> Tensor:
+    r"""The sum $\sum_j \log(1 + e^{l_j})$ over the last dimension.
+
+    Torch's softplus takes three times as long as an exponential and a logarithm, which the processor's own library
+    computes. So where values are all that is asked for, they are taken instead, block by block of what a cache holds;
+    and the softplus after all where an exponential overflows. A compiler makes one pass of whatever is recorded, in
+    which this form is the faster one too. Each element is right up to the rounding of 1 + e^l.
+
+    >>> with torch.no_grad():
+    ...     log_normaliser(torch.zeros(2, 3)) / torch.log(torch.tensor(2.0))
+    tensor([3., 3.])
+    """
+    precise = logits.device.type == "cpu" and torch.finfo(logits.dtype).bits >= 32
+    if torch.is_grad_enabled() or not precise:
+        return softplus(logits).sum(-1)
+    if _recorded():
+        return (logits.relu() + (1 + (-logits.abs()).exp()).log()).sum(-1)
+    rows = logits.reshape(-1, logits.shape[-1])
+    blocks = rows.split(max(1, IN_CACHE // rows.shape[-1]))
+    return torch.cat([_by_exponentials(block) for block in blocks]).reshape(logits.shape[:-1])
+
+
+def _by_exponentials(logits: Tensor) -> Tensor:
+    found = logits.exp().add_(1).log_().sum(-1)
+    return found if bool(found.sum().isfinite()) else softplus(logits).sum(-1)
+
+
+def _recorded() -> bool:
+    """Whether operations are recorded or mapped, so that no value can be looked at."""
+    mapped = torch._C._functorch.maybe_current_level() is not None
+    return mapped or torch.compiler.is_compiling() or get_proxy_mode() is not None
 
 
 class GreyBernoulli(dist.Bernoulli):

@@ -26,7 +26,7 @@ PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
 
 NUMBERS_AT_ONCE = 2**22
-"""Numbers in the largest tensor, by which `draws_at_once` is chosen: 16 MB in float32."""
+"""Numbers in the largest tensor, by which draws and rows at once are chosen: 16 MB in float32."""
 
 WIDTH = 512
 """Numbers that a network is taken to hold per draw and row, where an event has fewer."""
@@ -52,7 +52,8 @@ class Importance(Method):
     Args:
         draws: the number K of draws per row.
         proposal: what they are drawn from, "guide", "defensive" or "refined".
-        draws_at_once: draws at once; by default, so many that the largest tensor has about 4 million numbers.
+        draws_at_once: draws at once for a row; by default, so many that the largest tensor has about 4 million numbers.
+            Rows are taken together as far as that leaves room.
         steps: of the refinement; by default 100.
         compiled: whether draws from the guide are weighed by one compiled function, which takes some 20 seconds to
             make and a C++ compiler on a CPU: for many rows and thousands of draws.
@@ -138,11 +139,26 @@ class Weigher:
         return self.weigh(refined, refined.rows.batch())
 
     def weigh(self, programs: Programs, batch: Batch) -> Weights:
-        """Weigh draws from the guide of these programs, and of the prior."""
-        model = programs.model
-        draws, from_prior, x = self.method.draws, self.method.from_prior, batch["x"]
-        at_once = self.method.draws_at_once or max(1, NUMBERS_AT_ONCE // (len(x) * max(WIDTH, x[0].numel())))
-        chunks = [self._chunk(programs, k, k == at_once, batch) for k in _sizes(draws - from_prior, at_once)]
+        """Weigh draws from the guide of these programs, and of the prior.
+
+        Few rows with many draws go together rather than the reverse, for a guide looks at its rows in every chunk.
+        """
+        from_prior, x = self.method.from_prior, batch["x"]
+        from_guide = self.method.draws - from_prior
+        room = max(1, NUMBERS_AT_ONCE // max(WIDTH, x[0].numel()))
+        k = self.method.draws_at_once or _even(from_guide, room)
+        n = _even(len(x), max(1, room // k))
+        split = {name: tensor.split(n) for name, tensor in batch.items()}
+        parts = [dict(zip(split, tensors, strict=True)) for tensors in zip(*split.values(), strict=True)]
+        rows = [self._rows(programs, part, k, whole=len(part["x"]) == n) for part in parts]
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return Weights(torch.cat(rows, 1), (from_guide, from_prior), torch.finfo(dtype).eps)
+
+    def _rows(self, programs: Programs, batch: Batch, at_once: int, *, whole: bool) -> Tensor:
+        """Log-weights of some rows, on the CPU."""
+        model, from_prior = programs.model, self.method.from_prior
+        sizes = _sizes(self.method.draws - from_prior, at_once)
+        chunks = [self._chunk(programs, k, whole and k == at_once, batch) for k in sizes]
         for k in _sizes(from_prior, at_once):
             with pyro.plate("particles", k, dim=-self.nesting - 1) if k > 1 else contextlib.nullcontext():
                 self.prior_draws = poutine.trace(model).get_trace(**batch)
@@ -153,8 +169,7 @@ class Weigher:
                     "this guide can score its own draws only, and a defensive proposal needs its density at draws from "
                     "the prior: take proposal='guide'."
                 ) from None
-        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return Weights(torch.cat(chunks).cpu(), (draws - from_prior, from_prior), torch.finfo(dtype).eps)
+        return torch.cat(chunks).cpu()
 
     def _chunk(self, programs: Programs, k: int, whole: bool, batch: Batch) -> Tensor:
         """Log-weights of K draws from the guide; chunks of the whole size may be compiled."""
@@ -207,6 +222,11 @@ class Weigher:
                     else "at its draws: do without that site."
                 )
             )
+
+
+def _even(total: int, most: int) -> int:
+    """The size of chunks, each at most so large, that leaves the smallest rest: fewer than there are chunks."""
+    return total // math.ceil(total / most)
 
 
 def _sizes(draws: int, at_once: int) -> Iterator[int]:
