@@ -69,6 +69,7 @@ def pareto_shape(excess: Tensor) -> Tensor:
     k = torch.stack([torch.log1p(-one[:, None] * excess).mean(1) for one in b.T], 1)  # (B, n) at once, and no more
     weights = (n * ((-b / k).log() - k - 1)).softmax(1)
     kept = weights >= 10 * torch.finfo(weights.dtype).eps  # none where a quarter of the tail is its start: k is then 0
-    b_hat = torch.where(kept, b * weights, 0.0).sum(1, keepdim=True)
+    total = torch.where(kept, weights, 0.0).sum(1, keepdim=True)
+    b_hat = torch.where(kept, b * weights, 0.0).sum(1, keepdim=True) / torch.where(total > 0, total, 1.0)
     k_hat = torch.log1p(-b_hat * excess).mean(1)
     return (n * k_hat + PRIOR * SHARE) / (n + PRIOR)
