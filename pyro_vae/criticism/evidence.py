@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae.criticism.measure import measure_of
 from pyro_vae.criticism.methods import Importance, Method
-from pyro_vae.criticism.methods.pareto import TAIL
+from pyro_vae.criticism.methods.base import TAIL
 from pyro_vae.criticism.subject import Subject
 from pyro_vae.data.fingerprint import fingerprint_of
 from pyro_vae.errors import InputError, require_whole_numbers

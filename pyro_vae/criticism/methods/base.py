@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.criticism.methods.pareto import khats
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError
 from pyro_vae.objectives.particles import Particles, draw
 from pyro_vae.training.programs import Programs
 
 Batch = Mapping[str, Tensor]
+
+TAIL = 25
+"""Draws below which no tail can be fitted: five are needed in the last fifth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class Weights:
 
     def khats(self) -> Tensor:
         """The Pareto shape k of each row's weights, (B,)."""
-        return khats(self.log, self.eps)
+        return torch.tensor([_khat(row, self.eps) for row in self.log.T.numpy()], dtype=torch.float64)
 
 
 class Method(Declared, ABC):
@@ -128,3 +131,25 @@ def unscaled(sites: Iterable[Any]) -> int:
 def wide(log_prob: Tensor) -> Tensor:
     """A log-density in float64, or on the CPU where a device has none."""
     return log_prob.cpu().double() if log_prob.device.type == "mps" else log_prob.double()
+
+
+def _khat(log_weights: np.ndarray, eps: float) -> float:
+    from arviz_stats.base import array_stats  # here, for importing it takes seconds
+
+    draws, ordered = len(log_weights), np.sort(log_weights)
+    largest = ordered[-1]
+    if draws < TAIL:
+        return math.nan
+    if largest == -math.inf:
+        return math.inf
+    if largest - ordered[0] <= 64 * eps * max(1.0, abs(largest)):  # only rounding tells them apart
+        return 0.0
+    tail = ordered[-int(min(draws / 5, 3 * math.sqrt(draws))) :]
+    if np.exp(tail[len(tail) // 4] - largest) == 0:  # nothing is left of the tail beside a few draws: no fit
+        return math.inf
+    with np.errstate(all="ignore"):
+        try:
+            _, khat = array_stats.psislw(-log_weights)  # minus: it was made for leave-one-out, w = 1 / p(x|z)
+        except ValueError:  # the whole tail is one value, so the weights are bounded
+            return 0.0
+    return float(khat) if math.isfinite(khat) else math.inf
