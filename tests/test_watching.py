@@ -122,7 +122,7 @@ def test_loggers_are_told_what_is_declared_each_epoch_and_the_end() -> None:
     assert end == "success"
     with pytest.raises(KeyError):
         fit(small(), rows(), loggers=[memory], callbacks=[lambda at: at.record["none"]])
-    assert memory.told[-1] == "aborted"
+    assert memory.told[-1] == "failed"
 
 
 def test_a_logger_that_fails_ends_no_training() -> None:

@@ -141,7 +141,7 @@ def fit(
         compile=compile,
         stopping=stopping,
         callbacks=_callbacks,
-        loggers=[] if logger is None else [logger_named(logger, folder)],
+        loggers=[] if logger is None else [logger_named(logger if first_process() else "csv", folder)],  # one is told
         profile=profile,
         progress=progress,
         runtime=runtime,

@@ -84,14 +84,18 @@ def first_process() -> bool:
 
 
 @contextlib.contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Leave the environment as it was: Lightning sets what makes torch ask the GPU's driver at every step."""
+def environment_kept() -> Iterator[None]:
+    """Leave the environment as it was.
+
+    Lightning sets what makes torch ask the GPU's driver at every step, and MLflow where the next logger shall write.
+    """
     before = dict(os.environ)
     try:
         yield
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
+        os.environ.update(before)
 
 
 class Devices:
@@ -105,7 +109,7 @@ class Devices:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        with _environment_kept():
+        with environment_kept():
             from lightning.fabric import Fabric  # here, for importing it takes seconds
 
         devices, nodes = runtime.devices, runtime.num_nodes

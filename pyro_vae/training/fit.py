@@ -147,7 +147,7 @@ def fit(
         loop = Loop(stepper, state, keeper, checkpoints is not None, levels, ending, looked)
         if devices.first:
             watchers.begin(_declared(vae) | settings)
-            stack.push(lambda kind, error, trace: watchers.end("success" if kind is None else "aborted"))
+            stack.push(lambda kind, error, trace: watchers.end("success" if kind is None else "failed"))
         loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
         with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)

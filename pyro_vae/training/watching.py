@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.errors import InputError, unknown
+from pyro_vae.training.devices import environment_kept
 from pyro_vae.training.history import History
 from pyro_vae.training.programs import Programs
 
@@ -103,14 +105,14 @@ class Watchers:
         return reason
 
     def end(self, status: str) -> None:
-        """Tell loggers that it is over: "success" or "aborted"."""
+        """Tell loggers that it is over: "success" or "failed", words that all of them know."""
         self._log(lambda logger: logger.finalize(status))
 
     def _log(self, told: Callable[[Any], Any]) -> None:
         """Tell each logger; one that fails ends no training: it is left out from then on."""
         for logger in list(self.loggers):
             try:
-                with contextlib.suppress(NotImplementedError):  # some take no hyperparameters
+                with environment_kept(), contextlib.suppress(NotImplementedError):  # some take no hyperparameters
                     told(logger)
             except Exception as error:
                 self.loggers.remove(logger)
@@ -124,28 +126,58 @@ class Watchers:
 def logger_named(name: str, run: str | Path) -> Any:
     """Make a logger for a run: files go beside it, into the folder `logs`.
 
+    MLflow writes into logs/mlflow.db, or where MLFLOW_TRACKING_URI says.
+
     Args:
         name: as in `EXTRAS`.
         run: the run's folder, whose name the logger gets.
 
     Raises:
-        InputError: no such logger, or its package is missing.
+        InputError: no such logger, its package is missing, or it does not start.
     """
     if name not in EXTRAS:
         raise unknown("logger", name, EXTRAS)
-    folder, title = Path(run).parent / "logs", Path(run).name
+    folder, title = Path(run).absolute().parent / "logs", Path(run).name
     try:
         if name in ("csv", "tensorboard"):
             from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
 
             return (CSVLogger if name == "csv" else TensorBoardLogger)(folder, title)
-        from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
-
-        if name == "mlflow":
-            return MLFlowLogger(PROJECT, run_name=title, save_dir=str(folder / "mlflow"))
-        return WandbLogger(name=title, project=PROJECT, save_dir=folder)
+        return _mlflow(folder, title) if name == "mlflow" else _wandb(folder, title)
     except ImportError as error:
         raise InputError(
             f"the logger {name} needs a package that is missing ({str(error).splitlines()[0]}): "
             f"pip install 'pyro-vae[{EXTRAS[name]}]'."
         ) from error
+    except Exception as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise InputError(f"the logger {name} does not start, {type(error).__name__}: {told}") from error
+
+
+def _mlflow(folder: Path, title: str) -> Any:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    where = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not where:  # MLflow 3 refuses a folder of plain files
+        import alembic  # noqa: F401 - which a database needs, and mlflow-skinny leaves out
+        import mlflow  # noqa: F401
+        import sqlalchemy  # noqa: F401
+
+        folder.mkdir(parents=True, exist_ok=True)
+        where = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+        return MLFlowLogger(PROJECT, title, where, artifact_location=(folder / "mlflow").as_uri())
+    return MLFlowLogger(PROJECT, title, where)
+
+
+def _wandb(folder: Path, title: str) -> Any:
+    from lightning.pytorch.loggers import WandbLogger
+
+    class Finishing(WandbLogger):
+        """Lightning's leaves the run open: the next point of a sweep would log into it, and no failure be seen."""
+
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            if self._experiment is not None:
+                self._experiment.finish(exit_code=int(status != "success"))
+
+    return Finishing(name=title, project=PROJECT, save_dir=folder)
