@@ -69,7 +69,14 @@ INNER = [ELBO(estimator="stl"), pv.objectives.IWAE(3, "dreg")]  # which take gra
 TIMED = [ELBO(beta=Linear(0, 1, 2)), ELBO(beta=GECO(rate=1)), ELBO(free_bits=Linear(0.5, 0, 2), particles=3)]
 
 
-@pytest.mark.parametrize("objective", [*CHOSEN.values(), *INNER, *TIMED], ids=repr)
+SOME = (*(CHOSEN[name] for name in ("ELBO", "PIWAE", "RWS")), *INNER, TIMED[1])
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(one, marks=() if one in SOME else pytest.mark.slow) for one in (*CHOSEN.values(), *INNER, *TIMED)],
+    ids=repr,
+)
 def test_every_objective_trains_as_it_does_uncompiled(objective: Any, graphs: list[Any]) -> None:
     require_alike(both(small, rows(), objective=objective, optimizer=pv.Adam(0.01)))
     assert [graph.calls for graph in graphs] == [2 * 3 - 1 + 1]  # whole batches after the first, and a look
