@@ -62,7 +62,10 @@ def lowered(function: Function, held: Held, *arguments: Any) -> "Lowered":
             raise
         except Exception as error:  # whatever a compiler may raise
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            raise CannotLower(f"{type(error).__name__}: {first.split(' - ')[0]}") from error
+            if "out of a tracing tensor" in first:
+                first = "it waits for a value, as .item(), float() or an if of a tensor do, and a graph has none"
+                raise CannotLower(first) from error
+            raise CannotLower(f"{type(error).__name__}: {first}") from error
     if difference:
         raise CannotLower(difference)
     return made

@@ -146,8 +146,8 @@ def numpy_draws(held: Held, batch: Any) -> Tensor:
 
 CHANGES = "its structure or its constants change from run to run"
 CANNOT = {
-    "waits for a row": (waits, "trying to get value out of a tracing tensor"),
-    "waits for a weight": (waits_for_a_weight, "trying to get value out of a tracing tensor"),
+    "waits for a row": (waits, "it waits for a value"),
+    "waits for a weight": (waits_for_a_weight, "it waits for a value"),
     "reads rows": (reads_rows, CHANGES),
     "reads weights": (reads_weights, CHANGES),
     "counts its calls": (counts, CHANGES),

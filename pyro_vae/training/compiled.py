@@ -96,6 +96,7 @@ class Compiled:
             reason = str(error)
         if any(self.devices.any(bool(reason))):
             self._give_up("" if self.quiet else reason or "it cannot be compiled in another process")
+        self.stepper.optimizer.zero_grad()  # for a graph leaves no gradients with the weights
 
     def _look(self, batch: Batch) -> None:
         """Go on without graphs, should the programs have become others since these were recorded."""
