@@ -33,6 +33,10 @@ class NotWritten(OSError):
         self.write = write
 
 
+ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture"}
+"""What else things are called, in small letters."""
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """Describe a name that is in no table, with the nearest names that are.
 
@@ -46,11 +50,16 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
 
     >>> print(unknown("family", "Norml", ["Laplace", "Normal"]))
     unknown family 'Norml': did you mean 'Normal'? Known: Laplace, Normal.
+    >>> print(unknown("family", "Gausian", ["Gamma", "Laplace", "Normal"]))
+    unknown family 'Gausian': did you mean 'Normal'? Known: Gamma, Laplace, Normal.
     """
     known = list(known)
-    lowered = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.5)
-    hint = f": did you mean {' or '.join(repr(lowered[item]) for item in close)}?" if close else "."
+    names = {other: item for other, item in ALSO.items() if item in known} | {item.lower(): item for item in known}
+    close = difflib.get_close_matches(str(name).lower(), names, n=2, cutoff=0.5)
+    if close and close[0] in ALSO:  # the next is then like it in letters alone
+        close = close[:1]
+    meant = dict.fromkeys(repr(names[item]) for item in close)
+    hint = f": did you mean {' or '.join(meant)}?" if close else "."
     return InputError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}.")
 
 
