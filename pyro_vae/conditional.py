@@ -18,7 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_vae.distributions import masked, per_row
 from pyro_vae.errors import InputError
-from pyro_vae.networks.base import Network, attach, evaluating
+from pyro_vae.networks.base import Emitter, Network, attach, evaluating
 
 if TYPE_CHECKING:
     from pyro_vae.families.base import Family
@@ -124,6 +124,7 @@ class Conditional(nn.Module):
         self.inputs = site.inputs
         if site.context_shape is not None:
             self.network = self._attach(from_network, site.context_shape)
+        self.from_network = tuple(from_network)
         for name, shape in from_network.items():
             self.register_buffer(f"offset_{name}", torch.zeros(shape))
         self.register_buffer("initialized", torch.tensor(False))
@@ -200,9 +201,12 @@ class Conditional(nn.Module):
                 "dimensions: give z to a likelihood, x to a guide."
             )
         prepared = context if self.inputs is None else self.inputs(context)
-        emitted = self.network(prepared if seen is None else torch.where(seen, prepared, 0))
-        ours = isinstance(self.site.network, Network)
-        return {n: _added(emitted[n], self.get_buffer(f"offset_{n}"), fresh=ours) for n in emitted if n in self.slots}
+        known = prepared if seen is None else torch.where(seen, prepared, 0)
+        offsets = {name: self.get_buffer(f"offset_{name}") for name in self.from_network}
+        if isinstance(self.network, Emitter):
+            return self.network(known, offsets)
+        emitted = self.network(known)
+        return {name: emitted[name] + offset for name, offset in offsets.items()}
 
     @property
     def support(self) -> Any:
@@ -329,12 +333,6 @@ class Conditional(nn.Module):
                 f"{' or '.join(map(str, ranks))}, and {shape} has rank {len(shape)}: flatten the data to vectors "
                 "with x.flatten(1), or take a family with independent elements, such as Normal()."
             )
-
-
-def _added(emitted: Tensor, offset: Tensor, *, fresh: bool) -> Tensor:
-    """Their sum, written into what is fresh, where autograd has no part: it copies a view that is written to."""
-    alike = emitted.dtype == offset.dtype  # or the sum would be of the lower precision
-    return emitted.add_(offset) if fresh and alike and not emitted.requires_grad else emitted + offset
 
 
 def _noise(shape: Shape, scale: float) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pyro_vae.declared import Declared
 from pyro_vae.errors import InputError
@@ -187,16 +188,43 @@ class OwnModule(nn.Module):
         )
 
 
+class Emitter(nn.Module, ABC):
+    """A module of a declared network, which adds what its outputs start from itself, where that costs least."""
+
+    @abstractmethod
+    def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Map (*batch, *in_shape) to named tensors (*batch, *out_shape).
+
+        Args:
+            context: what the outputs depend on.
+            offsets: what is added to outputs, by name, (*out_shape).
+        """
+
+
 class Heads(nn.ModuleDict):
     """One linear map per named output, from shared features (*batch, width)."""
 
     def __init__(self, width: int, out_shapes: Mapping[str, Shape]) -> None:
-        super().__init__({name: nn.Linear(width, prod(shape)) for name, shape in out_shapes.items()})
+        super().__init__({name: Head(width, prod(shape)) for name, shape in out_shapes.items()})
         self.out_shapes = dict(out_shapes)
 
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Map (*batch, width) to named tensors (*batch, *out_shape)."""
-        return {name: shaped(self[name](features), shape) for name, shape in self.out_shapes.items()}
+    def forward(self, features: Tensor, offsets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map (*batch, width) to named tensors (*batch, *out_shape), each with its offset where there is one."""
+        return {name: shaped(self[name](features, offsets.get(name)), shape) for name, shape in self.out_shapes.items()}
+
+
+class Head(nn.Linear):
+    """A linear map whose bias starts from an offset, in one pass over memory for both."""
+
+    def forward(self, features: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Map (*batch, width) to (*batch, size)."""
+        return added(linear(features, self.weight), self.bias if offset is None else self.bias + offset.flatten())
+
+
+def added(fresh: Tensor, offset: Tensor) -> Tensor:
+    """Their sum, written into what is fresh, where autograd has no part: it copies a view that is written to."""
+    alike = fresh.dtype == offset.dtype  # or the sum would be of the lower precision
+    return fresh.add_(offset) if alike and not fresh.requires_grad else fresh + offset
 
 
 def shaped(flat: Tensor, shape: Shape) -> Tensor:

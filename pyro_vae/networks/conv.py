@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError
-from pyro_vae.networks.base import ACTIVATIONS, Heads, Network, Shape
+from pyro_vae.networks.base import ACTIVATIONS, Emitter, Heads, Network, Shape, added
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Conv(Network):
         return sizes
 
 
-class _Encoder(nn.Module):
+class _Encoder(Emitter):
     def __init__(self, declared: Conv, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_shape = in_shape
@@ -81,14 +81,14 @@ class _Encoder(nn.Module):
         self.body = nn.Sequential(*layers)
         self.heads = Heads(declared.hidden, out_shapes)
 
-    def forward(self, context: Tensor) -> dict[str, Tensor]:
-        batch = context.shape[:-3]
+    def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        offsets, batch = offsets or {}, context.shape[:-3]
         features = self.body(context.reshape(-1, *self.in_shape))
-        outputs: dict[str, Tensor] = self.heads(features.reshape(*batch, features.shape[-1]))
+        outputs: dict[str, Tensor] = self.heads(features.reshape(*batch, features.shape[-1]), offsets)
         return outputs
 
 
-class _Decoder(nn.Module):
+class _Decoder(Emitter):
     def __init__(self, declared: Conv, in_shape: Shape, image: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_rank, self.in_size = len(in_shape), prod(in_shape)
@@ -108,16 +108,17 @@ class _Decoder(nn.Module):
             }
         )
 
-    def forward(self, context: Tensor) -> dict[str, Tensor]:
-        batch = context.shape[: context.ndim - self.in_rank]
+    def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        offsets, batch = offsets or {}, context.shape[: context.ndim - self.in_rank]
         hidden = self.hidden(context.reshape(-1, self.in_size))
         maps = self.body(hidden)
-        outputs: dict[str, Tensor] = self.heads(hidden.reshape(*batch, hidden.shape[-1]))
+        outputs: dict[str, Tensor] = self.heads(hidden.reshape(*batch, hidden.shape[-1]), offsets)
         for name, shape in self.images.items():
             pixels = self.pixels[name](maps)
             channels, height, width, *rest = shape
             pixels = pixels.reshape(-1, channels, prod(rest), height, width).movedim(2, -1)
-            outputs[name] = pixels.reshape((*batch, *shape))
+            pixels = pixels.reshape((*batch, *shape))
+            outputs[name] = added(pixels, offsets[name]) if name in offsets else pixels
         return outputs
 
 

@@ -8,7 +8,7 @@ from math import prod
 from torch import Tensor, nn
 
 from pyro_vae.declared import option
-from pyro_vae.networks.base import ACTIVATIONS, Heads, Network, Shape
+from pyro_vae.networks.base import ACTIVATIONS, Emitter, Heads, Network, Shape
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MLP(Network):
         return replace(self, hidden=self.hidden[::-1])
 
 
-class _MLP(nn.Module):
+class _MLP(Emitter):
     def __init__(self, declared: MLP, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_rank = len(in_shape)
@@ -49,7 +49,7 @@ class _MLP(nn.Module):
         self.body = nn.Sequential(*(part for layer in layers for part in layer))
         self.heads = Heads(sizes[-1], out_shapes)
 
-    def forward(self, context: Tensor) -> dict[str, Tensor]:
+    def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         flat = context.flatten(context.ndim - self.in_rank) if self.in_rank else context.unsqueeze(-1)
-        outputs: dict[str, Tensor] = self.heads(self.body(flat))
+        outputs: dict[str, Tensor] = self.heads(self.body(flat), offsets or {})
         return outputs
