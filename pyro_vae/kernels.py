@@ -1,7 +1,8 @@
-"""The fused kernels of torch's optimizers, written out: what a compiler can make one loop of with all around them.
+"""Fused kernels of torch, written out: what a compiler can make one loop of with all around them.
 
-A recorded step has them in place of the kernels, which a compiler can neither look into nor, for want of some list of
-tensors, take as they are. They change the same tensors in place, to the same values up to rounding.
+A recorded step has them in place of the kernels. Those of optimizers a compiler can neither look into nor, for want of
+some list of tensors, take as they are; they change the same tensors in place. That of a product with a bias writes the
+bias to memory, and reads it back, before it multiplies. All values are the same up to rounding.
 """
 
 import math
@@ -99,9 +100,20 @@ def _put(found_inf: Tensor | None, *pairs: tuple[Tensor, Tensor]) -> None:
         old.copy_(new if found_inf is None else torch.where(found_inf == 1, old, new))
 
 
-WRITTEN_OUT: dict[Any, Callable[..., None]] = {
+def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """A product, and the bias apart: through a view, for else the compiler makes the two one kernel again.
+
+    Not so on a GPU, whose kernel adds the bias on the way, nor in a coarse type, where the product would be rounded.
+    """
+    if bias.device.type != "cpu" or torch.finfo(bias.dtype).bits < 32 or beta != 1 or alpha != 1:
+        return NotImplemented
+    product = left @ right
+    return (product.unsqueeze(-1) + bias.unsqueeze(-1)).view(product.shape)
+
+
+WRITTEN_OUT: dict[Any, Callable[..., Any]] = {
     overload: written
     for kernel, written in ((aten._fused_adam_, _adam), (aten._fused_adamw_, _adamw), (aten._fused_sgd_, _sgd))
     for overload in (kernel.default, kernel.tensor_lr)
-}
+} | {aten.addmm.default: _addmm}
 """What stands for which kernel."""
