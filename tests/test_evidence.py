@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from cases import FAMILIES, Emitter, seeded
 from measured import MODEL, Chain, estimate, exact, pyro_pair, rows, truth
 from oracles import PPCA
@@ -100,6 +101,13 @@ def test_khat_of_odd_weights(log_weights: Tensor, k: float) -> None:
     assert float(Weights(log_weights.double()[:, None], (len(log_weights),), 1e-16).khats()) == pytest.approx(
         k, nan_ok=True
     )
+
+
+@pytest.mark.parametrize("draws", [25, 225, 226, 255, 257, 1000, 5003, 40_000])
+def test_khat_is_that_which_arviz_gives_for_all_draws(draws: int) -> None:
+    log_weights = 1.3 * torch.randn(draws, 3, dtype=torch.float64) - 90
+    expected = [float(array_stats.psislw(-row)[1]) for row in log_weights.T.numpy()]
+    assert Weights(log_weights, (draws,), 1e-16).khats().tolist() == pytest.approx(expected, rel=1e-12)
 
 
 # Every prior, guide, program

@@ -147,9 +147,10 @@ def _khat(log_weights: np.ndarray, eps: float) -> float:
     tail = ordered[-int(min(draws / 5, 3 * math.sqrt(draws))) :]
     if np.exp(tail[len(tail) // 4] - largest) == 0:  # nothing is left of the tail beside a few draws: no fit
         return math.inf
+    upper = ordered[-math.ceil(16 * math.sqrt(draws)) :]  # the tail, and enough below it
     with np.errstate(all="ignore"):
-        try:
-            _, khat = array_stats.psislw(-log_weights)  # minus: it was made for leave-one-out, w = 1 / p(x|z)
+        try:  # with minus, for it was made for leave-one-out, w = 1 / p(x|z); the share says how long the tail is
+            _, khat = array_stats.psislw(-upper, r_eff=len(upper) / draws)
         except ValueError:  # the whole tail is one value, so the weights are bounded
             return 0.0
     return float(khat) if math.isfinite(khat) else math.inf
