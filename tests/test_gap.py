@@ -56,7 +56,7 @@ def test_a_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
 
 
 def test_the_stated_errors_cover() -> None:
-    """Rows that are all one row are repeats, each refined to the same posterior."""
+    """Rows that are all one row are repeats, each refined to the same posterior; 300 tell their mean to 0.03 nats."""
     x, vae = rows(1, TILTED).expand(300, -1), misled(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=300, steps=200, batch_size=300, seed=3)
     pairs = {
@@ -70,7 +70,7 @@ def test_the_stated_errors_cover() -> None:
     }
     for name, (found, error, exactly) in pairs.items():
         assert float(found.std()) == pytest.approx(float(error.square().mean().sqrt()), rel=0.15), name
-        assert float(found.mean()) == pytest.approx(exactly, abs=0.01), name
+        assert float(found.mean()) == pytest.approx(exactly, abs=4 * float(found.std()) / math.sqrt(300)), name
 
 
 def test_a_bad_encoder_alone_is_named() -> None:
