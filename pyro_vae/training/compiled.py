@@ -12,7 +12,7 @@ from pyro_vae.lowering import WEIGHTS, CannotLower, Lowered, lowered
 from pyro_vae.training.programs import tensors_of
 from pyro_vae.training.step import Stepper
 
-LOOK = 100
+LOOK = 1_000
 """Steps after which, at the start of an epoch, the graph is held to the step itself again."""
 
 Batch = Mapping[str, Tensor]
