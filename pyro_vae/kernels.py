@@ -103,9 +103,9 @@ def _put(found_inf: Tensor | None, *pairs: tuple[Tensor, Tensor]) -> None:
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """A product, and the bias apart: through a view, for else the compiler makes the two one kernel again.
 
-    Not so on a GPU, whose kernel adds the bias on the way, nor in a coarse type, where the product would be rounded.
+    Not so on a GPU, whose kernel adds the bias on the way, nor in a coarse type, in which the product would be rounded.
     """
-    if bias.device.type != "cpu" or torch.finfo(bias.dtype).bits < 32 or beta != 1 or alpha != 1:
+    if bias.device.type != "cpu" or bias.dtype not in (torch.float32, torch.float64) or beta != 1 or alpha != 1:
         return NotImplemented
     product = left @ right
     return (product.unsqueeze(-1) + bias.unsqueeze(-1)).view(product.shape)

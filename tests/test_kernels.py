@@ -1,4 +1,4 @@
-"""The fused kernels of optimizers, written out: the same steps as torch's own, and as numbers that follow time."""
+"""Fused kernels written out: optimizers' steps are torch's own, by numbers that follow time; a bias stands apart."""
 
 from typing import Any
 
@@ -129,3 +129,26 @@ def test_the_first_correction_is_not_lost_in_rounding() -> None:
         step(slope)
         move(*theirs, slope)
     torch.testing.assert_close(ours[1], theirs[1], rtol=2e-7, atol=0)
+
+
+BIASED = {
+    "float32": (torch.float32, {}, True),
+    "float64": (torch.float64, {}, True),
+    "bfloat16": (torch.bfloat16, {}, False),
+    "integers": (torch.int64, {}, False),
+    "scaled": (torch.float64, {"beta": 0.5}, False),
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (1, 4), (5, 1)], ids=str)
+def test_a_bias_stands_apart_where_a_compiler_fuses_it(name: str, shape: tuple[int, ...]) -> None:
+    dtype, options, apart = BIASED[name]
+    bias, left, right = ((10 * torch.randn(size)).to(dtype) for size in (shape, (5, 3), (3, 4)))
+
+    def product(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        return torch.addmm(bias, left, right, **options)
+
+    graph = make_fx(product, decomposition_table=WRITTEN_OUT)(bias, left, right)
+    assert ("addmm" not in graph.code) is apart
+    torch.testing.assert_close(graph(bias, left, right), product(bias, left, right))

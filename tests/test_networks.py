@@ -1,6 +1,7 @@
 """Networks map tensors with any leading dimensions to named tensors, and know no distribution."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cases
@@ -61,6 +62,54 @@ def test_any_leading_dimensions_equal_the_flattened_application(
         for name, shape in out_shapes.items():
             assert outputs[name].shape == (*leading, *shape)
             torch.testing.assert_close(outputs[name], flat[name].reshape(outputs[name].shape), rtol=1e-12, atol=1e-12)
+
+
+@cases.over_maps()
+@pytest.mark.parametrize("trained", [False, True], ids=["values", "gradients"])
+def test_offsets_are_added_to_what_they_name(
+    network: Network, in_shape: Shape, out_shapes: Outputs, trained: bool
+) -> None:
+    module, x = build(network, in_shape, out_shapes), context(2, 3, *in_shape)
+    offsets = {name: context(*shape) for name, shape in list(out_shapes.items())[:1]}
+    kept = {name: offset.clone() for name, offset in offsets.items()}
+    with torch.set_grad_enabled(trained):
+        alone, moved = module(x), module(x, offsets)
+    for name in out_shapes:
+        expected = alone[name] + kept[name] if name in kept else alone[name]
+        torch.testing.assert_close(moved[name], expected, rtol=1e-12, atol=1e-12)
+        assert moved[name].requires_grad == trained
+    assert all(torch.equal(offsets[name], kept[name]) for name in kept)
+
+
+@dataclass(frozen=True)
+class Plain(Network):
+    """A network of the user's own, whose module knows nothing of offsets and keeps what it returns."""
+
+    def build(self, in_shape: Shape, out_shapes: Outputs) -> nn.Module:
+        return Keeping(in_shape[0], out_shapes)
+
+    def mirror(self) -> "Plain":
+        return self
+
+
+class Keeping(nn.Module):
+    def __init__(self, width: int, out_shapes: Outputs) -> None:
+        super().__init__()
+        self.maps = nn.ModuleDict({name: nn.Linear(width, *shape) for name, shape in out_shapes.items()})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.last = {name: each(x) for name, each in self.maps.items()}
+        return self.last
+
+
+@torch.no_grad()
+def test_a_declared_network_of_ones_own_gets_offsets_and_keeps_its_outputs() -> None:
+    vae = pv.VAE((3,), 2, encoder=Plain())
+    vae.initialize(torch.randn(50, 3) + 7)
+    z = torch.randn(4, 2)
+    mean = vae.decode(z).mean
+    torch.testing.assert_close(mean, vae.decoder.network.last["loc"] + vae.decoder.get_buffer("offset_loc"))
+    assert float(mean.mean()) > 5 > float(vae.decoder.network.last["loc"].mean())
 
 
 @cases.over_maps()

@@ -29,7 +29,7 @@ NUMBERS_AT_ONCE = 2**23 - 2**10
 """Numbers in the largest tensor, by which draws and rows at once are chosen: just below 32 MB in float32, for from
 there on glibc takes memory for every tensor from the system anew."""
 
-IN_CACHE = 2**20
+COMPILED_AT_ONCE = 2**20
 """The same on a processor where no handler is run for each chunk: 4 MB, which a cache keeps from kernel to kernel."""
 
 WIDTH = 512
@@ -57,8 +57,7 @@ class Importance(Method):
         draws: the number K of draws per row.
         proposal: what they are drawn from, "guide", "defensive" or "refined".
         draws_at_once: draws at once for a row; by default, so many that the largest tensor has about 8 million numbers,
-            or 1 million where it is compiled for a CPU.
-            Rows are taken together as far as that leaves room.
+            or 1 million where it is compiled for a CPU. Rows are taken together as far as that leaves room.
         steps: of the refinement; by default 100.
         compiled: whether draws from the guide are weighed by one compiled function, which takes some 20 seconds to
             make and a C++ compiler on a CPU: for many rows and thousands of draws.
@@ -150,7 +149,7 @@ class Weigher:
         """
         from_prior, x = self.method.from_prior, batch["x"]
         from_guide = self.method.draws - from_prior
-        numbers = IN_CACHE if self.method.compiled and x.device.type == "cpu" else NUMBERS_AT_ONCE
+        numbers = COMPILED_AT_ONCE if self.method.compiled and x.device.type == "cpu" else NUMBERS_AT_ONCE
         room = max(1, numbers // max(WIDTH, x[0].numel()))
         k = self.method.draws_at_once or _even(from_guide, room)
         n = _even(len(x), max(1, room // k))
