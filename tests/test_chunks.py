@@ -32,7 +32,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
         return chunk(self, programs, k, whole, batch)
 
     monkeypatch.setattr(Weigher, "_chunk", noted)
-    monkeypatch.setattr(importance, "NUMBERS_AT_ONCE", 100 * importance.WIDTH)
+    monkeypatch.setattr(importance, "WEIGHED_AT_ONCE", 100 * importance.WIDTH)
     return found
 
 

@@ -276,7 +276,7 @@ def test_memory_grows_neither_with_draws_nor_with_rows(proposal: Any, monkeypatc
 
     assert largest(20, draws=50, batch_size=10, draws_at_once=7) == 70
     assert largest(40, draws=150, batch_size=10, draws_at_once=7) == 70
-    monkeypatch.setattr(importance, "NUMBERS_AT_ONCE", 5 * 4 * importance.WIDTH)
+    monkeypatch.setattr(importance, "WEIGHED_AT_ONCE", 5 * 4 * importance.WIDTH)
     room = 18 if proposal == "defensive" else 20  # of 54 draws from the guide, in chunks without a rest
     assert largest(8, draws=60, batch_size=4) == largest(8, draws=120, batch_size=4) == room
     assert largest(3, draws=60, batch_size=1) == room

@@ -25,12 +25,15 @@ from pyro_vae.training.programs import Programs, as_module, tensors_of
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
 
-NUMBERS_AT_ONCE = 2**23 - 2**10
-"""Numbers in the largest tensor, by which draws and rows at once are chosen: just below 32 MB in float32, for from
-there on glibc takes memory for every tensor from the system anew."""
+NUMBERS_AT_ONCE = 2**22
+"""Numbers in the largest tensor, by which draws and rows at once are chosen: 16 MB in float32."""
+
+WEIGHED_AT_ONCE = 2**23 - 2**10
+"""The same for weights, which are made a tensor at a time, so that more is gained by fewer runs of handlers than lost
+in memory: just below 32 MB, for from there on glibc takes memory for every tensor from the system anew."""
 
 COMPILED_AT_ONCE = 2**20
-"""The same on a processor where no handler is run for each chunk: 4 MB, which a cache keeps from kernel to kernel."""
+"""The same on a processor where none is run for each chunk: 4 MB, which a cache keeps from kernel to kernel."""
 
 WIDTH = 512
 """Numbers that a network is taken to hold per draw and row, where an event has fewer."""
@@ -149,7 +152,7 @@ class Weigher:
         """
         from_prior, x = self.method.from_prior, batch["x"]
         from_guide = self.method.draws - from_prior
-        numbers = COMPILED_AT_ONCE if self.method.compiled and x.device.type == "cpu" else NUMBERS_AT_ONCE
+        numbers = COMPILED_AT_ONCE if self.method.compiled and x.device.type == "cpu" else WEIGHED_AT_ONCE
         room = max(1, numbers // max(WIDTH, x[0].numel()))
         k = self.method.draws_at_once or _even(from_guide, room)
         n = _even(len(x), max(1, room // k))
