@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.errors import InputError
-from pyro_vae.networks import NETWORKS, Inputs, Network
-from pyro_vae.networks.base import attach
+from pyro_vae.networks import NETWORKS, Inputs, Network, base
+from pyro_vae.networks.base import NARROW, Heads, attach
 
 Shape = tuple[int, ...]
 Outputs = Mapping[str, Shape]
@@ -62,6 +62,29 @@ def test_any_leading_dimensions_equal_the_flattened_application(
         for name, shape in out_shapes.items():
             assert outputs[name].shape == (*leading, *shape)
             torch.testing.assert_close(outputs[name], flat[name].reshape(outputs[name].shape), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [3, 5, NARROW - 3])  # of 2, 4 and more outputs than one product is made for
+def test_heads_are_linear_maps_of_their_own_whether_made_at_once_or_not(width: int) -> None:
+    heads, x = Heads(7, {"loc": (width,), "scale": (2, 2), "last": ()}).double(), context(5, 7).requires_grad_()
+    offsets = {"scale": context(2, 2)}
+    alone = {name: heads[name](x) + offsets.get(name, torch.zeros(())).flatten() for name in heads}
+    found = heads(x, offsets)
+    gradients = []
+    for outputs in (found, alone):
+        total = sum((value.flatten() * (1 + torch.arange(value.numel()))).sum() for value in outputs.values())
+        gradients.append(torch.autograd.grad(total, [x, *heads.parameters()], retain_graph=True))
+    for name, value in alone.items():
+        torch.testing.assert_close(found[name], value.reshape(found[name].shape), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("width", "products"), [(NARROW - 5, 1), (NARROW - 4, 3)])
+def test_narrow_heads_are_one_product(width: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+    monkeypatch.setattr(base, "linear", lambda x, weight: made.append(weight) or x @ weight.T)
+    Heads(7, {"loc": (width,), "scale": (2, 2), "last": ()})(torch.randn(5, 7), {})
+    assert len(made) == products
 
 
 @cases.over_maps()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -201,6 +201,10 @@ class Emitter(nn.Module, ABC):
         """
 
 
+NARROW = 128
+"""Outputs up to which one product for all heads takes less time than one each, their weights put together and all."""
+
+
 class Heads(nn.ModuleDict):
     """One linear map per named output, from shared features (*batch, width)."""
 
@@ -210,7 +214,15 @@ class Heads(nn.ModuleDict):
 
     def forward(self, features: Tensor, offsets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map (*batch, width) to named tensors (*batch, *out_shape), each with its offset where there is one."""
-        return {name: shaped(self[name](features, offsets.get(name)), shape) for name, shape in self.out_shapes.items()}
+        heads: dict[str, tuple[Any, Tensor | None]] = {n: (self[n], offsets.get(n)) for n in self.out_shapes}
+        sizes = [head.out_features for head, _ in heads.values()]
+        if len(heads) > 1 and sum(sizes) <= NARROW:
+            weight = torch.cat([head.weight for head, _ in heads.values()])
+            start = torch.cat([head.start(offset) for head, offset in heads.values()])
+            flat = added(linear(features, weight), start).split(sizes, -1)
+        else:
+            flat = tuple(head(features, offset) for head, offset in heads.values())
+        return {name: shaped(each, self.out_shapes[name]) for name, each in zip(heads, flat, strict=True)}
 
 
 class Head(nn.Linear):
@@ -218,7 +230,11 @@ class Head(nn.Linear):
 
     def forward(self, features: Tensor, offset: Tensor | None = None) -> Tensor:
         """Map (*batch, width) to (*batch, size)."""
-        return added(linear(features, self.weight), self.bias if offset is None else self.bias + offset.flatten())
+        return added(linear(features, self.weight), self.start(offset))
+
+    def start(self, offset: Tensor | None) -> Tensor:
+        """What is added to a product, (size,)."""
+        return self.bias if offset is None else self.bias + offset.flatten()
 
 
 def added(fresh: Tensor, offset: Tensor) -> Tensor:
