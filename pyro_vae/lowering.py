@@ -11,7 +11,7 @@ return, and leave behind in every tensor, what the function itself does.
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -24,6 +24,7 @@ from pyro_vae.kernels import WRITTEN_OUT
 from pyro_vae.randomness import undisturbed
 
 Function = Callable[..., Any]
+Tensors = Sequence[Tensor]
 Held = Mapping[str, Mapping[str, Tensor]]
 """Tensors that a function reads or changes, by what they are and by name."""
 
@@ -79,6 +80,7 @@ class Lowered:
         self.held = {(kind, name): tensor for kind, named in held.items() for name, tensor in named.items()}
         self.tensors = list(self.held.values())
         given, self.shape = pytree.tree_flatten(arguments)
+        self.sizes = [(tensor.shape, tensor.stride()) for tensor in given]
         self.device = given[0].device
         self.returned: Any = None
         with undisturbed(self.device):  # but from run to run random numbers go on
@@ -103,9 +105,12 @@ class Lowered:
                 self.graph = Captured(self.graph, self.tensors, given)
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns, and changes."""
+        """What the function returns, and changes; a ValueError where arguments have another shape or layout."""
+        given = pytree.tree_leaves(arguments)
+        if [(tensor.shape, tensor.stride()) for tensor in given] != self.sizes:  # of which a graph takes no notice
+            raise ValueError(f"this graph is of {self.sizes}, and of no other shapes and strides.")
         with torch.no_grad():
-            return pytree.tree_unflatten(self.graph(*self.tensors, *pytree.tree_leaves(arguments)), self.returned)
+            return pytree.tree_unflatten(self.graph(*self.tensors, *given), self.returned)
 
     def difference(self, *arguments: Any) -> str:
         """In what the graph differs from the function itself at present, in words; nothing where it does not.
@@ -114,19 +119,34 @@ class Lowered:
         that is nearly nothing may be the sign of rounding, so that the changes of weights have to be the same up to
         its fourth root only; what it remembers of gradients tells a wrong one.
         """
-        found, expected = self._outcome(self, arguments), self._outcome(self.function, arguments)
-        sizes = {name: float(value.norm()) for name, (value, _) in expected.items()}
-        for (kind, name), (value, start) in expected.items():
-            if found[kind, name][0].shape != value.shape:
+        with undisturbed(self.device), self._kept():
+            found = [tensor.detach().clone() for tensor in [*self._values(self, arguments), *self.tensors]]
+        with undisturbed(self.device), self._kept() as before:
+            values = self._values(self.function, arguments)
+            names = [*(("value", str(number)) for number in range(len(values))), *self.held]
+            if len(names) != len(found):
+                return f"there are {len(values)} values, and not {len(found) - len(before)}"
+            with torch.no_grad():
+                starts = [*map(torch.zeros_like, values), *before]
+                return self._told(names, starts, [*values, *self.tensors], found)
+
+    def _told(self, names: list[tuple[str, str]], starts: Tensors, expected: Tensors, found: Tensors) -> str:
+        """The first of the tensors found that is not what was expected, in words."""
+        starts, expected, found = ([*map(_wide, tensors)] for tensors in (starts, expected, found))
+        sizes = [_size(value - start) for value, start in zip(expected, starts, strict=True)]
+        of_kind: dict[str, float] = {}
+        for (kind, _), size in zip(names, sizes, strict=True):
+            of_kind[kind] = math.hypot(of_kind.get(kind, 0.0), size)
+        for (kind, name), start, value, other, size in zip(names, starts, expected, found, sizes, strict=True):
+            if value.shape != other.shape:
                 return f"{name} has another shape"
-            of_kind = math.hypot(*(size for (other, _), size in sizes.items() if other == kind))
-            least = 1.0 if kind == "value" else of_kind / 100  # what is nearly nothing is rounding alone
+            least = 1.0 if kind == "value" else of_kind[kind] / 100  # what is nearly nothing is rounding alone
             relative = self.eps ** (0.25 if kind == WEIGHTS else 0.5)
-            allowed = relative * max(sizes[kind, name], least) + 4 * self.eps * start
-            gap = float((found[kind, name][0] - value).norm())
+            allowed = relative * max(size, least) + 4 * self.eps * _size(start)
+            gap = _apart(value, other)
             if not gap <= allowed:
                 of = f"{kind} {name}" if kind == "value" else f"what it makes of {name} ({kind})"
-                return f"{of} differs by {gap:.2g} from one of size {sizes[kind, name]:.2g}"
+                return f"{of} differs by {gap:.2g} from one of size {size:.2g}"
         return ""
 
     def _recorded(self, given: list[Tensor]) -> torch.fx.GraphModule:
@@ -139,28 +159,21 @@ class Lowered:
             graph: torch.fx.GraphModule = make_fx(flat, decomposition_table=WRITTEN_OUT)(*self.tensors, *given)
         return graph
 
+    def _values(self, function: Function, arguments: tuple[Any, ...]) -> list[Tensor]:
+        return [value.detach() for value in pytree.tree_leaves(function(*arguments)) if value is not None]
+
     @contextlib.contextmanager
-    def _kept(self) -> Iterator[None]:
-        """Leave all tensors as they were."""
+    def _kept(self) -> Iterator[list[Tensor]]:
+        """Leave all tensors as they were, of which there are copies within."""
         kept = [tensor.detach().clone() for tensor in self.tensors]
         gradients = [tensor.grad for tensor in self.tensors]
         try:
-            yield
+            yield kept
         finally:
             with torch.no_grad():
                 for tensor, before, gradient in zip(self.tensors, kept, gradients, strict=True):
                     tensor.copy_(before)
                     tensor.grad = gradient
-
-    def _outcome(self, function: Function, arguments: tuple[Any, ...]) -> dict[tuple[str, str], tuple[Tensor, float]]:
-        """Values and changes after a run, each with the size of what it started from."""
-        before = [_plain(tensor) for tensor in self.tensors]
-        with undisturbed(self.device), self._kept():
-            values = [_plain(value) for value in pytree.tree_leaves(function(*arguments))]
-            changes = [_plain(tensor) - start for tensor, start in zip(self.tensors, before, strict=True)]
-        named = {("value", str(number)): (value, 0.0) for number, value in enumerate(values)}
-        sizes = [float(start.norm()) for start in before]
-        return named | dict(zip(self.held, zip(changes, sizes, strict=True), strict=True))
 
 
 class Captured:
@@ -191,13 +204,30 @@ def compiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
     """What the compiler makes of a graph."""
     from torch import _inductor  # which takes a second to import
 
-    made: Function = _inductor.compile(graph, [*inputs], options={"fallback_random": True})
+    options = {"fallback_random": True, "size_asserts": False}  # for `Lowered` looks at sizes, once and not kernel by
+    made: Function = _inductor.compile(graph, [*inputs], options=options)  # kernel
     return made
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """A copy in numbers that can be subtracted: what is no number stands for itself, as some number."""
-    return tensor.detach().double().nan_to_num(1.0, 2.0, -2.0).clone()
+def _wide(tensor: Tensor) -> Tensor:
+    """In numbers that can be subtracted without loss."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else torch.float64)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The Euclidean distance of two tensors; the same non-number in both is no distance, and any other one is."""
+    difference = one - other
+    distance = float(torch.linalg.vector_norm(difference))
+    if math.isfinite(distance):
+        return distance
+    alike = (one == other) | (one.isnan() & other.isnan())
+    return float(torch.linalg.vector_norm(difference.masked_fill(alike, 0.0)))
+
+
+def _size(tensor: Tensor) -> float:
+    """The Euclidean norm of what is a number."""
+    size = float(torch.linalg.vector_norm(tensor))
+    return size if math.isfinite(size) else float(torch.linalg.vector_norm(tensor.nan_to_num(0.0, 0.0, 0.0)))
 
 
 def _alike(tensor: Tensor) -> Tensor:

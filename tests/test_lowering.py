@@ -1,5 +1,6 @@
 """Lowering: the same function by the same draws, or a reason why not; evidence and training that are compiled."""
 
+import math
 import random
 import re
 from collections.abc import Iterator
@@ -245,6 +246,42 @@ def test_programs_that_become_others_later_are_noticed() -> None:
     assert graph.difference({"x": 2 * X}) == ""
     sign[0] = 1.01
     assert graph.difference({"x": X}).startswith("value 0 differs by 0.0")
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize("odd", [torch.ones(4), torch.ones(3, 2)[:, 0], torch.ones(2, 3)], ids=["n", "stride", "rank"])
+def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: Tensor) -> None:
+    held = Held()
+    graph = lowered(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
+    graph({"x": torch.zeros(3)})
+    with pytest.raises(ValueError, match="of no other shapes and strides"):
+        graph({"x": odd})
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize(("was", "same"), [(math.nan, True), (math.inf, True), (1.0, False)])
+def test_what_is_no_number_in_both_is_the_same(was: float, same: bool) -> None:
+    held, other = Held(), [was]
+
+    def function(batch: Any) -> Tensor:
+        return torch.stack([held.weight.sum() * batch["x"].sum(), torch.full((), other[0])])
+
+    graph = lowered(function, held.tensors, {"x": X})
+    assert graph.difference({"x": X}) == ""
+    other[0] = was if same else math.nan
+    assert (graph.difference({"x": X}) == "") is same
+
+
+@pytest.mark.usefixtures("recording")
+def test_another_number_of_values_is_a_difference_too() -> None:
+    held, more = Held(), []
+
+    def function(batch: Any) -> list[Tensor]:
+        return [held.weight * batch["x"], *more]
+
+    graph = lowered(function, held.tensors, {"x": X})
+    more.append(X)
+    assert graph.difference({"x": X}) == "there are 2 values, and not 1"
 
 
 @pytest.mark.usefixtures("recording")

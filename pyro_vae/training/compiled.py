@@ -3,7 +3,6 @@
 import functools
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +39,8 @@ class Compiled:
         self.looked = 0
         groups = stepper.optimizer.param_groups
         self.weights = [weight for group in groups for weight in group["params"] if weight.requires_grad]
+        self.numbers: dict[str, Tensor] = {}  # of the step to come, which graphs read
+        self.written: dict[str, float | Tensor] = {}  # what these are
         stepper.compiled = True
 
     def __call__(self, batches: Iterable[Batch], last: int, rows: int, counts: bool = True) -> Tensor:
@@ -55,31 +56,30 @@ class Compiled:
         if not stepper.compiled:
             return stepper(listed, last, rows, counts)
         stepper.set_rates()
+        share = 0.0 if stepper.average is None else stepper.average.next_share()
+        self._write(share)
         if self.one:
-            summed: Tensor = self._graph(listed[0])(*self._arguments(listed[0], self._share()))
+            summed: Tensor = self._graph(listed[0])(listed[0])
         else:
             summed = self._added(listed)
-            stepper.update(rows, self._share())
+            stepper.update(rows, share)
         stepper.after(summed, rows)
         return summed
 
     def _graph(self, batch: Batch) -> Lowered:
-        return self.graphs[len(batch["x"])]
+        return self.graphs[batch["x"].shape[0]]
 
-    def _share(self) -> float:
-        return 0.0 if self.stepper.average is None else self.stepper.average.next_share()
-
-    def _arguments(self, batch: Batch, share: float = 0.5) -> tuple[Any, ...]:
-        """What a graph takes: numbers that change from step to step are inputs of it and no constants."""
-        values = {name: self._number(value) for name, value in self.running.values.items()}
-        if not self.one:
-            return dict(batch), values
-        rates = [self._number(group["lr"]) for group in self.stepper.optimizer.param_groups]
-        return dict(batch), values, rates, self._number(share)
-
-    def _number(self, value: float | Tensor) -> Tensor:
-        like = self.weights[0]
-        return value if isinstance(value, Tensor) else torch.full((), value, dtype=like.dtype, device=like.device)
+    def _write(self, share: float = 0.5) -> None:
+        """Let the numbers be those of the step to come: a graph that had them as constants would be of one step."""
+        rates = [group["lr"] for group in self.stepper.optimizer.param_groups]
+        now = self.running.values | {f"rate {i}": rate for i, rate in enumerate(rates)} | {"share": share}
+        for name, value in now.items():
+            if isinstance(value, Tensor) or value != self.written.get(name):
+                if name not in self.numbers:
+                    like = value if isinstance(value, Tensor) else self.weights[0]
+                    self.numbers[name] = torch.empty((), dtype=like.dtype, device=like.device)
+                self.numbers[name].fill_(value)
+        self.written = now
 
     def _lower(self, batches: list[Batch], counts: bool) -> None:
         """Make the graphs of a step's batches, or do without them."""
@@ -87,11 +87,12 @@ class Compiled:
         try:
             if getattr(self.devices.fabric.strategy.precision, "scaler", None) is not None:
                 raise CannotLower("precision='16-mixed' finds out by each step how the next is to be scaled")
+            self._write()
             for batch in batches:
                 n = len(batch["x"])
                 if n not in self.graphs:
                     step = functools.partial(self._whole if self.one else self._gradient, counts)
-                    self.graphs[n] = lowered(step, self._held(), *self._arguments(batch))
+                    self.graphs[n] = lowered(step, self._held(), dict(batch))
         except CannotLower as error:
             reason = str(error)
         if any(self.devices.any(bool(reason))):
@@ -101,7 +102,8 @@ class Compiled:
     def _look(self, batch: Batch) -> None:
         """Go on without graphs, should the programs have become others since these were recorded."""
         self.looked = self.running.step
-        difference = self._graph(batch).difference(*self._arguments(batch))
+        self._write()
+        difference = self._graph(batch).difference(dict(batch))
         if any(self.devices.any(bool(difference))):
             epoch = int(self.running.epoch) + 1
             self._give_up(f"from epoch {epoch} on, {difference or 'something differs in another process'}")
@@ -117,6 +119,7 @@ class Compiled:
         held = {WEIGHTS: dict[str, Tensor](stepper.weights)}
         known = {id(weight): name for name, weight in stepper.weights.items()}
         held["a buffer"] = {n: tensor for n, tensor in tensors_of(stepper.loss.held).items() if id(tensor) not in known}
+        held["a number"] = self.numbers
         if not self.one:
             return held
         for weight, kept in stepper.optimizer.state.items():
@@ -126,27 +129,26 @@ class Compiled:
         held["its average"] = {} if stepper.average is None else stepper.average.means
         return held | {"what is left out": {"steps": stepper.skips.counts, "this step": stepper.skips.found}}
 
-    def _gradient(self, counts: bool, batch: Batch, values: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
+    def _gradient(self, counts: bool, batch: Batch) -> tuple[Tensor, list[Tensor | None]]:
         """What a batch adds to a step: sums of the loss and its parts, and the gradient."""
         n = len(batch["x"]) if counts else 0
+        values = {name: self.numbers[name] for name in self.running.schedules}
         with self.devices.fabric.autocast():
             loss, parts = self.stepper.loss(batch, values)
         gradients = torch.autograd.grad(loss * (n / self.rows), self.weights, allow_unused=True)
         return self.stepper.sums(parts, n), list(gradients)
 
-    def _whole(
-        self, counts: bool, batch: Batch, values: Mapping[str, Tensor], rates: list[Tensor], share: Tensor
-    ) -> Tensor:
+    def _whole(self, counts: bool, batch: Batch) -> Tensor:
         """A step of one batch."""
-        sums, gradients = self._gradient(counts, batch, values)
+        sums, gradients = self._gradient(counts, batch)
         groups = self.stepper.optimizer.param_groups
         before = [group["lr"] for group in groups]
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+        for number, group in enumerate(groups):
+            group["lr"] = self.numbers[f"rate {number}"]
         try:
-            self.stepper.update(self.rows, share)
+            self.stepper.update(self.rows, self.numbers["share"])
         finally:
             for group, rate in zip(groups, before, strict=True):
                 group["lr"] = rate
@@ -154,7 +156,7 @@ class Compiled:
 
     def _added(self, batches: list[Batch]) -> Tensor:
         """The sums of a step's batches; the gradient of all of them is left with the weights."""
-        found = [self._graph(batch)(*self._arguments(batch)) for batch in batches]
+        found = [self._graph(batch)(batch) for batch in batches]
         summed, total = found[0]
         for sums, gradients in found[1:]:
             summed = summed + sums

@@ -190,7 +190,7 @@ class Loop:
         steps = rows.order(at.order).split(batch_size * accumulate)
         size = math.ceil(batch_size / devices.world)
         mine = [devices.part(step) for step in steps]
-        ahead = [part.split(size) for part in mine[at.done :]]
+        ahead = [part.split(size) if len(part) > size else (part,) for part in mine[at.done :]]
         if not devices.sharded:
             self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
         self.recorder.good(at.done)
