@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import hardshrink
 
 from pyro_vae.errors import InputError
 from pyro_vae.schedules import Schedule
@@ -158,7 +159,7 @@ class Stepper:
             for moment in kept.values():
                 if isinstance(moment, Tensor) and moment.is_floating_point() and moment.ndim:
                     info = torch.finfo(moment.dtype)
-                    moment.masked_fill_(moment.abs() < info.smallest_normal / info.eps, 0)
+                    moment.copy_(hardshrink(moment, info.smallest_normal / info.eps))
 
     def _apart(self, within: bool) -> Any:
         """Let no process wait for the others' gradients, where more batches of the step are to come."""
