@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,13 @@ from reported import NAMES, QUICK, fit, pages, write_table
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.plots import figures
 from pyro_vae.report import measured
 from pyro_vae.report.page import GENERATOR, Page, Section, Table
 
 SECTIONS = [
     "What the checks say",
+    "What to try next",
     "The model",
     "The data",
     "Training",
@@ -174,6 +177,33 @@ def test_one_run_is_told_whole(folder: Path) -> None:
     )
     assert set(pv.criticism.findings(tree)) <= set(parsed.said("li"))
     assert {str(noun) for noun in tree["checks"]["noun"].values} <= set(parsed.said("th"))
+
+
+def test_what_to_try_next_is_what_the_values_ask_for_and_can_be_typed(
+    tmp_path: Path,
+    undrawn: None,
+    no_pictures: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(figures, "write", lambda *given: None)
+    table = tmp_path / "counts.csv"
+    x = np.random.default_rng(0).poisson(4, size=(300, 3))
+    np.savetxt(table, x, fmt="%d", delimiter=",", header="a,b,c", comments="")
+    pv.report(fit(tmp_path, table, "real"), **QUICK)
+    parsed = Parsed(tmp_path / "real" / "report.html")
+    said = " ".join(parsed.said("p"))
+    assert "suggest proposes Poisson: counts whose variance is" in said
+    assert "Or likelihood=pv.NegativeBinomial()." in said
+    typed = next(text for text in parsed.said("code") if "--likelihood" in text).splitlines()
+    assert [line.split()[:2] for line in typed] == [["pyro-vae", "fit"], ["pyro-vae", "report"]]
+    main(shlex.split(typed[0])[1:])
+    main([*shlex.split(typed[1])[1:], "--draws", "30", "--method.draws", "60", "--progress=false"])
+    assert capsys.readouterr().out.endswith(f"The report in {tmp_path / 'comparison.html'}\n")
+    pv.report(tmp_path / "real-Poisson", **QUICK)
+    parsed = Parsed(tmp_path / "real-Poisson" / "report.html")
+    assert "suggest proposes Poisson, which this run has: counts" in " ".join(parsed.said("p"))
+    assert not [text for text in parsed.said("code") if "--likelihood" in text]
 
 
 def test_references_are_those_of_what_was_used(folder: Path) -> None:

@@ -20,7 +20,9 @@ from pyro_vae.report.mathematics import densities, mathml, model
 from pyro_vae.report.measured import Measured, Settings
 from pyro_vae.report.page import Bibliography, Code, Formula, Page, Section, Sentences, Table
 from pyro_vae.run import RECORDED
+from pyro_vae.suggest import suggest
 from pyro_vae.vae import VAE
+from pyro_vae.written import in_python, on_the_command_line
 
 FEATURES = 30
 """Features of a vector that a table lists."""
@@ -44,6 +46,7 @@ def told(measured: Measured, data: str | None) -> Page:
     """
     sections = [
         _checks(measured),
+        _next(measured),
         _model(measured),
         _data(measured),
         _training(measured),
@@ -83,6 +86,27 @@ def _checks(measured: Measured) -> Section:
     section = Section("What the checks say", [Sentences(measured.findings)])
     pictures.of_check(section, tree)
     section.blocks.append(quantities(tree))
+    return section
+
+
+def _next(measured: Measured) -> Section:
+    """The likelihood that the values ask for, and what to type to compare it with the run's."""
+    path, found = str(measured.run.path), suggest(measured.rows)
+    name, own = type(found.family).__name__, type(measured.vae.declaration.likelihood).__name__
+    lead = "Looking at values alone, and not at what depends on what, suggest proposes"
+    section = Section("What to try next", [f"{lead} {name}{', which this run has' * (name == own)}: {found.reason}"])
+    if found.alternatives:
+        section.blocks.append(f"Or {', '.join(f'likelihood={in_python(each)}' for each in found.alternatives)}.")
+    section.blocks += [f"Note: {note}" for note in found.notes]
+    if name == own:
+        return section
+    if measured.spec.get("data") is None:
+        section.blocks.append(Code("This likelihood instead", f"likelihood={in_python(found.family)}"))
+    else:
+        config, to = shlex.quote(f"{path}/spec.yaml"), shlex.quote(f"{path}-{name}")
+        again = f"pyro-vae fit --config {config} {on_the_command_line('likelihood', found.family)} --run {to}"
+        beside = f"pyro-vae report {shlex.quote(path)} {to}"
+        section.blocks.append(Code("This likelihood, and both beside each other", f"{again}\n{beside}"))
     return section
 
 
