@@ -83,24 +83,12 @@ class Lowered:
         self.sizes = [(tensor.shape, tensor.stride()) for tensor in given]
         self.device = given[0].device
         self.returned: Any = None
-        with undisturbed(self.device):  # but from run to run random numbers go on
-            with self._kept():
-                function(*arguments)  # what is found out in a first run, and remembered, is in no graph
-            with self._kept():
-                first = self._recorded(given)
-            with self._kept():
-                with torch.no_grad():
-                    for tensor in self.tensors:
-                        if tensor.is_floating_point():
-                            tensor.mul_(OTHER)
-                second = self._recorded([_alike(tensor) for tensor in given])
-        if _read(first) != _read(second):
-            raise CannotLower("its structure or its constants change from run to run")
-        values = [node.meta.get("val") for node in first.graph.nodes]
+        graph = self._only(given)
+        values = [node.meta.get("val") for node in graph.graph.nodes]
         types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
         self.eps = max(torch.finfo(dtype).eps for dtype in types)  # of the coarsest that anything is computed in
         with undisturbed(self.device), self._kept(), torch.no_grad():
-            self.graph = compiled(first, [*self.tensors, *given])
+            self.graph = compiled(graph, [*self.tensors, *given])
             if self.device.type == "cuda":
                 self.graph = Captured(self.graph, self.tensors, given)
 
@@ -148,6 +136,23 @@ class Lowered:
                 of = f"{kind} {name}" if kind == "value" else f"what it makes of {name} ({kind})"
                 return f"{of} differs by {gap:.2g} from one of size {size:.2g}"
         return ""
+
+    def _only(self, given: list[Tensor]) -> torch.fx.GraphModule:
+        """The one graph of the function, recorded twice."""
+        with undisturbed(self.device):  # but from run to run random numbers go on
+            with self._kept():
+                self.function(*pytree.tree_unflatten(given, self.shape))  # what it remembers of a first run is in none
+            with self._kept():
+                first = self._recorded(given)
+            with self._kept():
+                with torch.no_grad():
+                    for tensor in self.tensors:
+                        if tensor.is_floating_point():
+                            tensor.mul_(OTHER)
+                second = self._recorded([_alike(tensor) for tensor in given])
+        if _read(first) != _read(second):
+            raise CannotLower("its structure or its constants change from run to run")
+        return first
 
     def _recorded(self, given: list[Tensor]) -> torch.fx.GraphModule:
         def flat(*tensors: Tensor) -> list[Tensor]:

@@ -281,6 +281,7 @@ def latents(
         InputError: an argument or the data cannot be used.
 
     >>> import pyro_vae as pv
+    >>> _ = torch.manual_seed(0)
     >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
     >>> found = latents(vae, 3 * torch.randn(200, 3), draws=16)
     >>> found.active, found.surgery.rows

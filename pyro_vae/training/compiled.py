@@ -72,7 +72,7 @@ class Compiled:
     def _write(self, share: float = 0.5) -> None:
         """Let the numbers be those of the step to come: a graph that had them as constants would be of one step."""
         rates = [group["lr"] for group in self.stepper.optimizer.param_groups]
-        now = self.running.values | {f"rate {i}": rate for i, rate in enumerate(rates)} | {"share": share}
+        now = self.running.values | {f"lr {i}": rate for i, rate in enumerate(rates)} | {"ema share": share}
         for name, value in now.items():
             if isinstance(value, Tensor) or value != self.written.get(name):
                 if name not in self.numbers:
@@ -146,9 +146,9 @@ class Compiled:
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         for number, group in enumerate(groups):
-            group["lr"] = self.numbers[f"rate {number}"]
+            group["lr"] = self.numbers[f"lr {number}"]
         try:
-            self.stepper.update(self.rows, self.numbers["share"])
+            self.stepper.update(self.rows, self.numbers["ema share"])
         finally:
             for group, rate in zip(groups, before, strict=True):
                 group["lr"] = rate
