@@ -80,7 +80,7 @@ class Lowered:
         self.held = {(kind, name): tensor for kind, named in held.items() for name, tensor in named.items()}
         self.tensors = list(self.held.values())
         given, self.shape = pytree.tree_flatten(arguments)
-        self.sizes = [(tensor.shape, tensor.stride()) for tensor in given]
+        self.layouts = [_layout(tensor) for tensor in given]
         self.device = given[0].device
         self.returned: Any = None
         graph = self._only(given)
@@ -93,10 +93,10 @@ class Lowered:
                 self.graph = Captured(self.graph, self.tensors, given)
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns, and changes; a ValueError where arguments have another shape or layout."""
+        """What the function returns, and changes; a ValueError where arguments lie in memory in another way."""
         given = pytree.tree_leaves(arguments)
-        if [(tensor.shape, tensor.stride()) for tensor in given] != self.sizes:  # of which a graph takes no notice
-            raise ValueError(f"this graph is of {self.sizes}, and of no other shapes and strides.")
+        if [*map(_layout, given)] != self.layouts:  # of which a graph takes no notice
+            raise ValueError(f"this graph is of {self.layouts}, and of no other types, shapes and strides.")
         with torch.no_grad():
             return pytree.tree_unflatten(self.graph(*self.tensors, *given), self.returned)
 
@@ -209,9 +209,13 @@ def compiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
     """What the compiler makes of a graph."""
     from torch import _inductor  # which takes a second to import
 
-    options = {"fallback_random": True, "size_asserts": False}  # for `Lowered` looks at sizes, once and not kernel by
-    made: Function = _inductor.compile(graph, [*inputs], options=options)  # kernel
+    options = {"fallback_random": True, "size_asserts": False}  # of each kernel, for `Lowered` looks at all arguments
+    made: Function = _inductor.compile(graph, [*inputs], options=options)
     return made
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _wide(tensor: Tensor) -> Tensor:

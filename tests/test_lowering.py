@@ -249,12 +249,16 @@ def test_programs_that_become_others_later_are_noticed() -> None:
 
 
 @pytest.mark.usefixtures("recording")
-@pytest.mark.parametrize("odd", [torch.ones(4), torch.ones(3, 2)[:, 0], torch.ones(2, 3)], ids=["n", "stride", "rank"])
+@pytest.mark.parametrize(
+    "odd",
+    [torch.ones(4), torch.ones(3, 2)[:, 0], torch.ones(2, 3), torch.ones(3, dtype=torch.float64)],
+    ids=["n", "stride", "rank", "type"],
+)
 def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: Tensor) -> None:
     held = Held()
     graph = lowered(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
     graph({"x": torch.zeros(3)})
-    with pytest.raises(ValueError, match="of no other shapes and strides"):
+    with pytest.raises(ValueError, match="of no other types, shapes and strides"):
         graph({"x": odd})
 
 
