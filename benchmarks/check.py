@@ -21,14 +21,14 @@ from evidence import timed
 from processes import resident
 
 import pyro_vae as pv
-from pyro_vae.criticism.methods import importance
+from pyro_vae.criticism.methods import base
 
 PIXELS = 784
 
 
 def alone(vae: pv.VAE, rows: int, draws: int) -> None:
     """Decode and draw, in batches of the size that checks take."""
-    size = importance.NUMBERS_AT_ONCE // PIXELS
+    size = base.NUMBERS_AT_ONCE // PIXELS
     with torch.no_grad():
         for _ in range(draws):
             for start in range(0, rows, size):

@@ -11,8 +11,7 @@ from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.criticism.methods.base import wide
-from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
+from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
 from pyro_vae.criticism.simulation import Batch, Plan, observed, sites
 from pyro_vae.objectives.particles import Particles, draw
 from pyro_vae.training.programs import Programs

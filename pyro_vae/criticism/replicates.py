@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
+from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH
 from pyro_vae.criticism.simulation import Batch, Plan
 from pyro_vae.criticism.statistics import Statistic
 from pyro_vae.errors import InputError

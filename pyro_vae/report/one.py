@@ -46,7 +46,7 @@ def told(measured: Measured, data: str | None) -> Page:
     """
     sections = [
         _checks(measured),
-        _next(measured),
+        _next(measured, data),
         _model(measured),
         _data(measured),
         _training(measured),
@@ -89,7 +89,7 @@ def _checks(measured: Measured) -> Section:
     return section
 
 
-def _next(measured: Measured) -> Section:
+def _next(measured: Measured, data: str | None) -> Section:
     """The likelihood that the values ask for, and what to type to compare it with the run's."""
     path, found = str(measured.run.path), suggest(measured.rows)
     name, own = type(found.family).__name__, type(measured.vae.declaration.likelihood).__name__
@@ -103,9 +103,10 @@ def _next(measured: Measured) -> Section:
     if measured.spec.get("data") is None:
         section.blocks.append(Code("This likelihood instead", f"likelihood={in_python(found.family)}"))
     else:
-        config, to = shlex.quote(f"{path}/spec.yaml"), shlex.quote(f"{path}-{name}")
-        again = f"pyro-vae fit --config {config} {on_the_command_line('likelihood', found.family)} --run {to}"
-        beside = f"pyro-vae report {shlex.quote(path)} {to}"
+        to, where = f"{path}-{name}", _where(data)
+        again = shlex.join(["pyro-vae", "fit", "--config", f"{path}/spec.yaml", "--run", to, *where])
+        again = f"{again} {on_the_command_line('likelihood', found.family)}"
+        beside = shlex.join(["pyro-vae", "report", path, to, *where])
         section.blocks.append(Code("This likelihood, and both beside each other", f"{again}\n{beside}"))
     return section
 
@@ -276,7 +277,10 @@ def _reproduce(measured: Measured, data: str | None) -> Section:
     if plain.get("data") is None:
         notes.append("The data were in memory, so a command needs them in a file: name it with --data.")
     else:
-        text = shlex.join(["pyro-vae", "fit", "--config", f"{path}/spec.yaml", "--run", f"{path}-again"]) + f"\n{text}"
+        text = (
+            shlex.join(["pyro-vae", "fit", "--config", f"{path}/spec.yaml", "--run", f"{path}-again", *_where(data)])
+            + f"\n{text}"
+        )
     if len(measured.rows) < measured.available:
         notes.append(f"evaluate takes all {measured.available:,} rows, this report {measured.told_rows}.")
     versions = [[name, str(version)] for name, version in plain.get("versions", {}).items()]
@@ -290,7 +294,7 @@ def _reproduce(measured: Measured, data: str | None) -> Section:
 
 def commands(verb: str, paths: Sequence[str], settings: Settings, data: str | None) -> str:
     """What to type for the numbers of a page, by the verb that measures log p(x), and for the page itself."""
-    where = ["--split", settings.split, *(["--data", data] if data else [])]
+    where = ["--split", settings.split, *_where(data)]
     look = [*paths, *where]
     plain = spec.to_plain(settings.method)
     name, fields = (plain, {}) if isinstance(plain, str) else next(iter(plain.items()))
@@ -303,6 +307,10 @@ def commands(verb: str, paths: Sequence[str], settings: Settings, data: str | No
         ["pyro-vae", "report", *look, *closely, "--rows", str(settings.rows), *seed],
     ]
     return "\n".join(map(shlex.join, lines))
+
+
+def _where(data: str | None) -> list[str]:
+    return ["--data", data] if data else []
 
 
 def references(several: list[Measured]) -> list[Reference]:

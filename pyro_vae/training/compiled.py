@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from pyro_vae.training.step import Stepper
 LOOK = 1_000
 """Steps after which, at the start of an epoch, the graph is held to the step itself again."""
 
-Batch = Mapping[str, Tensor]
+Batch = dict[str, Tensor]
 
 
 class Compiled:
@@ -92,7 +92,7 @@ class Compiled:
                 n = len(batch["x"])
                 if n not in self.graphs:
                     step = functools.partial(self._whole if self.one else self._gradient, counts)
-                    self.graphs[n] = lowered(step, self._held(), dict(batch))
+                    self.graphs[n] = lowered(step, self._held(), batch)
         except CannotLower as error:
             reason = str(error)
         if any(self.devices.any(bool(reason))):
@@ -103,7 +103,7 @@ class Compiled:
         """Go on without graphs, should the programs have become others since these were recorded."""
         self.looked = self.running.step
         self._write()
-        difference = self._graph(batch).difference(dict(batch))
+        difference = self._graph(batch).difference(batch)
         if any(self.devices.any(bool(difference))):
             epoch = int(self.running.epoch) + 1
             self._give_up(f"from epoch {epoch} on, {difference or 'something differs in another process'}")

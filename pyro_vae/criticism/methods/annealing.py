@@ -11,9 +11,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.constraints import same_support
-from pyro_vae.criticism.methods.base import Batch, Method, Weights, check_rows, wide
+from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.methods.hmc import Density, transition
-from pyro_vae.criticism.methods.importance import NUMBERS_AT_ONCE, WIDTH
 from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob, sites_of
 from pyro_vae.declared import option
 from pyro_vae.errors import InputError

@@ -21,6 +21,12 @@ Batch = Mapping[str, Tensor]
 TAIL = 25
 """Draws below which no tail can be fitted: five are needed in the last fifth."""
 
+NUMBERS_AT_ONCE = 2**22
+"""Numbers in the largest tensor, by which draws and rows at once are chosen: 16 MB in float32."""
+
+WIDTH = 512
+"""Numbers that a network is taken to hold per draw and row, where an event has fewer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Weights:

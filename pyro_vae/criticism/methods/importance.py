@@ -13,7 +13,7 @@ from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyro_vae.criticism.methods.base import Batch, Method, Weights, check_rows, wide
+from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
 from pyro_vae.declared import option
 from pyro_vae.distributions import innermost
@@ -25,18 +25,12 @@ from pyro_vae.training.programs import Programs, as_module, tensors_of
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
 
-NUMBERS_AT_ONCE = 2**22
-"""Numbers in the largest tensor, by which draws and rows at once are chosen: 16 MB in float32."""
-
 WEIGHED_AT_ONCE = 2**23 - 2**10
-"""The same for weights, which are made a tensor at a time, so that more is gained by fewer runs of handlers than lost
-in memory: just below 32 MB, for from there on glibc takes memory for every tensor from the system anew."""
+"""`NUMBERS_AT_ONCE` for weights, which gain more from fewer runs of handlers than they lose in memory: just below 32 MB
+in float32, for from there on glibc takes memory for every tensor from the system anew."""
 
 COMPILED_AT_ONCE = 2**20
 """The same on a processor where none is run for each chunk: 4 MB, which a cache keeps from kernel to kernel."""
-
-WIDTH = 512
-"""Numbers that a network is taken to hold per draw and row, where an event has fewer."""
 
 
 @dataclass(frozen=True)
