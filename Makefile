@@ -62,7 +62,7 @@ doctest: $(INSTALLED_DEV) ## Run the examples in the docstrings
 
 readme: $(INSTALLED_DEV) ## Run the README's Python snippets as written
 	@echo "Running the README's snippets ..."
-	@$(PY) tests/run_readme.py
+	@$(PY) tests/helpers/run_readme.py
 
 examples: $(INSTALLED_DEV) ## Run every example in its quick mode
 	@root=$$(pwd); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -106,7 +106,7 @@ class Growth:
 
 def picture(found: Mapping[str, Times], file: str) -> None:
     """Draw time against value for each axis, with the line that was fitted."""
-    from pyro_vae.plots.style import COLOURS, INK, figure, tidy
+    from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
     drawn = figure(5.2)
     for axes, (name, times) in zip(drawn.subplots(2, 2).flat, found.items(), strict=False):

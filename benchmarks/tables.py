@@ -114,8 +114,8 @@ def main() -> None:
     found = pv.evidence(vae, test, method=Importance(draws=draws), progress=options.progress)
     print(found)
     print(
-        f"{options.row}, {binarize}, seed {options.seed}: -log p(x) {-found.mean:.2f} +- {found.error_over_rows:.2f}"
-        f" over {len(found)} rows, +- {found.error_over_draws:.3f} over draws (published {published}, full schedule);"
+        f"{options.row}, {binarize}, seed {options.seed}: -log p(x) {-found.mean:.2f} +- {found.se:.2f}"
+        f" over {len(found)} rows, +- {found.mean_mcse:.3f} over draws (published {published}, full schedule);"
         f" trained in {trained:.0f} s, measured in {time.perf_counter() - start - trained:.0f} s",
         flush=True,
     )

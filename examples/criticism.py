@@ -15,8 +15,8 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.criticism import findings
+from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 from pyro_vae.plots.samples import show_grid
-from pyro_vae.plots.style import COLOURS, INK, figure, tidy
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 EPOCHS, DRAWS = (2, 20) if QUICK else (60, 1280)

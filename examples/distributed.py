@@ -21,7 +21,7 @@ import os
 import torch
 
 import pyro_vae as pv
-from pyro_vae.training.devices import first_process
+from pyro_vae.training.distributed import first_process
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 

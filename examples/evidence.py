@@ -14,7 +14,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.criticism import AIS, Importance, bdmc, inference_gap
-from pyro_vae.plots.style import COLOURS, INK, figure, tidy
+from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 EPOCHS, ROWS, DRAWS = (2, 10, (30, 100)) if QUICK else (100, 60, (30, 100, 300, 1000, 3000, 10_000))
@@ -41,9 +41,9 @@ for place, proposal in enumerate(("guide", "defensive", "refined")):
     options = {"steps": STEPS} if proposal == "refined" else {}
     found = [pv.evidence(vae, x, method=Importance(draws, proposal, **options), progress=False) for draws in DRAWS]
     means = np.array([each.mean for each in found])
-    left.errorbar(beside, means, [2 * each.error_over_draws for each in found], color=colour, lw=1.2, label=proposal)
+    left.errorbar(beside, means, [2 * each.mean_mcse for each in found], color=colour, lw=1.2, label=proposal)
     for draws, each in zip(beside, found, strict=True):
-        trusted = float(each.doubtful.double().mean()) < 0.05
+        trusted = float(each.unreliable.double().mean()) < 0.05
         left.plot(draws, each.mean, "o", color=colour, mfc=colour if trusted else "white", ms=5)
 left.set_xscale("log")
 left.legend(frameon=False, fontsize=8, loc="lower right")

@@ -13,7 +13,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.families import Family
-from pyro_vae.plots.style import INK, array, figure
+from pyro_vae.plots._style import INK, array, figure
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 EPOCHS = 1 if QUICK else 60

@@ -14,7 +14,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.objectives import DIP, ELBO, IWAE, BetaTC, InfoVAE
-from pyro_vae.plots.style import COLOURS, INK, figure, tidy
+from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 from pyro_vae.schedules import GECO, Linear
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))

@@ -12,7 +12,7 @@ import torch
 from matplotlib.lines import Line2D
 
 import pyro_vae as pv
-from pyro_vae.plots.style import COLOURS, INK, array, figure, tidy
+from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 EPOCHS = 1 if QUICK else 200

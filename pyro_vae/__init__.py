@@ -6,14 +6,14 @@ history = pv.fit(vae, x)
 vae.sample(10)
 """
 
-from pyro_vae import criticism, data, moments, objectives, plots, schedules
-from pyro_vae.catalogue import catalogue
+from pyro_vae import criticism, data, objectives, plots, schedules
+from pyro_vae.core.errors import InputError, RunNotWrittenError
 from pyro_vae.criticism.compare import Comparison, compare
 from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.refine import Refined, refine
-from pyro_vae.describe import describe
-from pyro_vae.errors import InputError, NotWritten
+from pyro_vae.data.suggest import suggest
+from pyro_vae.distributions import moments
 from pyro_vae.families import (
     Aggregate,
     AsymmetricLaplace,
@@ -52,18 +52,19 @@ from pyro_vae.families import (
     Weibull,
     ZeroInflated,
 )
+from pyro_vae.families.catalogue import catalogue
+from pyro_vae.model.summary import describe
+from pyro_vae.model.vae import VAE
 from pyro_vae.networks import MLP, Conv
-from pyro_vae.report import report
-from pyro_vae.run import load
-from pyro_vae.suggest import suggest
-from pyro_vae.sweep import Sweep, sweep
+from pyro_vae.reports import report
+from pyro_vae.runs.folder import load
+from pyro_vae.sweeps import Sweep, sweep
 from pyro_vae.training import SGD, Adam, AdamW, EarlyStopping, History
-from pyro_vae.training.aggregate import aggregate
+from pyro_vae.training.callbacks import EpochEvent
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.devices import Runtime
-from pyro_vae.training.fit import fit
-from pyro_vae.training.watching import Epoch
-from pyro_vae.vae import VAE
+from pyro_vae.training.distributed import Runtime
+from pyro_vae.workflow.aggregate import aggregate
+from pyro_vae.workflow.fit import fit
 
 __version__ = "0.1.0"
 
@@ -89,7 +90,7 @@ __all__ = [
     "Dirichlet",
     "DiscretizedLogistic",
     "EarlyStopping",
-    "Epoch",
+    "EpochEvent",
     "Evidence",
     "Exponential",
     "Flow",
@@ -106,11 +107,11 @@ __all__ = [
     "MultivariateNormal",
     "NegativeBinomial",
     "Normal",
-    "NotWritten",
     "OneHot",
     "OrderedLogistic",
     "Poisson",
     "Refined",
+    "RunNotWrittenError",
     "Runtime",
     "Scaled",
     "StudentT",

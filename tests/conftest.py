@@ -52,13 +52,13 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the pictures out: they take most of the time of a small run."""
-    monkeypatch.setattr("pyro_vae.plots.figures.write", lambda *arguments: None)
+    monkeypatch.setattr("pyro_vae.plots._run_figures.write", lambda *arguments: None)
 
 
 @pytest.fixture
 def run(tmp_path: Path, no_pictures: None) -> Path:
     """A run of a small VAE."""
-    from small_runs import fit, rows, small  # here, for it imports the package
+    from helpers.small_runs import fit, rows, small  # here, for it imports the package
 
     fit(small(), rows(), tmp_path / "run")
     return tmp_path / "run"

@@ -47,10 +47,10 @@ def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, act
     encoder = pv.MLP(hidden=(400,), activation=activation) if network == "mlp" else pv.Conv(activation=activation)
     family = pv.Normal(scale="learned") if likelihood == "gaussian" else pv.Bernoulli(grey=True)
     vae = pv.VAE((1, 28, 28), 5, likelihood=family, encoder=encoder).double()
-    pairs = [*zip(hand.encoder.parameters(), vae.encoder.network.parameters(), strict=True)]
-    pairs += zip(hand.decoder.parameters(), vae.decoder.network.parameters(), strict=True)
+    pairs = [*zip(hand.posterior.parameters(), vae.posterior.network.parameters(), strict=True)]
+    pairs += zip(hand.likelihood.parameters(), vae.likelihood.network.parameters(), strict=True)
     if likelihood == "gaussian":
-        pairs += [(hand.log_noise, vae.decoder.constants["scale"])]
+        pairs += [(hand.log_noise, vae.likelihood.constants["scale"])]
     with torch.no_grad():
         for mine, other in pairs:
             other.copy_(mine)
@@ -222,12 +222,12 @@ def test_everybody_makes_one_step_for_each_batch(bench: Any, name: str, setting:
 
 
 def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_vae.lowering import CannotLower
+    from pyro_vae.compile.tracing import NotCompilable
     from pyro_vae.training import compiled
     from pyro_vae.training.step import Stepper
 
     def refuse(*_: Any) -> None:
-        raise CannotLower("the moon is full")
+        raise NotCompilable("the moon is full")
 
     class Turns:
         steps = 0

@@ -8,17 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cases
 import pytest
-import test_conditional
-import test_families
-import test_family_parameters
 import torch
-from run_readme import snippets
+from families import test_conditional, test_families, test_family_parameters
+from helpers import cases
+from helpers.run_readme import snippets
 
 import pyro_vae as pv
-from pyro_vae import spec
+from pyro_vae.core import serialization
 from pyro_vae.families import FAMILIES
+from pyro_vae.registry import tables
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 NAME = "SoftLaplace"
@@ -92,7 +91,7 @@ def test_it_trains_in_every_role(written: ModuleType) -> None:
 
 def test_it_is_found_everywhere(written: ModuleType) -> None:
     family = written.SoftLaplace(scale="learned")
-    assert spec.from_plain("prior", spec.to_plain(family)) == family
+    assert tables.from_dict("prior", serialization.to_dict(family)) == family
     page = pv.catalogue(NAME)
     assert "p(x) = ∏_j 1/(π s_j) sech((x_j - m_j)/s_j)" in page
     assert "roles      prior, likelihood, guide" in page

@@ -139,7 +139,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "optimizer by name": (lambda: fit(optimizer="Adam"), ["optimizer", "'Adam'", "pv.Adam(lr=1e-3)"]),
     "negative learning rate": (lambda: pv.Adam(lr=-1), ["Adam.lr", "at least 0"]),
-    "unknown part": (lambda: fit(optimizer=pv.Adam(parts={"encodr": 0})), ["'encodr'", "'encoder'"]),
+    "unknown part": (lambda: fit(optimizer=pv.Adam(parts={"posterir": 0})), ["'posterir'", "'posterior'"]),
     "all frozen": (lambda: fit(optimizer=pv.Adam(lr=0)), ["frozen", "raise lr"]),
     "no programs": (lambda: fit(model=object()), [".model and .guide"]),
     "no weights": (

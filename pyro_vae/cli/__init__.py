@@ -2,12 +2,12 @@
 
 import sys
 
-from pyro_vae import options
-from pyro_vae.cli.criticise import check, compare, evaluate, report
-from pyro_vae.cli.many import sweep
-from pyro_vae.cli.train import fit
-from pyro_vae.cli.use import describe, families, reconstruct, sample
-from pyro_vae.errors import InputError, LostProcess, NotWritten
+from pyro_vae.cli.criticism import check, compare, evaluate, report
+from pyro_vae.cli.fit import fit
+from pyro_vae.cli.sampling import describe, families, reconstruct, sample
+from pyro_vae.cli.sweep import sweep
+from pyro_vae.core.errors import InputError, ProcessLostError, RunNotWrittenError
+from pyro_vae.registry import options
 
 VERBS: dict[str, options.Verb] = {
     "fit": fit,
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         if words[:1] == ["sweep"]:
             words = options.passed_on(words, sweep, fit)
         options.run(VERBS, words)
-    except (InputError, LostProcess, NotWritten, FloatingPointError) as error:
+    except (InputError, ProcessLostError, RunNotWrittenError, FloatingPointError) as error:
         options.fail(error)
     except KeyboardInterrupt:
         print("pyro-vae: interrupted.", file=sys.stderr)

@@ -10,12 +10,12 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
-from pyro_vae.criticism.subject import Subject
+from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError, require_whole_numbers
 from pyro_vae.networks.base import evaluating
-from pyro_vae.training.programs import Programs, as_module, require_programs
+from pyro_vae.training.loss import Programs, as_module, require_programs
 
 WIDE = 0.5
 """A gap, in nats, about which models are commonly said to differ."""
@@ -138,7 +138,7 @@ def bdmc(
     (torch.Size([20]), True)
     """
     _check_arguments(vae, rows, method, batch_size, seed)
-    subject = Subject.of(vae, _drawn(vae, rows, seed, given) if x is None else _joined(x, given))
+    subject = EvaluationSession.of(vae, _drawn(vae, rows, seed, given) if x is None else _joined(x, given))
     annealer = method.weigher(vae)
     results: list[tuple[Tensor, ...]] = []
     with subject.looked_at(seed):
@@ -201,4 +201,4 @@ def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: An
     require_programs(vae, "bdmc")
     if not isinstance(method, AIS):
         raise InputError(f"method = {method!r} is no annealing: write method=pv.criticism.AIS(temperatures=1000).")
-    require_whole_numbers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))
+    check_integers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))

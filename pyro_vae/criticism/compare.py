@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.evidence import Evidence
-from pyro_vae.errors import InputError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -339,7 +339,7 @@ def _standing(
 ) -> Standing:
     difference = Estimate(0.0, 0.0, 0.0, 0.0) if reference is None else estimate(values, reference)
     doubts = [found for found in group if found.warning]
-    warning = max(doubts, key=lambda found: int(found.doubtful.sum())).warning if doubts else ""
+    warning = max(doubts, key=lambda found: int(found.unreliable.sum())).warning if doubts else ""
     if warning and len(group) > 1:
         warning = f"in {len(doubts)} of {len(group)} seeds, in the worst {warning}"
     biases = [sum(found.bias for found in side) / len(side) for side in (group, best)]
@@ -349,7 +349,7 @@ def _standing(
             f"more than the error {difference.error:.2g} of the difference: take more draws."
         )
         warning = f"{warning} {told}".strip()
-    over_draws = math.sqrt(sum(found.error_over_draws**2 for found in group)) / len(group)
+    over_draws = math.sqrt(sum(found.mean_mcse**2 for found in group)) / len(group)
     return Standing(name, len(group), estimate(values), difference, over_draws, warning)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.criticism.measure import measure_of
+from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.criticism.base_measure import measure_of
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import TAIL
-from pyro_vae.criticism.subject import Subject
+from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.fingerprint import fingerprint_of
-from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs, require_programs
+from pyro_vae.training.loss import Programs, require_programs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,12 +76,12 @@ class Evidence:
         return float(self.pointwise.mean())
 
     @property
-    def error_over_rows(self) -> float:
+    def se(self) -> float:
         """The standard error of `mean` as that of all data such rows are drawn from; NaN for one row."""
         return float(self.pointwise.std()) / math.sqrt(len(self)) if len(self) > 1 else math.nan
 
     @property
-    def error_over_draws(self) -> float:
+    def mean_mcse(self) -> float:
         """The Monte Carlo standard error of `mean`, for these rows."""
         return float(self.error.square().sum().sqrt()) / len(self)
 
@@ -101,7 +101,7 @@ class Evidence:
         return min(1 - 1 / math.log10(self.draws), 0.7) if self.draws >= TAIL else math.nan
 
     @property
-    def doubtful(self) -> Tensor:
+    def unreliable(self) -> Tensor:
         """The rows whose k-hat is above the threshold, (N,) bool; none where k-hat cannot be told."""
         return self.khat > self.threshold
 
@@ -110,10 +110,10 @@ class Evidence:
         """Why the numbers cannot be trusted; empty where nothing speaks against them."""
         if self.draws < TAIL:
             return self.method.untold(self.error)
-        if not bool(self.doubtful.any()):
+        if not bool(self.unreliable.any()):
             return ""
         return (
-            f"k-hat is above {self.threshold:.2f} in {int(self.doubtful.sum())} of {len(self)} rows, so the numbers "
+            f"k-hat is above {self.threshold:.2f} in {int(self.unreliable.sum())} of {len(self)} rows, so the numbers "
             f"and their errors cannot be trusted: {self.method.remedy}."
         )
 
@@ -146,12 +146,12 @@ class Evidence:
         return ELPDData(
             kind="loo",
             elpd=float(self.pointwise.sum()),
-            se=self.error_over_rows * len(self),
+            se=self.se * len(self),
             p=0.0,  # the weights are as given
             n_samples=self.draws,
             n_data_points=len(self),
             scale="log",
-            warning=bool(self.doubtful.any()),
+            warning=bool(self.unreliable.any()),
             good_k=self.threshold,
             elpd_i=pointwise,
             pareto_k=khat,
@@ -165,11 +165,11 @@ class Evidence:
     def __repr__(self) -> str:
         """Summarise in some lines."""
         name = "log of the mean weight" if self.caveat else "log p(x)"
-        rows = f"{self.error_over_rows:.2g} over rows, " if len(self) > 1 else ""
+        rows = f"{self.se:.2g} over rows, " if len(self) > 1 else ""
         bits = "" if self.bits_per_dim is None else f" = {self.bits_per_dim:.4f} bits per dimension"
         lines = [
             f"{name} = {self.mean:.3f} nats per row{bits}",
-            f"standard error {rows}{self.error_over_draws:.2g} over draws; bias about {self.bias:.1g}",
+            f"standard error {rows}{self.mean_mcse:.2g} over draws; bias about {self.bias:.1g}",
             f"{len(self)} rows, {self.method.told}" + self._diagnostics,
         ]
         notes = (("Warning", self.warning), ("Note", self.caveat and f"{self.caveat}."))
@@ -212,7 +212,7 @@ def evidence(
     (torch.Size([5]), 500)
     """
     _check_arguments(vae, method, batch_size, seed)
-    subject = Subject.of(vae, x)
+    subject = EvaluationSession.of(vae, x)
     weigher = method.weigher(vae)
     results: list[tuple[Tensor, ...]] = []
     with subject.looked_at(seed):
@@ -241,4 +241,4 @@ def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
         raise InputError(
             f"method = {method!r} is no method of this package: write method=pv.criticism.Importance(draws=1000)."
         )
-    require_whole_numbers(batch_size=(batch_size, 1), seed=(seed, 0))
+    check_integers(batch_size=(batch_size, 1), seed=(seed, 0))

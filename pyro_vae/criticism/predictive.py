@@ -11,16 +11,16 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from pyro_vae.criticism.look import Look
-from pyro_vae.criticism.quantities import Asked
-from pyro_vae.criticism.replicates import KINDS
-from pyro_vae.criticism.subject import Subject
+from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.criticism.accumulator import PredictiveAccumulator
+from pyro_vae.criticism.datatree import assembled
+from pyro_vae.criticism.sampler import KINDS
+from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.test_statistics import Asked
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
-from pyro_vae.datatree import assembled
-from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs, require_programs
-from pyro_vae.vae import VAE
+from pyro_vae.model.vae import VAE
+from pyro_vae.training.loss import Programs, require_programs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,13 +100,13 @@ def predictive_check(
     (1, 20, 100)
     """
     _check_arguments(vae, kind, draws, candidates, keep, two_sample, seed, progress)
-    subject = Subject.of(vae, x)
+    subject = EvaluationSession.of(vae, x)
     given = subject.rows
     if kind == "prior":
         subject = _initialised(subject)
     with subject.looked_at(seed):
         batch = subject.rows.to(subject.device, subject.dtype).batch()
-        look = Look(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
+        look = PredictiveAccumulator(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
         draws = max(LEAST_DRAWS, PER_QUANTITY * len(look.quantities.list)) if draws is None else draws
         console = Console(stderr=True)
         with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
@@ -130,14 +130,14 @@ def predictive_check(
     return assembled(groups, attrs)
 
 
-def _initialised(subject: Subject) -> Subject:
+def _initialised(subject: EvaluationSession) -> EvaluationSession:
     """A VAE that starts from data is given its starting values, on a copy."""
     vae = subject.programs
     if not isinstance(vae, VAE):
         return subject
     with torch.random.fork_rng():
         vae = copy.deepcopy(vae).initialize(**subject.rows.to(subject.device, subject.dtype).batch())
-    return Subject.of(vae, subject.rows)
+    return EvaluationSession.of(vae, subject.rows)
 
 
 def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
@@ -149,7 +149,7 @@ def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
             "The weights are initial values, not draws from a prior over weights: these replicates show where training "
             "starts, not all that the model can become."
         )
-        if isinstance(vae, VAE) and not bool(vae.decoder.initialized):
+        if isinstance(vae, VAE) and not bool(vae.likelihood.initialized):
             found.append("Their starting values come from these rows, so that means and spreads agree by construction.")
     elif kind == "prior":
         found.append(
@@ -199,6 +199,6 @@ def _check_arguments(
     if isinstance(seed, int) and seed >= 2**32:
         raise InputError(f"seed = {seed} is too large: take one below 2**32.")
     numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}
-    require_whole_numbers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
+    check_integers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
     if candidates > 1 and kind != "posterior":
         raise InputError(f"candidates={candidates} are of z given x, which {kind} replicates lack: kind='posterior'.")

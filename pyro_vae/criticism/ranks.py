@@ -12,15 +12,15 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
-from pyro_vae.criticism.simulation import Batch, Plan, observed, sites
+from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed, sites
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.loss import Programs
 
 JOINT = "log joint"
 """The name of log p(x, z) among the quantities."""
 
 
-class Ranker:
+class RankStatistics:
     """Simulates data by a model and ranks what made them among draws of its guide.
 
     Args:
@@ -39,7 +39,7 @@ class Ranker:
         Raises:
             InputError: a site is scaled, or observes something else than a tensor of the batch.
         """
-        self.plan = Plan.of(self.programs, batch)
+        self.plan = ObservationPlan.of(self.programs, batch)
         self.by_rows = self.plan.by_rows
 
     def __call__(self, batch: Batch) -> NDArray[np.int64]:

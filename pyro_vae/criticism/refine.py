@@ -15,13 +15,13 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.criticism.subject import Subject
+from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.rows import Rows
-from pyro_vae.distributions import per_row
-from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.distributions.wrappers import expand_right
+from pyro_vae.model.vae import VAE
 from pyro_vae.objectives.elbo import ELBO
 from pyro_vae.objectives.particles import draw
-from pyro_vae.vae import VAE
 
 STEPS, LR, PARTICLES = 100, 0.2, 8
 """Steps, the first step size on the raw scale, and draws per step."""
@@ -85,11 +85,11 @@ class FreeRows:
         Args:
             row: the numbers n of some rows, (B,); by default all, in their order.
         """
-        reference = self.vae.encoder.reference
+        reference = self.vae.posterior.reference
         raw = {name: values.to(reference) for name, values in self.raw.items()}
         if row is not None:
             raw = {name: values[row] for name, values in raw.items()}
-        return self.vae.encoder.at(raw, (len(self if row is None else row),))
+        return self.vae.posterior.at(raw, (len(self if row is None else row),))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors as `VAE.check` does, and the numbers of rows.
@@ -220,9 +220,9 @@ def refine(
     torch.Size([5])
     """
     require_vae(vae, "refine")
-    require_whole_numbers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
+    check_integers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
     require_step_size(lr)
-    subject = Subject.of(vae, x)
+    subject = EvaluationSession.of(vae, x)
     parts: list[Refined] = []
     with subject.looked_at(seed):
         for start, batch in subject.batches(batch_size, "refining", progress):
@@ -252,7 +252,7 @@ def refine_batch(
     """
     rows = _numbered(Rows(batch))
     with torch.no_grad():
-        first = vae.encoder.raw(vae.per_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask"))
+        first = vae.posterior.raw(vae.per_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask"))
     free = {name: raw.clone().requires_grad_() for name, raw in first.items()}
     pair, leaves, objective = FreeRows(vae, free), list(free.values()), ELBO(particles=particles, estimator="stl")
     optimizer = torch.optim.Adam(leaves, lr, betas=BETAS, eps=EPS)
@@ -270,7 +270,9 @@ def refine_batch(
     before, after = (_log_weights(FreeRows(vae, raw), rows, particles, seed) for raw in (first, last))
     start, end = before.mean(0), after.mean(0)
     better = (end > start) & (before.std(0) > FLAT)  # false where the steps ended in what is no number
-    raw = {name: torch.where(per_row(better.to(at.device), at.ndim - 1), last[name], at) for name, at in first.items()}
+    raw = {
+        name: torch.where(expand_right(better.to(at.device), at.ndim - 1), last[name], at) for name, at in first.items()
+    }
     return Refined(vae, raw, rows, start, torch.where(better, end, start), steps)
 
 

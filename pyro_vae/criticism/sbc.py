@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_vae.criticism.ranks import JOINT, Ranker
-from pyro_vae.criticism.subject import Subject
+from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.criticism.ranks import JOINT, RankStatistics
+from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError, require_whole_numbers
-from pyro_vae.training.programs import Programs, require_programs
-from pyro_vae.vae import VAE
+from pyro_vae.model.vae import VAE
+from pyro_vae.training.loss import Programs, require_programs
 
 LEVEL = 0.05
 """The share of right guides that may be called wrong, over all quantities together."""
@@ -206,8 +206,8 @@ def sbc(
     (('log joint', 'z[0]', 'z[1]'), (200, 3))
     """
     _check_arguments(vae, simulations, draws, batch_size, seed)
-    subject = Subject.of(vae, _rows(vae, given, seed))
-    ranker = Ranker(vae, draws)
+    subject = EvaluationSession.of(vae, _rows(vae, given, seed))
+    ranker = RankStatistics(vae, draws)
     with subject.looked_at(seed):
         count = len(subject.rows)
         whole = next(iter(subject.batches(count, "", False)))[1]
@@ -227,7 +227,7 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
     """What data are simulated upon; for a VAE, with some `x` of its own where none is given."""
     if isinstance(vae, VAE) and (given is None or (isinstance(given, Mapping) and "x" not in given)):
         tensors = {str(name): as_tensor(str(name), values) for name, values in (given or {}).items()}
-        reference = vae.decoder.reference
+        reference = vae.likelihood.reference
         sized: dict[str, Any] = (
             {"size_factor": tensors["size_factor"].to(reference)} if "size_factor" in tensors else {}
         )
@@ -245,4 +245,4 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
 
 def _check_arguments(vae: Any, simulations: Any, draws: Any, batch_size: Any, seed: Any) -> None:
     require_programs(vae, "sbc")
-    require_whole_numbers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))
+    check_integers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))

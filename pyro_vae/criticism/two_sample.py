@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.criticism.discrepancy import classifier_test, mmd_test
-from pyro_vae.criticism.fidelity import density_coverage
+from pyro_vae.criticism.density_coverage import density_coverage
+from pyro_vae.criticism.two_sample_tests import classifier_test, mmd_test
 
 if TYPE_CHECKING:
     import xarray as xr

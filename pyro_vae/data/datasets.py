@@ -9,12 +9,13 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import files
-from pyro_vae.data.given import is_large
+from pyro_vae.data.convert import is_large
 from pyro_vae.data.paths import naming
+from pyro_vae.data.public import DATASETS
 from pyro_vae.data.rows import Rows, require_probabilities, rounded
 from pyro_vae.data.streaming import Stream
-from pyro_vae.errors import InputError, unknown
 
 Data = TypeVar("Data", bound=Rows | Stream)
 
@@ -141,7 +142,7 @@ def _check(
             "give it to `fit` as it is."
         )
     if binarize is not None and binarize not in BINARIZE:
-        raise unknown("binarisation", binarize, BINARIZE)
+        raise unknown_name_error("binarisation", binarize, BINARIZE)
     if levels is not None and (not isinstance(levels, int) or isinstance(levels, bool) or levels < 2):
         raise InputError(f"levels={levels!r} is a whole number, 2 or more: say levels=256 for pictures of bytes.")
     if levels is not None and binarize is not None:
@@ -164,8 +165,6 @@ def _read(
     data: str | Path, root: str | Path | None, stream: bool | Literal["auto"]
 ) -> tuple[Rows | Stream, Rows | None]:
     """Read all rows, or find them, and read the official test set where there is one."""
-    from pyro_vae.data import DATASETS  # the table imports this module
-
     if data in DATASETS and stream is True:
         raise InputError(f"{data!r} is read into memory, and stream=True is for .npy and .parquet files: leave it out.")
     if data in DATASETS:
@@ -176,7 +175,8 @@ def _read(
     if not data or not (written_as_path or path.exists()):
         formats = ", ".join(files.FORMATS)
         raise InputError(
-            f"{unknown('data set', data, DATASETS)} Or give the path of a file ({formats}) or of a folder of images."
+            f"{unknown_name_error('data set', data, DATASETS)} Or give the path of a file ({formats}) or of a folder "
+            "of images."
         )
     large = stream == "auto" and path.exists() and is_large(path)
     return (Stream.of(path) if stream is True or large else files.read(path)), None

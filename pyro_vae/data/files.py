@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import images
+from pyro_vae.data.limits import require_file, require_honest, require_room
 from pyro_vae.data.memory import LABELS, columns_of
 from pyro_vae.data.origins import located
 from pyro_vae.data.paths import naming, require_there
-from pyro_vae.data.room import require_file, require_honest, require_room
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -49,7 +49,7 @@ def read(path: Path) -> Rows:
     with naming(path):
         format = ".parquet" if path.is_dir() else path.suffix.lower()
         if format not in FORMATS:
-            raise unknown("file format", path.suffix, [*FORMATS, "a folder of images"])
+            raise unknown_name_error("file format", path.suffix, [*FORMATS, "a folder of images"])
         return FORMATS[format](path)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.room import require_room
+from pyro_vae.core.errors import InputError
+from pyro_vae.data.limits import require_room
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
 
 LABELS = ("label", "class", "target", "species")
 """Names of a column of labels, in a table."""

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from pyro_vae.data.items import Forward, Items
+from pyro_vae.core.errors import InputError
 from pyro_vae.data.parquet import Parquet
 from pyro_vae.data.paths import require_there
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.source import Arrays, Source
-from pyro_vae.errors import InputError
+from pyro_vae.data.torch_datasets import IterableSource, MapSource
 
 
 def origin_of(x: Any, workers: int, length: int | None, columns: Sequence[str] | None) -> Source:
@@ -39,7 +39,7 @@ def origin_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
                 f"{type(x).__name__} can only be iterated, and does not say how many rows it has: give the rows of an "
                 "epoch, pv.data.stream(dataset, length=100_000)."
             )
-        return Forward(x, known)
+        return IterableSource(x, known)
     if isinstance(x, DataLoader) or not (hasattr(x, "__getitem__") and hasattr(x, "__len__")):
         raise InputError(
             f"a {type(x).__name__} cannot be read row by row: give the path of a .npy or .parquet file, a mapped array "
@@ -47,7 +47,7 @@ def origin_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
         )
     if isinstance(x, Rows):
         raise InputError("these rows are in memory: give them to fit as they are.")
-    return Items(x)
+    return MapSource(x)
 
 
 def located(path: Path, columns: Sequence[str] | None = None) -> Source:

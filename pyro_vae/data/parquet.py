@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data.memory import LABELS
-from pyro_vae.data.rows import Rows, joined
+from pyro_vae.data.rows import Rows, concat
 from pyro_vae.data.source import Source
-from pyro_vae.errors import InputError, unknown
 
 MIXED = 2**28
 """Bytes, about, of the groups whose rows are mixed."""
@@ -66,7 +66,7 @@ class Parquet(Source):
         if other := [file for file, one in opened.items() if not one.schema_arrow.equals(schema)]:
             raise InputError(f"{other[0].name} has other columns than {found[0].name}: put such files apart.")
         if columns is not None and (missing := [name for name in columns if name not in schema.names]):
-            raise unknown("column", missing[0], schema.names)
+            raise unknown_name_error("column", missing[0], schema.names)
         self.columns = list(schema.names if columns is None else columns)
         self.label = _label(schema, self.columns)
         self.flat = "x" not in self.columns
@@ -146,7 +146,7 @@ class Parquet(Source):
             kept[group].pick(torch.from_numpy(rows[order][groups[order] == group] - begins[group]))
             for group in np.unique(groups).tolist()
         ]
-        return joined(parts).pick(torch.from_numpy(np.argsort(order)))
+        return concat(parts).pick(torch.from_numpy(np.argsort(order)))
 
     def _group(self, number: int) -> Rows:
         file, group = self.groups[number]

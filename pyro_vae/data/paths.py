@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
 
 
 def require_there(path: Path) -> None:
@@ -36,7 +36,7 @@ def naming(path: Path) -> Iterator[None]:
     ...     raise InputError("column 3 has no name.")
     Traceback (most recent call last):
         ...
-    pyro_vae.errors.InputError: 'flowers.csv': column 3 has no name.
+    pyro_vae.core.errors.InputError: 'flowers.csv': column 3 has no name.
     """
     try:
         yield

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.memory import as_tensor, columns_of
-from pyro_vae.errors import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -240,10 +240,10 @@ class Rows:
         return cls({"x": as_tensor("x", x)}, features=columns_of(x))
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
+def concat(parts: Sequence[Rows]) -> Rows:
     """Rows one after the other.
 
-    >>> joined([Rows.of([[1.0]]), Rows.of([[2.0]])]).x.tolist()
+    >>> concat([Rows.of([[1.0]]), Rows.of([[2.0]])]).x.tolist()
     [[1.0], [2.0]]
     """
     if len(parts) == 1:

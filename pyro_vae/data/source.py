@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.data import images
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
-from pyro_vae.errors import InputError
 
 
 class Source(ABC):

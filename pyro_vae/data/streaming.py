@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.items import Forward
 from pyro_vae.data.origins import origin_of
 from pyro_vae.data.paths import naming
-from pyro_vae.data.rows import Rows, drawn, joined, require_probabilities, rounded
+from pyro_vae.data.rows import Rows, concat, drawn, require_probabilities, rounded
 from pyro_vae.data.source import Source
-from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.data.torch_datasets import IterableSource
 
 PIECE = 2**26
 """Bytes of rows that are looked at together."""
@@ -81,7 +81,7 @@ class Stream:
         """Rows that are read while training, by what holds them: see `stream`."""
         if isinstance(x, Stream):
             return x
-        require_whole_numbers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
+        check_integers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
         with naming(Path(x)) if isinstance(x, str | Path) else contextlib.nullcontext():
             return cls(origin_of(x, workers, length, columns), workers=workers)
 
@@ -162,7 +162,7 @@ class Stream:
 
     def pick(self, index: Tensor) -> "Stream":
         """The rows of these numbers, ascending; rows in an order of their own cannot be picked."""
-        if isinstance(self.origin, Forward):
+        if isinstance(self.origin, IterableSource):
             raise InputError(f"{self.origin.name} can only be read from its start: make a data set for each part.")
         return replace(self, numbers=self._numbers(index))
 
@@ -174,7 +174,7 @@ class Stream:
         """At most n rows in memory, evenly spread over all where that is cheap; without it as many as may be held."""
         if n is None:
             n = self._taken
-        return joined(list(self._in_memory(self._spread(n), min(n, self._piece))))
+        return concat(list(self._in_memory(self._spread(n), min(n, self._piece))))
 
     def pieces(self, size: int | None = None) -> Iterator[Rows]:
         """All rows in order, at most `size` at a time; without it as many as may be held."""

@@ -1,15 +1,13 @@
 """WHAT distribution: every family, by name."""
 
-from pyro_vae import constraints as constraints  # what a new family is written with
+from pyro_vae.distributions import constraints as constraints
 from pyro_vae.families.aggregate import Aggregate
 from pyro_vae.families.base import Family, Parameter, Source
 from pyro_vae.families.binary import Bernoulli
-from pyro_vae.families.bounded import Censored, Truncated
 from pyro_vae.families.categorical import Categorical, OneHot, OrderedLogistic
-from pyro_vae.families.circular import VonMises
 from pyro_vae.families.counts import BetaBinomial, Binomial, NegativeBinomial, Poisson
+from pyro_vae.families.directional import VonMises
 from pyro_vae.families.flow import Flow
-from pyro_vae.families.inflated import ZeroInflated
 from pyro_vae.families.location_scale import AsymmetricLaplace, Cauchy, Laplace, Logistic, StudentT
 from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import LowRankNormal, MultivariateNormal, Normal
@@ -17,8 +15,10 @@ from pyro_vae.families.pixels import DiscretizedLogistic
 from pyro_vae.families.positive import Exponential, Gamma, LogNormal, Weibull
 from pyro_vae.families.simplex import Dirichlet, LogisticNormal
 from pyro_vae.families.transformed import Scaled, Transformed
+from pyro_vae.families.truncated import Censored, Truncated
 from pyro_vae.families.unit import Beta, ContinuousBernoulli, LogitNormal
 from pyro_vae.families.vampprior import VampPrior
+from pyro_vae.families.zero_inflated import ZeroInflated
 
 FAMILIES: dict[str, type[Family]] = {
     "Normal": Normal,

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Bound, Conditional, Site
-from pyro_vae.constraints import in_words, same_support
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions.constraints import in_words, supports_equal
 from pyro_vae.families.base import Composite, Family
+from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import MultivariateNormal, Normal
+from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
 class TwoStages(nn.Module):
@@ -70,18 +71,18 @@ class Aggregate(Composite):
     base: Family = Normal(0, 1)
     event_ranks = (1,)
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Make both stages."""
         if site.role != "prior":
             raise InputError(
                 f"{site.role}: Aggregate is fitted to where the guide puts the data, so it can only be a prior: write "
                 "prior=pv.Aggregate()."
             )
-        base, density = self.base.build(site), self.family.build(site)
-        if not same_support(base.support, density.support):
+        base, density = Conditional(self.base, site), Conditional(self.family, site)
+        if not supports_equal(base.support, density.support):
             raise InputError(
                 f"prior: {self.family!r} has support {in_words(density.support)} and base={self.base!r} has "
                 f"{in_words(base.support)}, and one follows the other: take a pair over the same set, such as "
                 "pv.Aggregate(pv.Mixture(pv.Normal()), base=pv.Normal(0, 1))."
             )
-        return Bound({}, TwoStages(base, density))
+        return BoundFamily({}, TwoStages(base, density))

@@ -2,7 +2,7 @@
 
 The same family serves as a prior p(z), a likelihood p(x|z) and a guide q(z|x). What a parameter *is* in a
 given place follows from one rule (`Source`), and the map from what a network emits to a legal value follows
-from the parameter's constraint. `pyro_vae.conditional` turns both into a module; nothing here computes.
+from the parameter's constraint. `pyro_vae.families.conditional` turns both into a module; nothing here computes.
 """
 
 import math
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.conditional import Bound, Conditional, Shape, Site, Slot
-from pyro_vae.declared import Declared
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.core.config import Config
+from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
 
 Source: TypeAlias = float | tuple[Any, ...] | Literal["learned", "per_feature"] | None
 """Where a parameter comes from.
@@ -35,7 +35,7 @@ Source: TypeAlias = float | tuple[Any, ...] | Literal["learned", "per_feature"] 
 """
 
 
-def per_element(event: Shape, family: "Family") -> Shape:
+def event_shaped(event: Shape, family: "Family") -> Shape:
     """Shape of a parameter with one number per element of the event."""
     return event
 
@@ -54,9 +54,9 @@ class Parameter:
     """
 
     constraint: Constraint
-    shape: Callable[[Shape, Any], Shape] = per_element
+    shape: Callable[[Shape, Any], Shape] = event_shaped
     start: Callable[[Tensor, Any], Tensor] | None = None
-    one_value: bool = True
+    allows_scalar: bool = True
     sized: bool = False
 
     @property
@@ -65,7 +65,7 @@ class Parameter:
         return not self.constraint.is_discrete
 
 
-class Family(Declared, ABC):
+class Family(Config, ABC):
     """Base of every family. A new one is a frozen dataclass of `Source` fields beside the class data below.
 
     One whose parameters are not only its own fields (a mixture, a flow, a VampPrior) overrides `bind` and nothing
@@ -115,34 +115,23 @@ class Family(Declared, ABC):
         """What has to be said wherever its likelihood is reported; empty for a density."""
         return ""
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Resolve the parameters in a place, and say what distribution their values make."""
-        return Bound(self.own_slots(site), partial(self.distribution, validate_args=False))
+        return BoundFamily(self.own_slots(site), partial(self.distribution, validate_args=False))
 
-    def own_slots(self, site: Site) -> dict[str, Slot]:
+    def own_slots(self, site: SiteSpec) -> dict[str, ParameterSlot]:
         """The parameters that are fields, in a place: their shapes, sources and starting values."""
         slots = {}
         for name, parameter in self.parameters.items():
-            slots[name] = Slot(
+            slots[name] = ParameterSlot(
                 parameter.constraint,
                 tuple(parameter.shape(site.event_shape, self)),
                 getattr(self, name),
                 start=parameter.start and partial(_start, parameter.start, self),
                 sized=parameter.sized,
-                broadcasts=self.event_ranks is None and parameter.shape is per_element,
+                broadcasts=self.event_ranks is None and parameter.shape is event_shaped,
             )
         return slots
-
-    def build(self, site: Site) -> Conditional:
-        """Make the module that maps a context to this family's distribution.
-
-        Args:
-            site: the place it is used in: event shape, context, network.
-
-        Raises:
-            InputError: the family does not fit the place.
-        """
-        return Conditional(self, site)
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
         """Canonicalise a source: numbers become floats and arrays nested tuples, so that a family hashes."""
@@ -150,10 +139,10 @@ class Family(Declared, ABC):
             return super().check_field(name, where, hint, value)
         if isinstance(value, str):
             if value not in ("learned", "per_feature"):
-                raise unknown(f"source of {where},", value, ["learned", "per_feature", "a number"])
+                raise unknown_name_error(f"source of {where},", value, ["learned", "per_feature", "a number"])
             if not self.parameters[name].trained:
                 raise InputError(f"{where} = {value!r} would be trained, and it is a whole number: write {name}=10.")
-            if value == "learned" and not self.parameters[name].one_value:
+            if value == "learned" and not self.parameters[name].allows_scalar:
                 raise InputError(
                     f"{where} = 'learned' would be one number for the whole array, which has no meaning here: "
                     f"write {name}='per_feature'."
@@ -162,7 +151,7 @@ class Family(Declared, ABC):
         constraint = self.parameters[name].constraint
         if value is None and self.parameters[name].trained:
             return None
-        numbers = numbers_in(where, value)
+        numbers = as_nested_floats(where, value)
         tensor = torch.tensor(numbers, dtype=torch.float64)
         if tensor.ndim < constraint.event_dim or not bool(constraint.check(tensor).all()):
             raise InputError(f"{where} = {_short(numbers)} is outside of its range: {constraint!r}.")
@@ -188,7 +177,7 @@ class Composite(Family, ABC):
     pixels = _of_the_part("pixels")
     caveat = _of_the_part("caveat")
 
-    def slots_of(self, bound: Bound, **changes: Any) -> dict[str, Slot]:
+    def slots_of(self, bound: BoundFamily, **changes: Any) -> dict[str, ParameterSlot]:
         """The slots of the part, changed.
 
         Raises:
@@ -211,14 +200,14 @@ def _start(function: Callable[[Tensor, Family], Tensor], family: Family, x: Tens
     return function(x, family)
 
 
-def numbers_in(where: str, value: Any) -> Any:
+def as_nested_floats(where: str, value: Any) -> Any:
     """Return an array of any kind as nested tuples of floats, a number as a float."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-        rows = tuple(numbers_in(where, item) for item in value)
+        rows = tuple(as_nested_floats(where, item) for item in value)
         shapes = {torch.tensor(row).shape for row in rows}
         if len(shapes) == 1:
             return rows
@@ -234,12 +223,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def mean_of(x: Tensor, family: Family) -> Tensor:
+def init_mean(x: Tensor, family: Family) -> Tensor:
     """Start a location at each element's mean."""
     return x.mean(0)
 
 
-def spread_of(x: Tensor, family: Family) -> Tensor:
+def init_std(x: Tensor, family: Family) -> Tensor:
     """Start a scale at each element's standard deviation, and at no less than a tenth of the mean over elements.
 
     An untrained network misses the mean by more than the spread of a nearly constant element (a corner pixel); a

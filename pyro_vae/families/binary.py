@@ -12,9 +12,9 @@ from torch.distributions.constraints import unit_interval
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import softplus
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Site
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
+from pyro_vae.families.site import BoundFamily, SiteSpec
 
 IN_CACHE = 2**19
 """Numbers at once where each is passed over several times: 2 MB in float32, what two cores hold near by."""
@@ -147,10 +147,10 @@ class Bernoulli(Family):
         "cross-entropy that is no density: Bernoulli(grey=True)"
     )
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Take Pyro's Bernoulli, with the support that `grey` asks for."""
         kind = GreyBernoulli if self.grey else BinaryBernoulli
-        return Bound(self.own_slots(site), partial(kind, validate_args=False))
+        return BoundFamily(self.own_slots(site), partial(kind, validate_args=False))
 
     @property
     def caveat(self) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from pyro_vae import constraints
-from pyro_vae.declared import option
+from pyro_vae.core.config import option
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 GREY_LEVELS = 16
@@ -46,7 +46,7 @@ class Categorical(Family):
 
     classes: int = option(2, low=2)
     logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, one_value=False)}
+    parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, allows_scalar=False)}
     remedy = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
 
     @staticmethod
@@ -120,7 +120,7 @@ class OrderedLogistic(Family):
     cutpoints: Source = None
     parameters = {
         "predictor": Parameter(constraints.real),
-        "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, start=_log_odds_below, one_value=False),
+        "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, start=_log_odds_below, allows_scalar=False),
     }
     distribution = StableOrderedLogistic
     remedy = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
@@ -156,7 +156,7 @@ class OneHot(Family):
     """
 
     logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, start=_log_shares_of_one, one_value=False)}
+    parameters = {"logits": Parameter(constraints.real, start=_log_shares_of_one, allows_scalar=False)}
     event_ranks = (1, 2, 3, 4)
     remedy = (
         "code labels as torch.nn.functional.one_hot(labels, K), along the last dimension, or give the labels "

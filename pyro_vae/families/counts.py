@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
-from pyro_vae import constraints
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 RATES = constraints.positive
@@ -112,7 +112,7 @@ class NegativeBinomial(Family):
         return dist.NegativeBinomial(1 / dispersion, logits=odds, validate_args=validate_args)
 
 
-class UpTo(torch.distributions.constraints.integer_interval):
+class IntegerUpTo(torch.distributions.constraints.integer_interval):
     """The whole numbers from 0 to a number of trials; none where that is no whole number."""
 
     def check(self, value: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ class Trials(dist.Binomial):
         return expanded
 
     @torch.distributions.constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> UpTo:
+    def support(self) -> IntegerUpTo:
         """The numbers of successes that can be."""
-        return UpTo(0, self.given)
+        return IntegerUpTo(0, self.given)
 
 
 class BetaTrials(dist.BetaBinomial):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution
 from torch.distributions.constraints import real_vector
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Site, Slot
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
-from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.site import BoundFamily, ParameterSlot, SiteSpec
 
 if TYPE_CHECKING:
     import zuko
@@ -156,12 +156,12 @@ class Flow(Family):
     loc: Source = "per_feature"
     scale: Source = "per_feature"
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale": Parameter(constraints.positive, start=spread_of),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale": Parameter(constraints.positive, start=init_std),
     }
     event_ranks = (1,)
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Add a context vector to location and scale, where the site has a context."""
         (features,) = site.event_shape
         if features == 1:
@@ -173,5 +173,5 @@ class Flow(Family):
         width = 0
         if site.context_shape is not None:
             width = self.context
-            slots["context"] = Slot(constraints.real, (width,), None)
-        return Bound(slots, Kernel(KINDS[self.kind](self, features, width), features))
+            slots["context"] = ParameterSlot(constraints.real, (width,), None)
+        return BoundFamily(slots, Kernel(KINDS[self.kind](self, features, width), features))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions.utils import broadcast_all, clamp_probs
 
-from pyro_vae import constraints
-from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Laplace(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale": Parameter(constraints.positive, start=spread_of),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale": Parameter(constraints.positive, start=init_std),
     }
     distribution = dist.Laplace
 
@@ -81,8 +81,8 @@ class StudentT(Family):
     scale: Source = None
     parameters = {
         "df": Parameter(constraints.Bounded(0.5, 1000.0, unit=10.0)),
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale": Parameter(constraints.positive, start=spread_of),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale": Parameter(constraints.positive, start=init_std),
     }
     distribution = UncheckedStudentT
 
@@ -97,7 +97,7 @@ class OpenLogistic(dist.Logistic):
 
 
 def _logistic_spread(x: Tensor, family: Family) -> Tensor:
-    return spread_of(x, family) * (math.sqrt(3) / math.pi)
+    return init_std(x, family) * (math.sqrt(3) / math.pi)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Logistic(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
+        "loc": Parameter(constraints.real, start=init_mean),
         "scale": Parameter(constraints.positive, start=_logistic_spread),
     }
     distribution = OpenLogistic
@@ -138,7 +138,7 @@ def _median(x: Tensor, family: Family) -> Tensor:
 def _half_width(x: Tensor, family: Family) -> Tensor:
     half = (_quantile(x, 0.75) - _quantile(x, 0.25)) / 2
     typical = half.mean()
-    return half.clamp(min=0.1 * typical) if bool(typical > 0) else spread_of(x, family)
+    return half.clamp(min=0.1 * typical) if bool(typical > 0) else init_std(x, family)
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class AsymmetricLaplace(Family):
     scale: Source = None
     asymmetry: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale": Parameter(constraints.positive, start=spread_of),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale": Parameter(constraints.positive, start=init_std),
         "asymmetry": Parameter(constraints.Bounded(0.01, 100.0)),
     }
     distribution = dist.AsymmetricLaplace

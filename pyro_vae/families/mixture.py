@@ -11,11 +11,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Shape, Site
-from pyro_vae.declared import option
+from pyro_vae.core.config import option
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.normal import Normal
+from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 CLUSTERED_ROWS = 2000
 """Rows at most that centres of clusters are looked for in."""
@@ -88,13 +88,13 @@ class Mixture(Composite):
     components: int = option(10, low=2)
     of: Literal["events", "elements"] = "events"
     weights: Source = None
-    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, one_value=False)}
+    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
 
     def rank(self, event: Shape) -> int:
         """How many dimensions of an event come before that of the components."""
         return len(event) if self.of == "elements" else 0
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Give every parameter of the family one value per component, and weigh them."""
         inner, at = self.family.bind(site), self.rank(site.event_shape)
         slots = {
@@ -102,12 +102,14 @@ class Mixture(Composite):
                 slot,
                 shape=(*slot.shape[:at], self.components, *slot.shape[at:]),
                 start=slot.start and partial(self._start, slot.start, at),
-                jitter=1.0 if slot.constraint is constraints.real else 0.0,
+                init_noise=1.0 if slot.constraint is constraints.real else 0.0,
             )
             for name, slot in self.slots_of(inner).items()
         }
         weights = replace(self.own_slots(site)["weights"], start=partial(self._log_shares, at), broadcasts=False)
-        return Bound({"weights": weights, **slots}, partial(self._mix, inner.distribution, len(site.event_shape) - at))
+        return BoundFamily(
+            {"weights": weights, **slots}, partial(self._mix, inner.distribution, len(site.event_shape) - at)
+        )
 
     def _mix(
         self, distribution: Callable[..., Any], rank: int, weights: Tensor, **values: Tensor

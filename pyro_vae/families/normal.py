@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Site
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
-from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
 class Gaussian(dist.Normal):
@@ -103,8 +103,8 @@ class Normal(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale": Parameter(constraints.positive, start=spread_of),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale": Parameter(constraints.positive, start=init_std),
     }
     distribution = Gaussian
 
@@ -114,7 +114,7 @@ def _matrix(event: tuple[int, ...], family: Family) -> tuple[int, ...]:
 
 
 def _diagonal(x: Tensor, family: Family) -> Tensor:
-    return torch.diag_embed(spread_of(x, family))
+    return torch.diag_embed(init_std(x, family))
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class MultivariateNormal(Family):
     loc: Source = None
     scale_tril: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, start=_diagonal, one_value=False),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, start=_diagonal, allows_scalar=False),
     }
     event_ranks = (1,)
 
@@ -196,11 +196,11 @@ def _waves(x: Tensor, family: "LowRankNormal") -> Tensor:
     size = x.shape[-1]
     place = torch.arange(size, dtype=x.dtype, device=x.device)[:, None] + 0.5
     wave = torch.cos(place * torch.arange(family.rank, dtype=x.dtype, device=x.device) * (math.pi / size))
-    return 0.1 * spread_of(x, family)[:, None] * wave
+    return 0.1 * init_std(x, family)[:, None] * wave
 
 
 def _squared_spread(x: Tensor, family: Family) -> Tensor:
-    return spread_of(x, family).square()
+    return init_std(x, family).square()
 
 
 @dataclass(frozen=True)
@@ -235,14 +235,14 @@ class LowRankNormal(Family):
     cov_factor: Source = None
     cov_diag: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=mean_of),
-        "cov_factor": Parameter(constraints.real, shape=_one_per_factor, start=_waves, one_value=False),
+        "loc": Parameter(constraints.real, start=init_mean),
+        "cov_factor": Parameter(constraints.real, shape=_one_per_factor, start=_waves, allows_scalar=False),
         "cov_diag": Parameter(constraints.Bounded(1e-8, 1e12), start=_squared_spread),
     }
     distribution = Factors
     event_ranks = (1,)
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Resolve the parameters; without data the factors start at noise, for at zero they have no gradient."""
         if self.rank > site.event_shape[0]:
             raise InputError(
@@ -250,4 +250,4 @@ class LowRankNormal(Family):
                 f"a rank of at most {site.event_shape[0]}, or MultivariateNormal() for any covariance."
             )
         bound = super().bind(site)
-        return replace(bound, slots={**bound.slots, "cov_factor": replace(bound.slots["cov_factor"], jitter=0.1)})
+        return replace(bound, slots={**bound.slots, "cov_factor": replace(bound.slots["cov_factor"], init_noise=0.1)})

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions.constraints import integer_interval
 from torch.nn.functional import logsigmoid
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Shape, Site
-from pyro_vae.declared import option
-from pyro_vae.families.base import Family, Parameter, Source, spread_of
+from pyro_vae.core.config import option
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_std
 from pyro_vae.families.categorical import log_one_minus_exp
+from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 STARTING_ROWS = 2000
 """Rows at most whose quantiles the components start at."""
@@ -118,7 +118,7 @@ def _per_component(event: Shape, family: "DiscretizedLogistic") -> Shape:
 
 def _spread(x: Tensor, family: "DiscretizedLogistic") -> Tensor:
     """Start every scale at half that of the element, and at half a level at least."""
-    levels = spread_of(x, family) * (3**0.5 / torch.pi / 2)
+    levels = init_std(x, family) * (3**0.5 / torch.pi / 2)
     scale = levels.clamp(min=0.5) * 2 / (family.bins - 1)
     return scale.unsqueeze(-1).expand(*scale.shape, family.components)
 
@@ -164,7 +164,7 @@ class DiscretizedLogistic(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "logits": Parameter(constraints.real, shape=_per_component, one_value=False),
+        "logits": Parameter(constraints.real, shape=_per_component, allows_scalar=False),
         "loc": Parameter(constraints.real, shape=_per_component, start=_quantiles),
         "scale": Parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, start=_spread),
     }
@@ -174,8 +174,8 @@ class DiscretizedLogistic(Family):
         "line --levels 256), set bins to their number, or take a family for real values"
     )
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Take the mixture with that number of levels, its components apart also where no data say how."""
         slots = self.own_slots(site)
-        slots["loc"] = replace(slots["loc"], jitter=0.5)
-        return Bound(slots, partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False))
+        slots["loc"] = replace(slots["loc"], init_noise=0.5)
+        return BoundFamily(slots, partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False))

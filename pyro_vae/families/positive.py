@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import ExpTransform, TransformedDistribution
 from torch.distributions.constraints import positive as above_zero
 
-from pyro_vae import constraints
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
 _REMEDY = (

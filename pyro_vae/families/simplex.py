@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.distributions import StickBreakingTransform
 from torch.nn.functional import logsigmoid, pad
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Shape
-from pyro_vae.errors import InputError
-from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.site import Shape
 from pyro_vae.families.unit import concentrations, inner, logistic_normal_mean, logit_scale
 
 _REMEDY = (
@@ -120,11 +120,11 @@ class StickBreakingNormal(dist.LogisticNormal):
 
 
 def _mean_break(x: Tensor, family: Family) -> Tensor:
-    return mean_of(StickBreaking().inv(x), family)
+    return init_mean(StickBreaking().inv(x), family)
 
 
 def _spread_break(x: Tensor, family: Family) -> Tensor:
-    return spread_of(StickBreaking().inv(x), family)
+    return init_std(StickBreaking().inv(x), family)
 
 
 @dataclass(frozen=True)

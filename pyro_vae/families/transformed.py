@@ -17,12 +17,12 @@ from torch.distributions.transforms import (
     Transform,
 )
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Shape, Site, Slot
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
-from pyro_vae.families.base import Composite, Family, numbers_in
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Composite, Family, as_nested_floats
 from pyro_vae.families.normal import Normal
+from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
 
 TRANSFORMS: dict[str, Transform] = {
     "exp": ExpTransform(),
@@ -135,7 +135,7 @@ def _like(number: Any, value: Tensor) -> Any:
     return number if isinstance(number, float) else torch.as_tensor(number).to(value)
 
 
-def _support(bound: Bound) -> Any:
+def _support(bound: BoundFamily) -> Any:
     """The support of a family in its place, whatever its parameters."""
     values = {}
     for name, slot in bound.slots.items():
@@ -191,7 +191,7 @@ class Transformed(Composite):
             )
         return "add an offset to zeros, or let them have a probability of their own: Censored(low=0)"
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Take the family's parameters, start them on the real scale, and push its distribution through the map."""
         inner, transform = self.family.bind(site), TRANSFORMS[self.transform]
         slots = {
@@ -203,10 +203,10 @@ class Transformed(Composite):
                 f"{site.role}: {self!r} maps {constraints.in_words(support)}, and {self.transform} wants the real "
                 "numbers: take a family over these, such as Normal(), or Scaled for a change of unit."
             )
-        return Bound(slots, partial(_push, inner, transform))
+        return BoundFamily(slots, partial(_push, inner, transform))
 
 
-def _push(inner: Bound, transform: Transform, **values: Tensor) -> Pushed:
+def _push(inner: BoundFamily, transform: Transform, **values: Tensor) -> Pushed:
     return Pushed(inner.distribution(**values), transform, validate_args=False)
 
 
@@ -248,7 +248,7 @@ class Scaled(Composite):
         if name == "family":
             return super().check_field(name, where, hint, value)
         try:
-            numbers = numbers_in(where, value)
+            numbers = as_nested_floats(where, value)
         except InputError:
             raise InputError(f"{where} = {value!r} is no unit: write a finite number, or a list of them.") from None
         if name == "scale" and not bool((torch.tensor(numbers, dtype=torch.float64) > 0).all()):
@@ -266,7 +266,7 @@ class Scaled(Composite):
         """What to do about data that are not in the family's support in this unit."""
         return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Take the family's parameters, start them from data in its own unit, and change its unit."""
         inner = self.family.bind(site)
         unit = {"unit_loc": self._unit("loc", site), "unit_scale": self._unit("scale", site)}
@@ -282,15 +282,15 @@ class Scaled(Composite):
                 f"{site.role}: {self.family!r} describes {constraints.in_words(support)}, which have no other unit: "
                 "take that family alone, or one of real numbers, such as Scaled(Normal())."
             )
-        return Bound({**slots, **unit}, partial(_rescale, inner))
+        return BoundFamily({**slots, **unit}, partial(_rescale, inner))
 
-    def _unit(self, name: str, site: Site) -> Slot:
+    def _unit(self, name: str, site: SiteSpec) -> ParameterSlot:
         """A fixed slot, so that it follows the device and the floating type."""
         value, event = getattr(self, name), site.event_shape
         shape = tuple(torch.tensor(value).shape)
         if not _fits(shape, event):
             raise InputError(f"{site.role}: Scaled.{name} has shape {shape}, which does not broadcast to {event}.")
-        return Slot(constraints.real, event, value, broadcasts=True)
+        return ParameterSlot(constraints.real, event, value, broadcasts=True)
 
     def _in_own_unit(self, start: Any, x: Tensor) -> Any:
         return start((x - _like(self.loc, x)) / _like(self.scale, x))
@@ -301,6 +301,6 @@ def _fits(shape: Shape, event: Shape) -> bool:
     return len(shape) <= len(event) and all(size in (1, full) for size, full in pairs)
 
 
-def _rescale(inner: Bound, unit_loc: Tensor, unit_scale: Tensor, **values: Tensor) -> Rescaled:
+def _rescale(inner: BoundFamily, unit_loc: Tensor, unit_scale: Tensor, **values: Tensor) -> Rescaled:
     base = inner.distribution(**values)
     return Rescaled(base, Unit(unit_loc, unit_scale, base.support), validate_args=False)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import SigmoidTransform, register_kl
 from torch.nn.functional import softplus
 
-from pyro_vae import constraints
-from pyro_vae.families.base import Family, Parameter, Source, mean_of, spread_of
+from pyro_vae.distributions import constraints
+from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
 
 concentrations = constraints.Bounded(1e-2, 1e4)
 """Concentrations: below, a draw in float32 is 0 or 1; above, float32 loses the density's second decimal."""
@@ -169,7 +169,7 @@ _REMEDY = (
 
 def _mean_and_total(x: Tensor, family: Family) -> tuple[Tensor, Tensor]:
     mean = x.mean(0)
-    return mean, (mean * (1 - mean) / spread_of(x, family).square() - 1).clamp(1, 1e3)
+    return mean, (mean * (1 - mean) / init_std(x, family).square() - 1).clamp(1, 1e3)
 
 
 def _concentration1(x: Tensor, family: Family) -> Tensor:
@@ -256,11 +256,11 @@ class SigmoidNormal(dist.TransformedDistribution):
 
 
 def _mean_logit(x: Tensor, family: Family) -> Tensor:
-    return mean_of(SigmoidTransform().inv(x), family)
+    return init_mean(SigmoidTransform().inv(x), family)
 
 
 def _spread_logit(x: Tensor, family: Family) -> Tensor:
-    return spread_of(SigmoidTransform().inv(x), family)
+    return init_std(SigmoidTransform().inv(x), family)
 
 
 logit_scale = constraints.Bounded(1e-4, 1e2)

@@ -6,11 +6,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import constraints
-from pyro_vae.conditional import Bound, Shape, Site
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
+from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 
 def _one_per_component(event: Shape, family: "VampPrior") -> Shape:
@@ -63,14 +63,14 @@ class VampPrior(Family):
 
     components: int = option(500, low=1)
     weights: Source = 0.0
-    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, one_value=False)}
+    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
     event_ranks = (1,)
 
-    def bind(self, site: Site) -> Bound:
+    def bind(self, site: SiteSpec) -> BoundFamily:
         """Make the pseudo-inputs, of the data's shape, for the site's guide."""
         if site.guide is None or site.data_shape is None:
             raise InputError(
                 f"{site.role}: VampPrior is a mixture of the guide's posteriors, so it can only be a prior: write "
                 "prior=pv.VampPrior(), guide=pv.Normal()."
             )
-        return Bound(self.own_slots(site), PseudoInputs(self.components, site.data_shape, site.guide))
+        return BoundFamily(self.own_slots(site), PseudoInputs(self.components, site.data_shape, site.guide))

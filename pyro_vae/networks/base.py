@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pyro_vae.declared import Declared
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import Config
+from pyro_vae.core.errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -33,7 +33,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Network(Declared, ABC):
+class Network(Config, ABC):
     """Base of every declared network."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Network(Declared, ABC):
         """The network that runs the other way, for the decoder that belongs to this encoder."""
 
 
-def attach(
+def build_network(
     network: Network | nn.Module | None, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str
 ) -> nn.Module:
     """Make the module that serves a conditional, from a declaration or from the user's own module.
@@ -70,15 +70,15 @@ def attach(
     if isinstance(network, Network):
         return network.build(in_shape, out_shapes)
     if isinstance(network, nn.Module):
-        own = OwnModule(network, in_shape, out_shapes, where)
-        own.rehearse()
+        own = ModuleAdapter(network, in_shape, out_shapes, where)
+        own.check_outputs()
         return own
     raise InputError(
         f"{where}: {network!r} is no network: declare one, such as pv.MLP(hidden=(400,)), or give a torch.nn.Module."
     )
 
 
-class Inputs(nn.Module):
+class InputNormalization(nn.Module):
     """How data is prepared for a declared network: it sees (view(x) - m) / s.
 
     m is the mean of each element and s the root mean square of what is left, at least 1, over the rows that `look` is
@@ -125,7 +125,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-class OwnModule(nn.Module):
+class ModuleAdapter(nn.Module):
     """A user's own module as a network: it sees one leading dimension, and may return a tensor, tuple or dict.
 
     Args:
@@ -148,7 +148,7 @@ class OwnModule(nn.Module):
         return {name: outputs[name].reshape((*batch, *shape)) for name, shape in self.out_shapes.items()}
 
     @torch.no_grad()
-    def rehearse(self) -> None:
+    def check_outputs(self) -> None:
         """Run two rows of zeros, and refuse outputs of another number, name or size than the family needs."""
         reference = next(self.module.parameters(), torch.zeros(()))
         rows = torch.zeros(2, *self.in_shape, dtype=reference.dtype, device=reference.device)
@@ -188,7 +188,7 @@ class OwnModule(nn.Module):
         )
 
 
-class Emitter(nn.Module, ABC):
+class HeadedNetwork(nn.Module, ABC):
     """A module of a declared network, which adds what its outputs start from itself, where that costs least."""
 
     @abstractmethod

@@ -7,9 +7,9 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
-from pyro_vae.networks.base import ACTIVATIONS, Emitter, Heads, Network, Shape, added
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape, added
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Conv(Network):
         return sizes
 
 
-class _Encoder(Emitter):
+class _Encoder(HeadedNetwork):
     def __init__(self, declared: Conv, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_shape = in_shape
@@ -88,7 +88,7 @@ class _Encoder(Emitter):
         return outputs
 
 
-class _Decoder(Emitter):
+class _Decoder(HeadedNetwork):
     def __init__(self, declared: Conv, in_shape: Shape, image: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_rank, self.in_size = len(in_shape), prod(in_shape)

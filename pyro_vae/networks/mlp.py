@@ -7,8 +7,8 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pyro_vae.declared import option
-from pyro_vae.networks.base import ACTIVATIONS, Emitter, Heads, Network, Shape
+from pyro_vae.core.config import option
+from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MLP(Network):
         return replace(self, hidden=self.hidden[::-1])
 
 
-class _MLP(Emitter):
+class _MLP(HeadedNetwork):
     def __init__(self, declared: MLP, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self.in_rank = len(in_shape)

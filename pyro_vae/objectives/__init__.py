@@ -1,12 +1,12 @@
 """HOW to fit: every objective, by name."""
 
 from pyro_vae.objectives.base import Objective
-from pyro_vae.objectives.decompositions import DIP, BetaTC, InfoVAE
+from pyro_vae.objectives.disentanglement import DIP, BetaTC, InfoVAE
 from pyro_vae.objectives.elbo import ELBO, Capacity
 from pyro_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
-from pyro_vae.objectives.particles import Latent, Particles, draw, draw_apart
+from pyro_vae.objectives.particles import Latent, Particles, draw, draw_detached_score
 from pyro_vae.objectives.renyi import Renyi
-from pyro_vae.objectives.running import Running
+from pyro_vae.objectives.scheduled import Running
 from pyro_vae.objectives.wake_sleep import RWS
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -40,5 +40,5 @@ __all__ = [
     "Renyi",
     "Running",
     "draw",
-    "draw_apart",
+    "draw_detached_score",
 ]

@@ -10,16 +10,16 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
-from pyro_vae.declared import Declared
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import Config
+from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import Estimator
-from pyro_vae.objectives.particles import Particles, draw, draw_apart, draw_fixed
+from pyro_vae.objectives.particles import Particles, draw, draw_detached_score, draw_no_path
 from pyro_vae.schedules import Schedule
 
 Program = Callable[..., Any]
 
 
-class Objective(Declared, PyroELBO):
+class Objective(Config, PyroELBO):
     """Base of every objective: declare its options as dataclass fields and write `bound`.
 
     It is a `pyro.infer.ELBO`: `pyro.infer.SVI(model, guide, optim, loss=objective)` takes it, and
@@ -118,7 +118,7 @@ class Objective(Declared, PyroELBO):
 
     @property
     def apart(self) -> bool:
-        """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_apart`."""
+        """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_detached_score`."""
         return self.estimator != "plain"
 
     @property
@@ -132,7 +132,7 @@ class Objective(Declared, PyroELBO):
         Raises:
             InputError: the programs do not fit each other or the objective.
         """
-        how = draw_fixed if not self.pathwise else draw_apart if self.apart else draw
+        how = draw_no_path if not self.pathwise else draw_detached_score if self.apart else draw
         return how(model, guide, self.particles, *args, **kwargs)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

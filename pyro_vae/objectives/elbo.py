@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.estimators import Estimator, estimate, power_mean
 from pyro_vae.objectives.particles import Latent, Particles
@@ -92,7 +92,7 @@ class ELBO(Objective):
             return particles.log_likelihood.mean(0) - self.number("beta") * self._above_free_bits(particles)
         beta = self.number("beta")
         if isinstance(beta, Tensor) or beta != 1:
-            particles = particles.tempered(beta)
+            particles = particles.scale_kl(beta)
         if not self.apart:
             return self.elbo(particles)
         return estimate(particles, self.estimator, power_mean(particles.log_weights, 1))

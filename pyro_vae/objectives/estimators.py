@@ -34,7 +34,7 @@ NEAR = 0.1
 
 
 @dataclass(frozen=True)
-class Weighing:
+class WeightedBound:
     """A bound as a function of log weights (K, N), and how much each particle counts in it.
 
     Args:
@@ -47,13 +47,13 @@ class Weighing:
     first: Tensor
     second: Tensor
 
-    def mixed(self, other: "Weighing", share: float | Tensor) -> "Weighing":
+    def mixed(self, other: "WeightedBound", share: float | Tensor) -> "WeightedBound":
         """This one to a share, and the other for the rest."""
         pairs = ((self.bound, other.bound), (self.first, other.first), (self.second, other.second))
-        return Weighing(*(share * mine + (1 - share) * theirs for mine, theirs in pairs))
+        return WeightedBound(*(share * mine + (1 - share) * theirs for mine, theirs in pairs))
 
 
-def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> Weighing:
+def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> WeightedBound:
     r"""The Rényi bound of order alpha: the log of a power mean of the weights, averaged over groups of particles.
 
     $$ L = \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}, \qquad
@@ -79,14 +79,16 @@ def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> Weighing:
     else:  # log K would cancel against the sum; relative to its largest term, nothing is lost and nothing overflows
         extreme = (grouped.amax(1) if power > 0 else grouped.amin(1)).detach()
         bound = extreme + torch.expm1(power * (grouped - extreme.unsqueeze(1))).mean(1).log1p() / power
-    return Weighing(bound.mean(0), first, second)
+    return WeightedBound(bound.mean(0), first, second)
 
 
-def estimate(particles: Particles, estimator: Estimator, model: Weighing, guide: Weighing | None = None) -> Tensor:
+def estimate(
+    particles: Particles, estimator: Estimator, model: WeightedBound, guide: WeightedBound | None = None
+) -> Tensor:
     """The bound of each row, (N,), in nats, whose gradient is that of the estimator.
 
     Args:
-        particles: the record, drawn by `draw_apart` unless the estimator is "plain" with one weighing for both.
+        particles: the record, drawn by `draw_detached_score` unless the estimator is "plain" with one for both.
         estimator: its name.
         model: the bound, and how the particles count for the model's parameters.
         guide: how they count for the guide's; None for the same.
@@ -107,5 +109,5 @@ def estimate(particles: Particles, estimator: Estimator, model: Weighing, guide:
         surrogate = surrogate - path * log_posterior
     else:
         through = through - (path * log_posterior).sum(0)
-    total = surrogate.sum(0) + particles.pulled_back(through)
+    total = surrogate.sum(0) + particles.path_gradient(through)
     return value + (total - total.detach())

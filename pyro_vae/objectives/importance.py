@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.base import Objective
-from pyro_vae.objectives.estimators import Estimator, Weighing, estimate, power_mean
+from pyro_vae.objectives.estimators import Estimator, WeightedBound, estimate, power_mean
 from pyro_vae.objectives.particles import Particles
 from pyro_vae.schedules import Number
 
 
-class Weighted(Objective):
+class ImportanceObjective(Objective):
     """Base of every objective that is a function of the log weights alone: declare its options and write `weigh`."""
 
     @abstractmethod
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The bound as a function of log weights (K, N), with its derivatives."""
 
     def bound(self, particles: Particles) -> Tensor:
@@ -26,7 +26,7 @@ class Weighted(Objective):
 
 
 @dataclass(frozen=True)
-class IWAE(Weighted):
+class IWAE(ImportanceObjective):
     r"""The importance-weighted bound.
 
     $$ \log p(x) \ge E\Big[\log \frac1K \sum_k w_k\Big], \qquad
@@ -52,12 +52,12 @@ class IWAE(Weighted):
     particles: int = option(5, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The log of the mean weight."""
         return power_mean(log_weights, 0)
 
 
-class Grouped(Weighted):
+class Grouped(ImportanceObjective):
     """Base of objectives that divide their particles into groups."""
 
     groups: int
@@ -102,7 +102,7 @@ class MIWAE(Grouped):
     groups: int = option(4, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The mean over groups of the log of the mean weight."""
         return power_mean(log_weights, 0, self.groups)
 
@@ -142,7 +142,7 @@ class PIWAE(Grouped):
         """Always: the draws carry another bound to the guide than their densities to the model."""
         return True
 
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The log of the mean weight of all particles."""
         return power_mean(log_weights, 0)
 
@@ -153,7 +153,7 @@ class PIWAE(Grouped):
 
 
 @dataclass(frozen=True)
-class CIWAE(Weighted):
+class CIWAE(ImportanceObjective):
     r"""The combination importance-weighted bound: between `IWAE` and `ELBO`.
 
     $$ \log p(x) \ge E\Big[\beta\, \frac1K \sum_k \log w_k + (1 - \beta) \log \frac1K \sum_k w_k\Big] $$
@@ -177,6 +177,6 @@ class CIWAE(Weighted):
     beta: Number = option(0.5, low=0, high=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The mean log weight and the log of the mean weight, mixed."""
         return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.number("beta"))

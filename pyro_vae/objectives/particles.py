@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_vae.distributions import name_of
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions.wrappers import name_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Latent:
                 f"{site!r}: take kl='sampled', as in pv.objectives.ELBO()."
             ) from None
 
-    def tempered(self, beta: float | Tensor) -> "Latent":
+    def scale_kl(self, beta: float | Tensor) -> "Latent":
         """The site with its log-densities, and what is summed of them, weighed by beta."""
         return replace(
             self,
@@ -130,15 +130,15 @@ class Particles:
         """Log q(z|x) over all latent sites, (K, N)."""
         return sum((latent.log_posterior for latent in self.latents.values()), torch.zeros_like(self.log_likelihood))
 
-    def tempered(self, beta: float | Tensor) -> "Particles":
+    def scale_kl(self, beta: float | Tensor) -> "Particles":
         """The record with every KL term weighed by beta: log p(z), log q(z|x), and their KL in closed form."""
-        return replace(self, latents={name: latent.tempered(beta) for name, latent in self.latents.items()})
+        return replace(self, latents={name: latent.scale_kl(beta) for name, latent in self.latents.items()})
 
-    def pulled_back(self, through: Tensor) -> Tensor:
+    def path_gradient(self, through: Tensor) -> Tensor:
         """What leads the gradient of something through the draws, and past all parameters, to the guide.
 
         Args:
-            through: (N,), a function of the draws; of a record of `draw_apart`.
+            through: (N,), a function of the draws; of a record of `draw_detached_score`.
 
         Returns:
             (N,): each row's draws times the fixed gradient of the sum of `through` to them.
@@ -173,7 +173,9 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
     return _draw(model, guide, k, args, kwargs)
 
 
-def draw_apart(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+def draw_detached_score(
+    model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any
+) -> Particles:
     """Draw as `draw` does, every density taken at draws that stand apart from the guide's own graph.
 
     The gradient of a log-density to `Latent.value` is then the partial one: that to the draw alone, not to the noise,
@@ -186,11 +188,11 @@ def draw_apart(model: Callable[..., Any], guide: Callable[..., Any], k: int, *ar
     return _draw(model, guide, k, args, kwargs, alias=lambda value: value.view_as(value))
 
 
-def draw_fixed(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
-    """Draw as `draw_apart` does, with draws that no gradient goes through: a guide may be discrete.
+def draw_no_path(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+    """Draw as `draw_detached_score` does, with draws that no gradient goes through: a guide may be discrete.
 
     Raises:
-        InputError: as for `draw_apart`, but for reparameterisation.
+        InputError: as for `draw_detached_score`, but for reparameterisation.
     """
     return _draw(model, guide, k, args, kwargs, alias=Tensor.detach)
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.declared import option
-from pyro_vae.objectives.estimators import Estimator, Weighing, power_mean
-from pyro_vae.objectives.importance import Weighted
+from pyro_vae.core.config import option
+from pyro_vae.objectives.estimators import Estimator, WeightedBound, power_mean
+from pyro_vae.objectives.importance import ImportanceObjective
 from pyro_vae.schedules import Number
 
 
 @dataclass(frozen=True)
-class Renyi(Weighted):
+class Renyi(ImportanceObjective):
     r"""The variational Rényi bound of order alpha, from K particles.
 
     $$ L_\alpha = \frac{1}{1 - \alpha} \log E_q\Big[\Big(\frac{p(x, z)}{q(z \mid x)}\Big)^{1 - \alpha}\Big]
@@ -38,6 +38,6 @@ class Renyi(Weighted):
     particles: int = option(5, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> Weighing:
+    def weigh(self, log_weights: Tensor) -> WeightedBound:
         """The log of the power mean of the weights."""
         return power_mean(log_weights, float(self.number("alpha")))

@@ -9,10 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import power_mean
-from pyro_vae.objectives.importance import Weighted
+from pyro_vae.objectives.importance import ImportanceObjective
 from pyro_vae.objectives.particles import Particles, by_rows
 from pyro_vae.schedules import Number
 
@@ -20,7 +20,7 @@ Program = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Dreamt(Particles):
+class WakeSleepParticles(Particles):
     """Particles, and what the guide makes of data that the model dreams.
 
     Args:
@@ -31,7 +31,7 @@ class Dreamt(Particles):
 
 
 @dataclass(frozen=True)
-class RWS(Weighted):
+class RWS(ImportanceObjective):
     r"""Reweighted wake-sleep.
 
     The model follows the gradient of `IWAE`; the guide is fitted to the posterior from the other side, by
@@ -77,12 +77,12 @@ class RWS(Weighted):
         if isinstance(self.insomnia, float) and self.insomnia == 1:
             return particles
         known = {field.name: getattr(particles, field.name) for field in fields(Particles)}
-        return Dreamt(**known, dreams=_dreams(model, guide, args, kwargs))
+        return WakeSleepParticles(**known, dreams=_dreams(model, guide, args, kwargs))
 
     def bound(self, particles: Particles) -> Tensor:
         """The IWAE bound of each row, (N,), in nats, with the gradients of both phases."""
         weighing = self.weigh(particles.log_weights)
-        dreams = particles.dreams if isinstance(particles, Dreamt) else None
+        dreams = particles.dreams if isinstance(particles, WakeSleepParticles) else None
         awake = 1.0 if dreams is None else self.number("insomnia")
         surrogate = (weighing.first * (particles.log_joint + awake * particles.log_posterior)).sum(0)
         if dreams is not None:
@@ -98,10 +98,10 @@ def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
         dream = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
     sites = {name: site for name, site in dream.nodes.items() if site["type"] == "sample"}
     observed = {name: site["value"] for name, site in sites.items() if (site["infer"] or {}).get("was_observed")}
-    if unknown := sorted(set(observed) - set(batch)):
+    if unexpected := sorted(set(observed) - set(batch)):
         raise InputError(
-            f"the sleep phase dreams data for site {unknown[0]!r}, and the guide is given {', '.join(batch)}: name the "
-            "argument as the site, or take RWS(insomnia=1)."
+            f"the sleep phase dreams data for site {unexpected[0]!r}, and the guide is given {', '.join(batch)}: name "
+            "the argument as the site, or take RWS(insomnia=1)."
         )
     trace = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(**(batch | observed))
     return by_rows(trace)

@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.criticism.compare import Comparison, Estimate
-from pyro_vae.plots.style import COLOURS, INK, figure, tidy
+from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 
 def comparison(found: Comparison) -> Figure:

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_vae.criticism.gap import InferenceGap
-from pyro_vae.plots.style import COLOURS, INK, array, figure, tidy
+from pyro_vae.criticism.inference_gap import InferenceGap
+from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
 PARTS = {
     "approximation": (COLOURS[0], "approximation\n(family)", "approximation, log p(x) - L*"),

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pyro_vae.describe import formula
-from pyro_vae.plots.style import INK, figure
-from pyro_vae.vae import VAE
+from pyro_vae.model.summary import formula
+from pyro_vae.model.vae import VAE
+from pyro_vae.plots._style import INK, figure
 
 RADIUS, DOWN = 0.32, 1.35
 """Of a node, and from one node down to the next."""
@@ -44,7 +44,7 @@ def graph(vae: VAE, x: Tensor, **given: Tensor) -> Figure:
         guided = get_model_relations(vae.guide, (x,), given)["sample_sample"]
     parents: Mapping[str, Sequence[str]] = relations["sample_sample"]
     places = {site: (0.0, -DOWN * order) for order, site in enumerate(parents)}
-    families = {"z": formula(vae.prior, ""), "x": formula(vae.decoder, "z")}
+    families = {"z": formula(vae.prior, ""), "x": formula(vae.likelihood, "z")}
     words = {site: families.get(site, relations["sample_dist"][site]).partition("(")[0] for site in places}
     room = RADIUS + 0.3 + LETTER * max(map(len, (*words.values(), "plate data")))
     axes = _canvas(len(places), room)

@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.evidence import Evidence
-from pyro_vae.errors import InputError
-from pyro_vae.plots.panels import headline, small
-from pyro_vae.plots.style import COLOURS, INK, array, figure
+from pyro_vae.plots._layout import headline, small
+from pyro_vae.plots._style import COLOURS, INK, array, figure
 
 ZONES = {
     "up to 0.5: errors are right": (-np.inf, 0.5, COLOURS[0], "o"),

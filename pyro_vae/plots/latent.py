@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from pyro_vae.criticism.latent import aggregate_kl, spread_of_means
-from pyro_vae.plots.style import COLOURS, INK, array, figure, tidy
-from pyro_vae.vae import VAE
+from pyro_vae.criticism.latent_usage import aggregate_kl, spread_of_means
+from pyro_vae.model.vae import VAE
+from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
 DRAWS = 256
 """Draws per posterior behind each ellipse."""

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pyro_vae.plots.panels import DATA, REPLICATES, beside, chosen, few_ticks, headline, panels, shortened, small
+from pyro_vae.plots._datatree import Events, Numbers, events, kind_of
+from pyro_vae.plots._layout import DATA, REPLICATES, beside, chosen, few_ticks, headline, panels, shortened, small
+from pyro_vae.plots._style import INK, figure
 from pyro_vae.plots.samples import show_grid
-from pyro_vae.plots.style import INK, figure
-from pyro_vae.plots.tree import Events, Numbers, events, kind_of
 
 if TYPE_CHECKING:
     from xarray import DataTree

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_vae.errors import InputError
-from pyro_vae.plots.style import COLOURS, INK, array, figure, tidy
-from pyro_vae.vae import VAE
+from pyro_vae.core.errors import InputError
+from pyro_vae.model.vae import VAE
+from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
 FEATURES = 30
 """Features shown of a long vector."""

@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_vae.plots.style import COLOURS, figure, tidy
+from pyro_vae.plots._style import COLOURS, figure, tidy
 from pyro_vae.training.history import History
 
 PANELS = {"loss": "minus the bound", "log_likelihood": "log-likelihood", "kl": "KL from guide to prior"}

@@ -2,7 +2,7 @@
 
 from pyro_vae.schedules.base import Number, Schedule
 from pyro_vae.schedules.geco import GECO
-from pyro_vae.schedules.ramps import Cosine, Cyclical, Exponential, Linear, Sigmoid, Steps
+from pyro_vae.schedules.time import Cosine, Cyclical, Exponential, Linear, MultiStep, Sigmoid
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "Linear": Linear,
@@ -10,7 +10,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "Cyclical": Cyclical,
     "Cosine": Cosine,
     "Exponential": Exponential,
-    "Steps": Steps,
+    "MultiStep": MultiStep,
     "GECO": GECO,
 }
 

@@ -11,10 +11,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pyro_vae.declared import Declared
+from pyro_vae.core.config import Config
 
 
-class Schedule(Declared, ABC):
+class Schedule(Config, ABC):
     """Base of every schedule: declare its options as dataclass fields and write `value`."""
 
     @abstractmethod

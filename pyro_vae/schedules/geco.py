@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.schedules.base import Schedule
 
 EXTREME = 14.0

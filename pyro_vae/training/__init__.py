@@ -1,4 +1,4 @@
-"""Training: `pyro_vae.training.fit` and what it is declared by.
+"""Training: `pyro_vae.workflow.fit` and what it is declared by.
 
 `fit` is not imported here: it writes runs, which are read through the tables of this folder.
 """

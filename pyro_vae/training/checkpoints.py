@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pyro_vae.declared import Declared, option
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import Config, option
+from pyro_vae.core.errors import InputError
 from pyro_vae.training import snapshot
 
 fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # on Windows
@@ -29,7 +29,7 @@ STEP = re.compile(r"step-(\d{10})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Checkpoints(Declared):
+class Checkpoints(Config):
     """When checkpoints are written, and how many are kept.
 
     One is written at the end too, and when the training is interrupted (SIGINT, SIGTERM). From the newest,
@@ -52,7 +52,7 @@ class Checkpoints(Declared):
     best: bool = True
 
 
-class Keeper:
+class CheckpointManager:
     """The folder of checkpoints of one training, which nobody else writes to in the meantime.
 
     Args:
@@ -70,7 +70,7 @@ class Keeper:
         self.saved: tuple[int, int] | None = None
         self.due = self._next()
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "CheckpointManager":
         try:
             self.made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)

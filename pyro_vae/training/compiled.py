@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pyro_vae.lowering import WEIGHTS, CannotLower, Lowered, lowered
-from pyro_vae.training.programs import tensors_of
+from pyro_vae.compile.tracing import WEIGHTS, CompiledFunction, NotCompilable, lowered
+from pyro_vae.training.loss import tensors_of
 from pyro_vae.training.step import Stepper
 
 LOOK = 1_000
@@ -35,7 +35,7 @@ class Compiled:
         self.stepper, self.rows, self.quiet = stepper, rows, quiet
         self.devices, self.running = stepper.devices, stepper.loss.running
         self.one = self.devices.world == 1 and stepper.declared.accumulate == 1 and stepper.known
-        self.graphs: dict[int, Lowered] = {}  # by the number of rows in a batch
+        self.graphs: dict[int, CompiledFunction] = {}  # by the number of rows in a batch
         self.looked = 0
         groups = stepper.optimizer.param_groups
         self.weights = [weight for group in groups for weight in group["params"] if weight.requires_grad]
@@ -66,7 +66,7 @@ class Compiled:
         stepper.after(summed, rows)
         return summed
 
-    def _graph(self, batch: Batch) -> Lowered:
+    def _graph(self, batch: Batch) -> CompiledFunction:
         return self.graphs[batch["x"].shape[0]]
 
     def _write(self, share: float = 0.5) -> None:
@@ -86,14 +86,14 @@ class Compiled:
         reason = ""
         try:
             if getattr(self.devices.fabric.strategy.precision, "scaler", None) is not None:
-                raise CannotLower("precision='16-mixed' finds out by each step how the next is to be scaled")
+                raise NotCompilable("precision='16-mixed' finds out by each step how the next is to be scaled")
             self._write()
             for batch in batches:
                 n = len(batch["x"])
                 if n not in self.graphs:
                     step = functools.partial(self._whole if self.one else self._gradient, counts)
                     self.graphs[n] = lowered(step, self._held(), batch)
-        except CannotLower as error:
+        except NotCompilable as error:
             reason = str(error)
         if any(self.devices.any(bool(reason))):
             self._give_up("" if self.quiet else reason or "it cannot be compiled in another process")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.core.errors import InputError, unknown_name_error
 
 
 @dataclass
@@ -46,7 +46,7 @@ class History:
             InputError: there is no such column.
         """
         if column not in self.columns:
-            raise unknown("column of the history", column, self.columns)
+            raise unknown_name_error("column of the history", column, self.columns)
         return np.array([record.get(column, np.nan) for record in self.records])
 
     @property

@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.errors import InputError
-from pyro_vae.training import interrupts
-from pyro_vae.training.checkpoints import Keeper
+from pyro_vae.training import signals
+from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.compiled import Compiled
-from pyro_vae.training.diagnosis import Recorder, diagnose
-from pyro_vae.training.ending import Ending
+from pyro_vae.training.divergence import Recorder, diagnose
 from pyro_vae.training.profile import Profile
 from pyro_vae.training.progress import Reporter
-from pyro_vae.training.state import State
 from pyro_vae.training.step import Stepper
+from pyro_vae.training.termination import Termination
+from pyro_vae.training.train_state import State
 
 EVALUATION_ROWS = 1000
 """Rows per batch of an evaluation, and training rows that stand in where there are no validation data."""
@@ -62,10 +62,10 @@ class Loop:
         self,
         stepper: Stepper,
         at: State,
-        keeper: Keeper | None,
+        keeper: CheckpointManager | None,
         saving: bool,
         levels: bool,
-        ending: Ending,
+        ending: Termination,
         profile: Profile | None = None,
     ) -> None:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
@@ -141,7 +141,7 @@ class Loop:
         both = (signal.SIGINT, signal.SIGTERM)
         saved = False
         try:
-            with interrupts.deferred(*both[: 2 if self.saving else 1]) as stop:
+            with signals.deferred(*both[: 2 if self.saving else 1]) as stop:
                 while at.epoch <= epochs and not stop.by and not self.ending.reason:
                     start = time.perf_counter() - at.seconds
                     self.stepper.wrapped.train()
@@ -183,7 +183,7 @@ class Loop:
                 weight.requires_grad_(True)
 
     def _epoch(
-        self, rows: Rows | Stream, batch_size: int, reporter: Reporter, stop: interrupts.Stop, start: float
+        self, rows: Rows | Stream, batch_size: int, reporter: Reporter, stop: signals.Stop, start: float
     ) -> None:
         """What is left of one pass over the data, adding up the loss and its parts, until somebody wants a stop."""
         at, devices, accumulate = self.at, self.devices, self.stepper.declared.accumulate
@@ -217,7 +217,7 @@ class Loop:
                     at.seconds = time.perf_counter() - start
                     self._save()
 
-    def _agree(self, stop: interrupts.Stop) -> bool:
+    def _agree(self, stop: signals.Stop) -> bool:
         """Let all processes know of a signal that one of them got; returns whether it is time to save."""
         due = self.keeper is not None and self.keeper.is_due()
         if self.devices.world > 1:

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pyro_vae.declared import Declared, FrozenMapping, option
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.core.config import Config, FrozenMapping, option
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.schedules import Number, Schedule
 
 
 @dataclass(frozen=True)
-class Optimizer(Declared):
+class Optimizer(Config):
     r"""Base of every declared optimizer: a torch optimizer's arguments as fields, and what is done around its step.
 
     The gradient of a step is that of the mean loss of `accumulate` batches. Where its norm over all weights is above
@@ -29,7 +29,7 @@ class Optimizer(Declared):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix, as in {"encoder": 1e-4}; 0 freezes a part.
+        parts: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
         clip_norm: the largest norm of a step's gradient; None for any.
         accumulate: batches per step.
         ema: the decay d of the average, in [0, 1); None for no average.
@@ -72,7 +72,7 @@ class Optimizer(Declared):
         """
         for part in self.parts:
             if not any(_belongs(name, part) for name in weights):
-                raise unknown("part of the model", part, sorted({name.split(".")[0] for name in weights}))
+                raise unknown_name_error("part of the model", part, sorted({name.split(".")[0] for name in weights}))
         groups = self.groups(weights)
         if not groups:
             raise InputError("every part of the model is frozen, so there is nothing to train: raise lr or drop parts.")
@@ -94,7 +94,7 @@ class Optimizer(Declared):
         """The numbers that learning rates are after some epochs.
 
         >>> from pyro_vae.schedules import Linear
-        >>> Adam(Linear(1e-3, 0, epochs=10), parts={"encoder": 1e-4}).rates(5.0)
+        >>> Adam(Linear(1e-3, 0, epochs=10), parts={"posterior": 1e-4}).rates(5.0)
         {Linear(start=0.001, end=0.0, epochs=10.0): 0.0005, 0.0001: 0.0001}
         """
         nothing = torch.zeros(0)
@@ -104,7 +104,7 @@ class Optimizer(Declared):
     def rate(self, name: str) -> Number:
         """The learning rate of a weight: that of the longest part it belongs to.
 
-        >>> Adam(1e-3, parts={"encoder": 0}).rate("encoder.network.body.0.weight")
+        >>> Adam(1e-3, parts={"posterior": 0}).rate("posterior.network.body.0.weight")
         0.0
         """
         mine = [part for part in self.parts if _belongs(name, part)]
@@ -124,7 +124,7 @@ class Adam(Optimizer):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix, as in {"encoder": 1e-4}; 0 freezes a part.
+        parts: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
         clip_norm: the largest norm of a step's gradient; None for any.

@@ -13,8 +13,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.errors import InputError
-from pyro_vae.training.average import Average
+from pyro_vae.core.errors import InputError
+from pyro_vae.training.ema import Average
 
 Tree = dict[str, Any]
 

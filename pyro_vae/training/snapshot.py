@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
 
 FORMAT = 1
 """The version of the file's layout; a higher one is refused."""

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 
-from pyro_vae.errors import InputError
+from pyro_vae.core.errors import InputError
 from pyro_vae.schedules import Schedule
-from pyro_vae.training.average import Average
-from pyro_vae.training.devices import Devices
+from pyro_vae.training.distributed import Devices
+from pyro_vae.training.ema import Average
+from pyro_vae.training.loss import Given, Loss
+from pyro_vae.training.nonfinite import Skips
 from pyro_vae.training.optimizers import Optimizer
-from pyro_vae.training.programs import Given, Loss
 from pyro_vae.training.sharding import Sharded, Whole, require_shardable
-from pyro_vae.training.skips import Skips
 
 Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """What a user gives: a declared optimizer, or a callable from parameters to a torch one."""

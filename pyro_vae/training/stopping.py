@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from pyro_vae.declared import Declared, option
-from pyro_vae.errors import InputError, unknown
+from pyro_vae.core.config import Config, option
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.training.history import History
 
 BOUNDS = ("loss", "bits_per_dim")
@@ -16,7 +16,7 @@ RISING = ("log_likelihood",)
 """Columns of which more is better."""
 
 
-class Stopping(Declared, ABC):
+class Stopping(Config, ABC):
     """Base of every rule that ends a training."""
 
     monitor: str
@@ -48,7 +48,7 @@ class Stopping(Declared, ABC):
         columns = list(columns)
         known = [*columns, *(f"validation_{name}" for name in columns if held)]
         if self.monitor not in known:
-            raise unknown(f"value of {type(self).__name__}.monitor,", self.monitor, known)
+            raise unknown_name_error(f"value of {type(self).__name__}.monitor,", self.monitor, known)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.constraints import same_support
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.methods.hmc import Density, transition
 from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob, sites_of
-from pyro_vae.declared import option
-from pyro_vae.errors import InputError
-from pyro_vae.training.programs import Programs
+from pyro_vae.distributions.constraints import supports_equal
+from pyro_vae.training.loss import Programs
 
 SHARPNESS = 4.0
 """The sigmoid of the temperatures is taken from minus this to this, as Wu et al. do."""
@@ -111,9 +111,9 @@ class AIS(Method):
 
     def untold(self, error: Tensor) -> str:
         """What is wrong where few chains decide; that they are too few for k-hat is no fault of theirs."""
-        if not (doubtful := int((~(error <= FEW_DECIDE)).sum())):
+        if not (unreliable := int((~(error <= FEW_DECIDE)).sum())):
             return ""
-        return f"in {doubtful} of {len(error)} rows few chains have most of the weight: {self.remedy}."
+        return f"in {unreliable} of {len(error)} rows few chains have most of the weight: {self.remedy}."
 
     def weigher(self, programs: Programs) -> "Annealer":
         """Prepare to weigh batches."""
@@ -151,7 +151,7 @@ class Annealer:
                         f"site {name!r} of the guide is auxiliary, so the guide's density is not known: take "
                         "start='prior'."
                     )
-                if not same_support(latent.prior.support, latent.posterior.support):
+                if not supports_equal(latent.prior.support, latent.posterior.support):
                     raise InputError(
                         f"guide and prior have different supports at site {name!r}, so that there is no path from one "
                         "to the other: take start='prior'."

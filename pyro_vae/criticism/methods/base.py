@@ -11,10 +11,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.declared import Declared
-from pyro_vae.errors import InputError
+from pyro_vae.core.config import Config
+from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.loss import Programs
 
 Batch = Mapping[str, Tensor]
 
@@ -58,7 +58,7 @@ class Weights:
         return torch.tensor([_khat(row, self.eps) for row in self.log.T.numpy()], dtype=torch.float64)
 
 
-class Method(Declared, ABC):
+class Method(Config, ABC):
     """Base of every method: declare its options as dataclass fields and write `weigher`."""
 
     @property

@@ -13,14 +13,14 @@ from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
 
+from pyro_vae.compile.tracing import Function, NotCompilable, lowered
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
-from pyro_vae.declared import option
-from pyro_vae.distributions import innermost
-from pyro_vae.errors import InputError
-from pyro_vae.lowering import CannotLower, Function, lowered
+from pyro_vae.distributions.wrappers import unwrap
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.programs import Programs, as_module, tensors_of
+from pyro_vae.training.loss import Programs, as_module, tensors_of
 
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
@@ -185,7 +185,7 @@ class Weigher:
         if shape not in self.compiled:
             try:
                 self.compiled[shape] = lowered(chunk, {"held": tensors_of(as_module(programs))}, dict(batch))
-            except CannotLower as reason:
+            except NotCompilable as reason:
                 warnings.warn(f"evidence runs uncompiled, for compiling failed ({reason}).", stacklevel=2)
                 self.compiled[shape] = chunk
         return self.compiled[shape](dict(batch))
@@ -213,7 +213,7 @@ class Weigher:
     def _check_auxiliary(self, particles: Particles) -> None:
         """An auxiliary site leaves the guide's density known only where all others are functions of it."""
         latents = particles.latents
-        moved = all(isinstance(innermost(at.posterior), Delta) for at in latents.values() if at.prior is not None)
+        moved = all(isinstance(unwrap(at.posterior), Delta) for at in latents.values() if at.prior is not None)
         extra = [name for name, at in latents.items() if at.prior is None]
         if extra and (self.method.from_prior or not moved):
             raise InputError(

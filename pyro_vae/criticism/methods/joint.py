@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
-from pyro_vae.constraints import same_support
+from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import Batch, not_weighed, unscaled
-from pyro_vae.distributions import innermost, name_of
-from pyro_vae.errors import InputError
+from pyro_vae.distributions.constraints import supports_equal
+from pyro_vae.distributions.wrappers import name_of, unwrap
 
 Program = Callable[..., Any]
 Site = dict[str, Any]
@@ -168,7 +168,7 @@ def check_model(model: Program, batch: Batch) -> int:
 
 
 def _check_coordinates(name: str, fn: Any) -> None:
-    if fn.support.is_discrete or isinstance(innermost(fn), Delta):
+    if fn.support.is_discrete or isinstance(unwrap(fn), Delta):
         kind = "discrete" if fn.support.is_discrete else "one point"
         raise InputError(
             f"the prior at site {name!r}, {name_of(fn)}, is {kind}, and annealing moves latents along gradients: "
@@ -190,7 +190,7 @@ def _check_draws(name: str, site: Site, again: Site) -> None:
             f"the prior at site {name!r}, {name_of(site['fn'])}, has a point mass: its draws repeat. Annealing moves "
             "latents along gradients: take a prior with a density, or method=pv.criticism.Importance()."
         )
-    if not same_support(site["fn"].support, again["fn"].support):
+    if not supports_equal(site["fn"].support, again["fn"].support):
         raise InputError(
             f"the support of site {name!r} depends on other latents, so it has no coordinates of its own: write it as "
             "a fixed one that is moved, such as z2 = z1 * u with u in the unit interval."

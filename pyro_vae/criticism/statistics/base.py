@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from pyro_vae.errors import InputError, require_whole_numbers
+from pyro_vae.core.errors import InputError, check_integers
 
 Scope = Literal["data", "row", "feature", "discrepancy"]
 
@@ -77,7 +77,7 @@ class Statistic:
     """
 
     function: Callable[..., Tensor]
-    noun: str
+    label: str
     of: Scope = "data"
     elements: int | None = 2**20
     suits: Callable[[Kind], bool] = any_kind
@@ -86,9 +86,9 @@ class Statistic:
     def __post_init__(self) -> None:
         if not callable(self.function) or not callable(self.suits):
             raise InputError("a Statistic's function and suits are called: Statistic(lambda x: x.mean(), 'mean').")
-        if not isinstance(self.noun, str) or not self.noun.strip():
-            raise InputError(f"noun = {self.noun!r} has to name the Statistic in a sentence: noun='share of zeros'.")
+        if not isinstance(self.label, str) or not self.label.strip():
+            raise InputError(f"noun = {self.label!r} has to name the Statistic in a sentence: noun='share of zeros'.")
         if self.of not in get_args(Scope):
             raise InputError(f"of = {self.of!r} is none of {', '.join(map(repr, get_args(Scope)))}.")
         if self.elements is not None:
-            require_whole_numbers(elements=(self.elements, 1))
+            check_integers(elements=(self.elements, 1))

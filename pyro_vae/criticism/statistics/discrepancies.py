@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import moments
+from pyro_vae.distributions import moments
 
 DRAWS = 100
 """Draws behind a mean or variance without a closed form: each discrepancy would otherwise cost 1,000 of them."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_vae.discrepancy import squared_distances
+from pyro_vae.distributions.mmd import squared_distances
 
 FEATURES = 30
 """Features at most in correlations: those of the largest variance."""

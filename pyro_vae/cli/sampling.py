@@ -1,0 +1,83 @@
+"""The verbs that use a model, or tell what it is."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pyro_vae.cli import output
+from pyro_vae.families.catalogue import catalogue
+from pyro_vae.model.summary import describe as describe_model
+from pyro_vae.runs.folder import RunFolder, load
+from pyro_vae.runs.inputs import load_split
+
+
+def sample(
+    run: str, n: int = 64, mean: bool = False, to: str | None = None, seed: int = 0, overwrite: bool = False
+) -> None:
+    """Draw new data, x ~ p(x|z) with z ~ p(z), from a fitted model.
+
+    Args:
+        run: run folder.
+        n: number of rows.
+        mean: give means of p(x|z) instead of draws from it.
+        to: file to write, .npy, .csv (vectors) or .png (images); by default samples.npy in the run.
+        seed: seed of the draws.
+        overwrite: replace that file where it exists.
+    """
+    target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
+    vae = load(run)
+    torch.manual_seed(seed)
+    output.write(target, vae.sample(n, mean=mean))
+    if mean:
+        print(output.how_means_come(vae))
+
+
+def reconstruct(
+    run: str,
+    data: str | None = None,
+    split: Literal["train", "validation", "test"] = "validation",
+    n: int = 64,
+    mean: bool = False,
+    to: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Replicate data, x' ~ p(x|z) with z ~ q(z|x), by a fitted model.
+
+    Args:
+        run: run folder.
+        data: data set, file or folder; by default the data of the run.
+        split: which of its splits.
+        n: number of rows, from the first.
+        mean: give means of p(x|z) instead of draws from it.
+        to: file to write, .npy, .csv (vectors) or .png (images); by default reconstructions.npy in the run.
+        seed: seed of the draws.
+        overwrite: replace that file where it exists.
+    """
+    target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
+    vae, rows = load(run), load_split(RunFolder(Path(run)), data, split)
+    torch.manual_seed(seed)
+    batch = rows.batch(slice(n))
+    output.write(target, vae.reconstruct(**batch, mean=mean), beside=vae.completed(batch))
+    if mean:
+        print(output.how_means_come(vae))
+
+
+def describe(run: str) -> None:
+    """Print a fitted model as mathematics, with its families and the number of its weights.
+
+    Args:
+        run: run folder.
+    """
+    print(describe_model(load(run)))
+
+
+def families(name: str | None = None, markdown: bool = False) -> None:
+    """List the families by kind of data, or explain one: pyro-vae families NAME.
+
+    Args:
+        name: a family to explain; all are listed without it.
+        markdown: write the list as a table for a document.
+    """
+    print(catalogue(name, markdown=markdown))

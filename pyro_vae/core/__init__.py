@@ -1,0 +1,1 @@
+"""The ground: errors, configs, formats, random states, files. Knows no distribution."""

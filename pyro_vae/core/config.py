@@ -1,0 +1,146 @@
+"""Things a user declares: families, networks, objectives, optimizers.
+
+Each is a small frozen dataclass, so that it prints as it is written, compares and hashes by value,
+and travels unchanged between Python, YAML and the command line (`pyro_vae.registry.tables`). What this module
+adds to a dataclass is the check of its fields, once, for all of them.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal, Union
+
+from pyro_vae.core.errors import InputError, unknown_name_error
+
+
+def option(default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None) -> Any:
+    """Declare a field whose numbers have to lie in `[low, high]`, or whose name has to be `known`."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "known": known})
+
+
+class Config:
+    """Base of everything declared: a frozen dataclass whose fields are checked against their types."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __post_init__(self) -> None:
+        """Check and canonicalise every field.
+
+        Raises:
+            InputError: a field has the wrong type or lies outside of its range.
+        """
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            where = f"{type(self).__name__}.{field.name}"
+            value = self.check_field(field.name, where, hints[field.name], getattr(self, field.name))
+            _check_option(where, value, **field.metadata)
+            object.__setattr__(self, field.name, value)
+
+    def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
+        """Return the canonical form of one field's value, by its type; families know one type more."""
+        return coerce(where, hint, value)
+
+
+def _check_option(
+    where: str, value: Any, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None
+) -> None:
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if isinstance(number, int | float) and not low <= number <= high:
+            bounds = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+            raise InputError(f"{where} = {value} has to be {bounds}.")
+    if known is not None and value not in known:
+        raise unknown_name_error(where, value, known)
+
+
+def coerce(where: str, hint: Any, value: Any) -> Any:
+    """Return `value` as the type `hint`: lists become tuples, whole numbers become floats where floats are due.
+
+    Args:
+        where: what is being set, for the message.
+        hint: a class, a `Literal`, a union, or a tuple or mapping of these.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is not of that type.
+
+    >>> coerce("MLP.hidden", tuple[int, ...], [400, 200])
+    (400, 200)
+    >>> coerce("MLP.hidden", tuple[int, ...], "big")
+    Traceback (most recent call last):
+    pyro_vae.core.errors.InputError: MLP.hidden = 'big' has to be a list of int.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if (type(value), value) not in [(type(known), known) for known in arguments]:  # True == 1, and is no 1
+            raise unknown_name_error(f"value of {where},", value, map(str, arguments))
+        return value
+    if origin in (Union, types.UnionType):
+        for member in arguments:
+            try:
+                return coerce(where, member, value)
+            except InputError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            if arguments[-1] is not ...:
+                if len(value) == len(arguments):
+                    return tuple(coerce(where, *pair) for pair in zip(arguments, value, strict=True))
+            else:
+                return tuple(coerce(where, arguments[0], item) for item in value)
+    elif origin is dict:
+        if isinstance(value, typing.Mapping):
+            return {str(name): coerce(f"{where}[{name!r}]", arguments[1], one) for name, one in value.items()}
+    elif origin is FrozenMapping:
+        if isinstance(value, typing.Mapping):
+            return FrozenMapping((str(k), coerce(f"{where}[{k!r}]", arguments[0], v)) for k, v in value.items())
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}.")
+
+
+def describe_type(hint: Any) -> str:
+    """Say in words which values a type admits."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe_type(member) for member in arguments)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        if arguments[-1] is ...:
+            return f"a list of {arguments[0].__name__}"
+        return f"a list of {len(arguments)} numbers"
+    if origin in (FrozenMapping, dict):
+        inside = f" to {arguments[-1].__name__}" if arguments[-1] is not Any else ""
+        return f"a mapping of names{inside}"
+    names = {float: "a finite number", int: "a whole number", bool: "True or False", type(None): "nothing"}
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+T = typing.TypeVar("T")
+
+
+class FrozenMapping(dict[str, T]):
+    """A mapping inside a declared thing: hashed by value, never changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # other dicts have none
+        """Hash by content, so that what holds it can be hashed."""
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by making it anew, for it cannot be filled in afterwards."""
+        return type(self), (dict(self),)
+
+    def _refuse(self, *given: Any, **named: Any) -> typing.NoReturn:
+        """Refuse: a declared thing does not change."""
+        raise TypeError("this mapping belongs to a frozen declaration: make a new one with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse

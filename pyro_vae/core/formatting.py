@@ -1,0 +1,84 @@
+"""Families as they are written: in Python, in YAML and on the command line."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pyro_vae.core import serialization
+from pyro_vae.core.config import Config
+
+
+def signature(family: type[Config]) -> str:
+    """Write a family's fields, with the defaults of those that are not computed by the network.
+
+    >>> from pyro_vae import Categorical
+    >>> signature(Categorical)
+    'Categorical(classes=2, logits)'
+    """
+    example, shown = family(), []
+    for field in dataclasses.fields(family):
+        value = getattr(example, field.name)
+        shown.append(field.name if value is None else f"{field.name}={written(value)}")
+    return f"{family.__name__}({', '.join(shown)})"
+
+
+def written(value: Any) -> str:
+    """Write a value as Python, a family with the fields that differ from their defaults.
+
+    >>> from pyro_vae import Normal
+    >>> written(Normal(0, 1)), written(Normal()), written("learned")
+    ('Normal(loc=0, scale=1)', 'Normal()', '"learned"')
+    """
+    if isinstance(value, Config):
+        fields = dataclasses.fields(value)
+        pairs = [(field.name, getattr(value, field.name), field.default) for field in fields]
+        inside = ", ".join(f"{name}={written(one)}" for name, one, default in pairs if one != default)
+        return f"{type(value).__name__}({inside})"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))}{',' if len(value) == 1 else ''})"
+    return number(value) if isinstance(value, float) else repr(value)
+
+
+def in_python(family: Config) -> str:
+    """Write a family as Python that has `import pyro_vae as pv` before it.
+
+    >>> from pyro_vae import Mixture, Normal
+    >>> in_python(Mixture(Normal(scale="learned"), components=3))
+    'pv.Mixture(family=pv.Normal(scale="learned"), components=3)'
+    """
+    return re.sub(r"\b([A-Z]\w*)\(", r"pv.\1(", written(family))
+
+
+def on_the_command_line(role: str, family: Config) -> str:
+    """Write a declaration as options.
+
+    >>> from pyro_vae import Normal
+    >>> on_the_command_line("prior", Normal(0, 1))
+    '--prior Normal --prior.loc 0.0 --prior.scale 1.0'
+    """
+    return " ".join(_options(role, serialization.to_dict(family)))
+
+
+def _options(path: str, plain: Any) -> Iterator[str]:
+    name, fields = (plain, {}) if isinstance(plain, str) else next(iter(plain.items()))
+    yield f"--{path} {name}"
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _options(f"{path}.{key}", value)
+        else:
+            yield f'--{path}.{key} "{value}"' if isinstance(value, list) else f"--{path}.{key} {value}"
+
+
+def number(value: float) -> str:
+    """Write a number without zeros that say nothing."""
+    return f"{value:g}"
+
+
+def in_yaml(plain: Any) -> str:
+    """Write plain values as YAML, on one line."""
+    if isinstance(plain, dict):
+        return "{" + ", ".join(f"{key}: {in_yaml(value)}" for key, value in plain.items()) + "}"
+    return f"[{', '.join(map(in_yaml, plain))}]" if isinstance(plain, list) else str(plain)

@@ -1,0 +1,92 @@
+"""Data drawn by a pair of Pyro programs: what they observe, drawn instead, in the shape it was given."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+
+from pyro_vae.core.errors import InputError
+from pyro_vae.objectives.particles import draw
+from pyro_vae.training.loss import Programs
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ObservationPlan:
+    """How data enter a model, learned from a dry run.
+
+    Args:
+        by_rows: whether rows are independent, so that any number of them can be drawn at once.
+        sources: of each observed site, the tensor of the batch it observes and the order of its dimensions there.
+    """
+
+    by_rows: bool
+    sources: Mapping[str, tuple[str, tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, programs: Programs, batch: Batch) -> "ObservationPlan":
+        """Learn it from a batch.
+
+        Raises:
+            InputError: a site is scaled, or observes something else than a tensor of the batch.
+        """
+        model, guide = programs.model, programs.guide
+        pair = {name: tensor[[0, -1]] for name, tensor in batch.items()}
+        by_rows = draw(model, guide, 1, **pair).log_likelihood.shape[1] == 2
+        trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
+        guided = poutine.trace(guide).get_trace(**batch)
+        for name, site in [*sites(trace), *sites(guided)]:
+            if not bool((torch.as_tensor(site["scale"]) == 1).all()):
+                raise InputError(
+                    f"site {name!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
+                    "so its model is not what data can be drawn from: give unscaled programs, with a plate of "
+                    "x.shape[0] rows."
+                )
+        return cls(by_rows, {name: _source(name, site, batch) for name, site in sites(trace) if observed(site)})
+
+    def data(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
+        """The batch with what a trace of the unconditioned model drew in place of what it observes."""
+        drawn = dict(batch)
+        for name, (source, order) in self.sources.items():
+            value = torch.as_tensor(trace.nodes[name]["value"])
+            drawn[source] = value.permute([order.index(dim) for dim in range(value.ndim)]).to(batch[source].dtype)
+        return drawn
+
+
+def sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sample sites of a trace, without plates."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
+            yield name, site
+
+
+def observed(site: Mapping[str, Any]) -> bool:
+    """Whether a site of the unconditioned model observes data otherwise."""
+    return bool(site["infer"].get("was_observed", False))
+
+
+def _source(name: str, site: Mapping[str, Any], batch: Batch) -> tuple[str, tuple[int, ...]]:
+    """The tensor of the batch that a site observes, and the order of its dimensions there.
+
+    Raises:
+        InputError: it is none of the batch, so what is simulated there could not be given to the guide.
+    """
+    seen = torch.as_tensor(site["infer"]["obs"])
+    for source in sorted(batch, key=lambda key: (key != name, key != "x")):
+        tensor = batch[source]
+        for order in itertools.permutations(range(tensor.ndim)) if tensor.ndim == seen.ndim else ():
+            turned = tensor.permute(order)
+            if turned.shape == seen.shape and torch.equal(turned.nan_to_num(), seen.to(turned).nan_to_num()):
+                if site["value"].shape != seen.shape:
+                    break
+                return source, order
+    raise InputError(
+        f"the model observes at site {name!r} something else than a tensor of the batch ({', '.join(batch)}), so data "
+        "simulated there cannot be given to the guide: observe a tensor as it is, as in pyro.sample('x', ..., obs=x)."
+    )

@@ -1,0 +1,148 @@
+"""Replicates: data sets that a model draws, as large as the data, of new rows or of the same ones again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.core.errors import InputError
+from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH
+from pyro_vae.criticism.model_structure import Batch, ObservationPlan
+from pyro_vae.criticism.statistics import Statistic
+from pyro_vae.objectives.particles import draw
+from pyro_vae.training.loss import Programs
+
+KINDS = {
+    "population": "new data: z ~ p(z), x ~ p(x|z)",
+    "posterior": "the same rows again: z ~ q(z|x), x' ~ p(x'|z)",
+    "prior": "at the weights as they are: z ~ p(z), x ~ p(x|z)",
+}
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Some replicates of rows.
+
+    Args:
+        x: k of them, (k, N, *event_shape).
+        realized: discrepancies T(x, z) of the data, (k, N), by name.
+        replicated: discrepancies T(x', z), (k, N), by name.
+    """
+
+    x: Tensor
+    realized: Mapping[str, Tensor] = field(default_factory=dict)
+    replicated: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class PredictiveSampler:
+    r"""Draws replicates of rows by a pair of Pyro programs.
+
+    Of `candidates` C > 1, one is chosen for every replicate with probabilities proportional to the importance weights
+    $w_c = p(x, z_c) / q(z_c | x)$, so that z follows p(z|x) as C grows, whatever the guide is.
+
+    References:
+        Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988.
+
+    Args:
+        programs: the pair.
+        kind: "population", "posterior" or "prior".
+        candidates: draws from the guide for each that is used.
+        batch: all rows.
+
+    Raises:
+        InputError: these programs cannot draw data, or not in this way.
+    """
+
+    def __init__(self, programs: Programs, kind: str, candidates: int, batch: Batch) -> None:
+        self.programs, self.kind, self.candidates = programs, kind, candidates
+        self.plan = ObservationPlan.of(programs, batch)
+        if candidates > 1 and not self.plan.by_rows:
+            raise InputError(
+                f"candidates={candidates} weighs draws for each row, and these programs have no rows of their own: put "
+                'latents and data in one plate, with pyro.plate("data", x.shape[0], dim=-1), or take candidates=1.'
+            )
+        self.site = next(name for name, (source, _) in self.plan.sources.items() if source == "x")
+        self.support = self._support(batch)
+
+    def data_sets(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
+        """Replicates of all rows, so many at once that memory holds a few data sets, however many are drawn.
+
+        The next ones take the place of those before.
+
+        Args:
+            batch: all rows.
+            draws: how many replicates.
+            discrepancies: quantities T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
+        """
+        x = batch["x"]
+        width = self.candidates * max(WIDTH, x[0].numel())
+        rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
+        at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
+        parts = [{name: tensor[at : at + rows] for name, tensor in batch.items()} for at in range(0, len(x), rows)]
+        room = x.new_empty(min(at_once, draws), *x.shape)  # made once: fresh memory costs as much as a pass over it
+        for start in range(0, draws, at_once):
+            count = min(at_once, draws - start)
+            drawn, done = [], 0
+            for part in parts:
+                one = self(part, count, discrepancies)
+                room[:count, done : done + len(part["x"])] = one.x
+                done += len(part["x"])
+                drawn.append(replace(one, x=one.x[:0]))
+            realized, replicated = (
+                {name: torch.cat([getattr(one, side)[name] for one in drawn], 1) for name in discrepancies}
+                for side in ("realized", "replicated")
+            )
+            yield Replicates(room[:count], realized, replicated)
+
+    def __call__(self, batch: Batch, times: int, discrepancies: Mapping[str, Statistic]) -> Replicates:
+        """Replicate a batch of rows a number of times at once, as so many copies of it."""
+        count, rows = times * self.candidates, len(batch["x"])
+        tiled = {  # once is no copy
+            name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) if count > 1 else tensor
+            for name, tensor in batch.items()
+        }
+        model, guided = poutine.uncondition(self.programs.model), None
+        if self.kind == "posterior":
+            guided = poutine.trace(self.programs.guide).get_trace(**tiled)
+            model = poutine.replay(model, trace=guided)
+        trace: Any = poutine.trace(model).get_trace(**tiled)
+        drawn = self.plan.data(trace, tiled)["x"]
+        chosen = None if self.candidates == 1 else self._chosen(guided, tiled, times)
+
+        def picked(values: Tensor) -> Tensor:
+            shaped = values.reshape(times, self.candidates, rows, *values.shape[1:])
+            if chosen is None:
+                return shaped[:, 0]
+            index = chosen.reshape(times, 1, rows, *[1] * (values.ndim - 1))
+            return shaped.gather(1, index.expand(-1, -1, -1, *values.shape[1:]))[:, 0]
+
+        likelihood = trace.nodes[self.site]["fn"]
+        # What a mask leaves out is the same on both sides of a discrepancy, so that it cancels.
+        data = torch.where(tiled["mask"].bool(), tiled["x"], drawn) if "mask" in tiled else tiled["x"]
+        return Replicates(
+            picked(drawn),
+            {name: picked(each.function(likelihood, data)) for name, each in discrepancies.items()},
+            {name: picked(each.function(likelihood, drawn)) for name, each in discrepancies.items()},
+        )
+
+    def _chosen(self, guided: Any, batch: Batch, times: int) -> Tensor:
+        """Which of the candidates each replicate of each row is, (times, N)."""
+
+        def known(**batch: Tensor) -> Any:
+            return poutine.replay(self.programs.guide, trace=guided)(**batch)
+
+        weights = draw(self.programs.model, known, 1, **batch).log_weights
+        logits = weights.reshape(times, self.candidates, -1).movedim(1, -1)
+        return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+
+    def _support(self, batch: Batch) -> Any:
+        """The set that data lie in, or None where the distribution does not tell."""
+        pair = {name: tensor[[0, -1]] for name, tensor in batch.items()} if self.plan.by_rows else batch
+        likelihood: Any = poutine.trace(self.programs.model).get_trace(**pair).nodes[self.site]["fn"]
+        try:
+            return likelihood.support
+        except NotImplementedError:
+            return None

@@ -1,0 +1,1 @@
+"""Torch and Pyro distributions, and what is asked of any distribution."""

@@ -1,0 +1,73 @@
+"""What is asked of any distribution, whoever made it: its core, its name, and itself without some elements."""
+
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, MaskedDistribution, MixtureSameFamily, TorchDistribution
+from torch import Tensor
+
+from pyro_vae.core.errors import InputError
+from pyro_vae.distributions.constraints import any_element
+
+
+def unwrap(distribution: Any) -> Any:
+    """The distribution inside of all wrappers: `Independent`, masks, transforms."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def name_of(distribution: Any) -> str:
+    """The name that Pyro or torch know a distribution by, for messages.
+
+    >>> import pyro.distributions as dist
+    >>> name_of(dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    'Normal'
+    """
+    kinds = type(unwrap(distribution)).__mro__
+    return next(kind.__name__ for kind in kinds if kind.__module__.startswith(("pyro.", "torch.")))
+
+
+class _Observed(MaskedDistribution):
+    """Elements that a mask lets in; what the others hold, NaN too, touches neither value nor gradient."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of each element, 0 where it is not observed."""
+        known = torch.where(torch.as_tensor(self._mask), value, any_element(self.base_dist.support))
+        log_prob: Tensor = super().log_prob(known)
+        return log_prob
+
+
+def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
+    """Leave the unobserved elements of an event out of a density.
+
+    Args:
+        distribution: one whose elements are independent, given a mixture's component if it is a mixture; its batch
+            shape ends with the event's where these elements are its batch.
+        mask: true where an element is observed; it broadcasts to batch and event shape.
+
+    Raises:
+        InputError: the elements depend on each other.
+
+    >>> import pyro.distributions as dist
+    >>> part = masked(dist.Normal(torch.zeros(2), 1.0).to_event(1), torch.tensor([True, False]))
+    >>> bool(part.log_prob(torch.tensor([0.0, torch.nan])) == dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)))
+    True
+    """
+    if isinstance(distribution, Independent):
+        rank = distribution.reinterpreted_batch_ndims
+        return masked(distribution.base_dist, mask).to_event(rank)
+    if isinstance(distribution, MixtureSameFamily):
+        component = masked(distribution.component_distribution, mask.unsqueeze(-1 - len(distribution.event_shape)))
+        return MixtureSameFamily(distribution.mixture_distribution, component, validate_args=False)
+    if distribution.event_shape:
+        raise InputError(
+            f"{type(distribution).__name__} takes no mask: its elements depend on each other, so that one cannot be "
+            "left out. Take a family with independent elements, such as pv.Normal(), or drop the incomplete rows."
+        )
+    return _Observed(distribution, mask)
+
+
+def expand_right(values: Tensor, rank: int) -> Tensor:
+    """Give one value per row as many trailing dimensions as an event has."""
+    return values.reshape(*values.shape, *[1] * rank)

@@ -1,0 +1,75 @@
+"""The place a family is used in, and what it becomes there.
+
+A family in its place is a set of slots, one per parameter, and a distribution of their values.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
+
+from pyro_vae.networks.base import Network
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """The place a family is used in, and what it may need to know of it.
+
+    Args:
+        role: "prior", "likelihood" or "guide", for messages.
+        event_shape: shape of one draw, without N.
+        context_shape: shape of what the draw depends on, without N; None where there is none.
+        network: what computes parameters from the context, as declared or as the user's own module.
+        inputs: prepares the context for the network; None where that takes it as it is.
+        guide: for a prior that looks at the model (VampPrior): the conditional of q(z|x).
+        data_shape: likewise: the shape of one datum.
+    """
+
+    role: str
+    event_shape: Shape
+    context_shape: Shape | None = None
+    network: Network | nn.Module | None = None
+    inputs: nn.Module | None = None
+    guide: nn.Module | None = None
+    data_shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class ParameterSlot:
+    """A parameter in its place.
+
+    Args:
+        constraint: the values it may take.
+        shape: its shape.
+        source: where its value comes from; see `pyro_vae.families.Source`.
+        start: its value before training, of that shape, from rows of data; None to start from a raw zero.
+        sized: whether a row's size factor multiplies it.
+        broadcasts: whether the distribution takes one number for all elements as it is.
+        jitter: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
+            would be exchangeable (the components of a mixture) is not alike.
+    """
+
+    constraint: Constraint
+    shape: Shape
+    source: Any
+    start: Callable[[Tensor], Tensor] | None = None
+    sized: bool = False
+    broadcasts: bool = False
+    init_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoundFamily:
+    """A family in its place: its slots, and the distribution of their values.
+
+    Args:
+        slots: every parameter by name, those of a composite's parts included.
+        distribution: called with the values by name; where it is a module, its weights are trained too.
+    """
+
+    slots: Mapping[str, ParameterSlot]
+    distribution: Callable[..., Any]

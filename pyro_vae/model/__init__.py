@@ -1,0 +1,1 @@
+"""Sites joined to Pyro programs."""

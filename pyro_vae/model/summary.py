@@ -1,0 +1,110 @@
+"""A model in words: as mathematics, its families, its weights."""
+
+from torch import nn
+
+from pyro_vae.core.formatting import written
+from pyro_vae.core.latex import readable
+from pyro_vae.distributions.constraints import real
+from pyro_vae.families import Family
+from pyro_vae.families.base import Composite
+from pyro_vae.families.conditional import Conditional
+from pyro_vae.families.site import ParameterSlot
+from pyro_vae.model.vae import PARTS, VAE
+from pyro_vae.networks import Network
+
+
+def describe(vae: VAE) -> str:
+    """Describe a VAE: the three distributions, the source of each parameter, and the number of weights.
+
+    Args:
+        vae: the model.
+
+    Returns:
+        Some lines of text.
+
+    >>> from pyro_vae import MLP, Normal
+    >>> print(describe(VAE((3,), 2, likelihood=Normal(scale="learned"), encoder=MLP(hidden=(8,)))))
+    z     ~ Normal(loc=0, scale=1)            2 latents
+    x | z ~ Normal(loc=loc(z), scale=scale)   events of shape (3,)
+    z | x ~ Normal(loc=loc(x), scale=scale(x))
+    ...
+    """
+    declared = vae.declaration
+    lines = [
+        (f"z     ~ {formula(vae.prior, '')}", f"{declared.latent_dim} latents"),
+        (f"x | z ~ {formula(vae.likelihood, 'z')}", f"events of shape {declared.event_shape}"),
+        (f"z | x ~ {formula(vae.posterior, 'x')}", ""),
+    ]
+    width = max(len(left) for left, right in lines if right) + 3
+    text = [f"{left:<{width}}{right}".rstrip() for left, right in lines]
+    networks = (
+        ("prior", vae.prior, None),
+        ("likelihood", vae.likelihood, declared.decoder),
+        ("guide", vae.posterior, declared.encoder),
+    )
+    for role, part, network in networks:
+        text += ["", *_parameters(role, part, network)]
+    counts = {part: sum(weight.numel() for weight in getattr(vae, part).parameters()) for part in PARTS}
+    text += ["", f"weights     {sum(counts.values()):,} ({', '.join(f'{p} {n:,}' for p, n in counts.items())})"]
+    if vae.caveat:
+        text += ["", f"Note: {vae.caveat}."]
+    return "\n".join(text)
+
+
+def formula(conditional: Conditional, context: str) -> str:
+    """Write a family in its place, with the source of each parameter, as mathematics.
+
+    >>> from pyro_vae import StudentT
+    >>> from pyro_vae.families.conditional import SiteSpec
+    >>> formula(Conditional(StudentT(df=4, scale="per_feature"), SiteSpec("prior", (2,))), "")
+    'StudentT(df=4, loc=loc_j, scale=scale_j)'
+    """
+    shown = []
+    for name, slot in conditional.slots.items():
+        if slot.source is None and context:
+            shown.append(f"{name}={name}({context})")
+        elif slot.source in (None, "per_feature"):
+            shown.append(f"{name}={name}_j")
+        else:
+            shown.append(f"{name}={name if slot.source == 'learned' else _short(slot.source)}")
+    return f"{_name(conditional.family)}({', '.join(shown)})"
+
+
+def _name(family: Family) -> str:
+    """The family's name, and that of the one it is made of."""
+    return (
+        f"{type(family).__name__}[{_name(family.family)}]" if isinstance(family, Composite) else type(family).__name__
+    )
+
+
+def _parameters(role: str, conditional: Conditional, network: object) -> list[str]:
+    family = conditional.family
+    summary = (type(family).__doc__ or "").strip().splitlines()[0]
+    lines = [f"{role:<12}{written(family)}: {readable(summary)}"]
+    width = max((len(name) for name in conditional.slots), default=0) + 2
+    for name, slot in conditional.slots.items():
+        source = slot.source
+        if name in conditional.constants:
+            value = conditional.constant(name)
+            what = f"one trained constant, now {float(value):.4g}" if source == "learned" else "trained, per feature"
+        elif source is None:
+            what = f"from {network if isinstance(network, Network) else type(network).__name__}"
+        else:
+            what = f"fixed at {_short(source)}"
+        bounds = "" if slot.constraint is real or not isinstance(source, str | None) else f"; {_range(slot)}"
+        lines.append(f"  {name:<{max(width, 10)}}{what}{bounds}")
+    if isinstance(conditional.distribution, nn.Module):
+        lines.append(
+            f"  {sum(weight.numel() for weight in conditional.distribution.parameters()):,} weights of its own"
+        )
+    return lines
+
+
+def _range(slot: ParameterSlot) -> str:
+    text = repr(slot.constraint)
+    return f"in {text}" if text.startswith("[") else text
+
+
+def _short(source: object) -> str:
+    text = f"{source:g}" if isinstance(source, float) else str(source)
+    return text if len(text) < 30 else text[:27] + "..."

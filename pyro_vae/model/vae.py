@@ -1,0 +1,369 @@
+"""The model at the heart: a prior, a likelihood and a guide as two ordinary Pyro programs.
+
+    z ~ p(z),  x | z ~ p(x|z)            `VAE.model`
+    z | x ~ q(z|x)                       `VAE.guide`
+
+The encoder's outputs are deterministic functions of x and z is random; the decoder's output is a distribution
+over x, and an image is a draw from it.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
+from pyro_vae.distributions import moments
+from pyro_vae.distributions.constraints import any_element, in_words, supports_equal
+from pyro_vae.distributions.wrappers import expand_right
+from pyro_vae.families import Family, Normal
+from pyro_vae.families.conditional import Conditional
+from pyro_vae.families.site import Shape, SiteSpec
+from pyro_vae.model.validation import check_batch, completed
+from pyro_vae.networks import MLP, Conv, InputNormalization, Network
+
+_counter = itertools.count(1)
+
+PARTS = ("prior", "posterior", "likelihood")
+"""The parts of a VAE that carry weights, by the names that optimizers and state dicts use."""
+
+
+STARTS = {
+    "prior": {"event_shape", "prior"},
+    "posterior": {"event_shape", "likelihood", "encoder"},
+    "likelihood": {"event_shape", "likelihood"},
+}
+"""The words whose change makes a part start from data anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """What a VAE was declared to be: the arguments of `VAE`, defaults filled in."""
+
+    event_shape: Shape
+    latent_dim: int
+    prior: Family
+    likelihood: Family
+    guide: Family
+    encoder: Network | nn.Module
+    decoder: Network | nn.Module
+
+
+class VAE(nn.Module):
+    r"""A variational autoencoder, declared by a prior, a likelihood and a guide.
+
+    $$ z_n \sim p(z), \quad x_n \mid z_n \sim p(x \mid z_n), \qquad
+       q(z_n \mid x_n) \approx p(z_n \mid x_n), \quad n = 1, \dots, N $$
+
+    `model` and `guide` are Pyro programs with a plate "data" and the sites "z" and "x"; Pyro's `SVI`,
+    `Predictive`, `NUTS` and `poutine` run on them as they are. Initial weights follow torch's global seed.
+
+    References:
+        Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
+        Rezende, Mohamed and Wierstra, Stochastic Backpropagation, 2014, https://arxiv.org/abs/1401.4082.
+
+    Args:
+        event_shape: shape of one datum: () for a number, (P,) for a vector, (C, H, W) for an image.
+        latent_dim: the number D of latents.
+        prior: p(z), a family over vectors of length D.
+        likelihood: p(x|z), a family over events of that shape.
+        guide: q(z|x), a family with the prior's support that can be reparameterised.
+        encoder: computes the guide's parameters from x; by default `Conv()` for images, `MLP()` otherwise.
+        decoder: computes the likelihood's parameters from z; by default the encoder's mirror.
+
+    Raises:
+        InputError: the three do not make a VAE; the message says which word to change.
+
+    >>> vae = VAE(event_shape=(3,), latent_dim=2, likelihood=Normal(scale=0.1), encoder=MLP(hidden=(8,)))
+    >>> vae.sample(5).shape
+    torch.Size([5, 3])
+    >>> vae.encode(torch.zeros(4, 3)).batch_shape, vae.decode(torch.zeros(7, 4, 2)).batch_shape
+    (torch.Size([4]), torch.Size([7, 4]))
+    """
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        latent_dim: int,
+        *,
+        prior: Family = Normal(0, 1),
+        likelihood: Family = Normal(scale="learned"),
+        guide: Family = Normal(),
+        encoder: Network | nn.Module | None = None,
+        decoder: Network | nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        event_shape, latent_dim = _check_shapes(event_shape, latent_dim)
+        for role, family in (("prior", prior), ("likelihood", likelihood), ("guide", guide)):
+            if not isinstance(family, Family):
+                raise InputError(f"{role} = {family!r} is no family: write, for example, {role}=pv.Normal().")
+        encoder = encoder if encoder is not None else (Conv() if len(event_shape) == 3 else MLP())
+        if decoder is None:
+            if not isinstance(encoder, Network):
+                raise InputError(
+                    "an encoder of your own has no mirror to decode with: give decoder=, a torch.nn.Module or a "
+                    "declared network such as pv.MLP(hidden=(400,))."
+                )
+            decoder = encoder.mirror()
+        self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
+        latent = (latent_dim,)
+        view = _log_counts if likelihood.counts else None
+        inputs = InputNormalization(event_shape, view) if isinstance(encoder, Network) else None
+        self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
+        self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
+        self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
+        self.takes = ("mask", "size_factor") if any(s.sized for s in self.likelihood.slots.values()) else ("mask",)
+        self._check_roles()
+        self.store_name: str | None = _store_name()
+        self.trained_on: str | None = None  # the fingerprint of the rows, so that checks can tell them from new ones
+
+    def model(self, x: Tensor | None = None, *, rows: int | None = None, **given: Tensor) -> Tensor:
+        """The generative program: z ~ p(z), x ~ p(x|z).
+
+        Args:
+            x: data (N, *event_shape) to condition on; without it x is drawn.
+            rows: the number N of rows to draw when there is no x; by default that of a tensor given, or 1.
+            given: further named tensors of the batch: `mask` (N, *event_shape), true where x is observed, the
+                other values being never looked at; `size_factor` (N,) for families that have a size.
+
+        Returns:
+            x: the data, or the draws (N, *event_shape).
+        """
+        self._refuse(given)
+        self._register("prior", "likelihood")
+        present = next((tensor for tensor in (x, *given.values()) if tensor is not None), None)
+        count = len(present) if present is not None and (x is not None or rows is None) else rows or 1
+        with pyro.plate("data", count, dim=-1):
+            z = pyro.sample("z", self.prior())
+            drawn: Tensor = pyro.sample("x", self.likelihood(z, **given), obs=x)
+        return drawn
+
+    def guide(self, x: Tensor, **given: Tensor) -> Tensor:
+        """The amortised posterior program: z ~ q(z|x).
+
+        Args:
+            x: data (N, *event_shape).
+            given: further named tensors of the batch, as for `model`.
+
+        Returns:
+            z: latent draws (N, D).
+        """
+        self._refuse(given)
+        self._register("posterior")
+        with pyro.plate("data", x.shape[0], dim=-1):
+            drawn: Tensor = pyro.sample("z", self.encode(x, **given))
+        return drawn
+
+    def decode(self, z: Tensor, **given: Tensor) -> TorchDistribution:
+        """The likelihood p(x|z): latents (*batch, D) to a distribution with that batch shape.
+
+        `mask` and `size_factor` may be given, as to `model`.
+        """
+        likelihood: TorchDistribution = self.likelihood(z, **given)
+        return likelihood
+
+    def encode(self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
+        """The guide q(z|x): data (*batch, *event_shape) to a distribution with that batch shape.
+
+        The encoder takes what `mask` leaves out for average, and sees x per unit of `size_factor`.
+        """
+        posterior: TorchDistribution = self.posterior(self.per_size(x, size_factor), seen=mask)
+        return posterior
+
+    def per_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
+        """What the encoder sees of data (*batch, *event_shape): x per unit of the size factor (*batch,)."""
+        return x if size_factor is None else x / expand_right(size_factor, len(self.declaration.event_shape))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, mean: bool = False, **given: Tensor) -> Tensor:
+        """Draw new data: z ~ p(z), then x ~ p(x|z).
+
+        Args:
+            n: how many rows.
+            mean: give the mean of p(x|z) instead of a draw from it (z is drawn all the same); by 1,000 draws
+                where it has no closed form: `pv.moments.mean(vae.decode(z))` says which, and the error.
+            given: `size_factor` (n,), for families that have a size; 1 without it.
+
+        Returns:
+            x: (n, *event_shape).
+
+        Raises:
+            InputError: `mean` is asked of a likelihood that has none, or n is below 1.
+        """
+        if n < 1:
+            raise InputError(f"sample({n}): ask for at least 1 row.")
+        return self._emit(self.decode(self.prior().sample((n,)), **given), mean)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, *, mean: bool = False, **given: Tensor) -> Tensor:
+        """Replicate given data: z ~ q(z|x), then x' ~ p(x|z).
+
+        Args:
+            x: data (N, *event_shape).
+            mean: give the mean of p(x|z) instead of a draw from it.
+            given: further named tensors of the batch, as for `model`; what `mask` leaves out is drawn too.
+
+        Returns:
+            x': (N, *event_shape).
+
+        Raises:
+            InputError: as for `sample`, or x does not have the declared shape.
+        """
+        self.check({"x": x, **given})
+        z = self.encode(x, **given).sample()
+        return self._emit(self.decode(z, **{name: value for name, value in given.items() if name != "mask"}), mean)
+
+    def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
+        """Set what starts from data: likelihood locations at the mean, scales at the spread, the encoder's inputs.
+
+        `fit` calls it. Parts that were initialised before, or loaded, keep their values.
+
+        Args:
+            x: data (N, *event_shape).
+            given: further named tensors of the batch, as for `model`.
+
+        Returns:
+            The model itself.
+        """
+        self.check({"x": x, **given})
+        x = x.to(self.likelihood.reference)
+        x = self.per_size(self.completed({"x": x, **given}), given.get("size_factor"))
+        self.likelihood.initialize(x)
+        self.posterior.look(x)
+        self.prior.look(x)
+        return self
+
+    def completed(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The data of a batch (N, *event_shape), where values that a mask leaves out are filled with observed ones."""
+        x, mask = batch["x"], batch.get("mask")
+        return x if mask is None else completed(x, mask, float(any_element(self.likelihood.support)))
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """Check named tensors against the declaration; nothing is changed.
+
+        Raises:
+            InputError: x has the wrong shape or dtype, holds NaN or infinity, or lies outside of the
+                likelihood's support; or a tensor is given that this model does not take.
+        """
+        self._refuse({name: value for name, value in batch.items() if name != "x"})
+        check_batch(batch, self.declaration.event_shape, self.likelihood)
+
+    def replace(self, **changes: Any) -> "VAE":
+        """Return a new model with some words of the declaration changed, keeping the weights that still fit.
+
+        Args:
+            changes: arguments of `VAE`. A changed encoder without a decoder changes the decoder to its mirror.
+
+        Raises:
+            InputError: an unknown argument, or a combination that is no VAE.
+
+        >>> vae = VAE((3,), 2, encoder=MLP(hidden=(8,)))
+        >>> vae.replace(likelihood=Normal(scale=0.1)).declaration.likelihood
+        Normal(loc=None, scale=0.1)
+        """
+        fields = {field.name: getattr(self.declaration, field.name) for field in dataclasses.fields(Declaration)}
+        if unexpected := sorted(set(changes) - set(fields)):
+            raise InputError(f"replace: VAE has no argument {unexpected[0]!r}; it has {', '.join(fields)}.")
+        if "encoder" in changes and "decoder" not in changes:
+            fields["decoder"] = None
+        other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.reference)
+        mine, theirs = self.state_dict(), other.state_dict()
+        other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
+        for part, words in STARTS.items():
+            if not words.isdisjoint(changes):
+                getattr(other, part).initialized.fill_(False)
+        return other
+
+    @contextlib.contextmanager
+    def outside_store(self) -> Iterator[None]:
+        """Run the programs without registering weights in Pyro's store, for a trainer that holds them itself."""
+        name, self.store_name = self.store_name, None
+        try:
+            yield
+        finally:
+            self.store_name = name
+
+    @property
+    def caveat(self) -> str:
+        """What has to be said wherever the log-likelihood is reported; empty for a density."""
+        return self.declaration.likelihood.caveat
+
+    @property
+    def pixels(self) -> bool:
+        """Whether log-likelihoods are of pixel levels, and told in bits per dimension too."""
+        return self.declaration.likelihood.pixels
+
+    def extra_repr(self) -> str:
+        """Show the declaration."""
+        return ", ".join(f"{f.name}={getattr(self.declaration, f.name)}" for f in dataclasses.fields(Declaration)[:5])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Give a copy its own name in Pyro's store: under a shared name Pyro would train nothing on it."""
+        super().__setstate__(state)
+        self.store_name = _store_name()
+
+    def _emit(self, likelihood: TorchDistribution, mean: bool) -> Tensor:
+        return moments.mean(likelihood).value if mean else likelihood.sample()
+
+    def _register(self, *parts: str) -> None:
+        if self.store_name is None:
+            return
+        for part in parts:
+            pyro.module(f"{self.store_name}.{part}", getattr(self, part))
+
+    def _refuse(self, given: dict[str, Any]) -> None:
+        for name in given:
+            if name == "size_factor" and name not in self.takes:
+                raise InputError(
+                    f"size_factor is given, and {self.declaration.likelihood!r} has no size to multiply: leave it out, "
+                    "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
+                )
+            if name not in self.takes:
+                raise unknown_name_error("tensor of the batch", name, ["x", *self.takes])
+
+    def _check_roles(self) -> None:
+        declared = self.declaration
+        if declared.prior.atoms:
+            raise InputError(
+                f"prior={declared.prior!r} has point masses, which no continuous guide can follow: take one without, "
+                "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
+            )
+        prior, posterior = self.prior.example(), self.posterior.example()
+        if not supports_equal(prior.support, posterior.support):
+            raise InputError(
+                f"guide={declared.guide!r} has support {in_words(posterior.support)} and prior={declared.prior!r} has "
+                f"{in_words(prior.support)}: under the guide the prior's density would be undefined or part of the "
+                "prior never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
+            )
+        if not posterior.has_rsample:
+            raise InputError(
+                f"guide={declared.guide!r} cannot be reparameterised (its draws are no differentiable function of its "
+                "parameters), so the ELBO has no gradient through z: take guide=pv.Normal() with prior=pv.Normal(0, 1)."
+            )
+
+
+def _log_counts(x: Tensor) -> Tensor:
+    """log(1 + x), continued by its tangent below 0, where no count is but a trained pseudo-input may go."""
+    return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
+
+
+def _store_name() -> str:
+    return f"vae{next(_counter)}"
+
+
+def _check_shapes(event_shape: Any, latent_dim: Any) -> tuple[Shape, int]:
+    sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(
+            f"event_shape = {event_shape!r} has to be a tuple of positive whole numbers, such as (1, 28, 28) for an "
+            "image, (4,) for a vector, () for a number."
+        )
+    check_integers(latent_dim=(latent_dim, 1))
+    return tuple(event_shape), latent_dim

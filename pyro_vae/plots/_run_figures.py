@@ -1,0 +1,64 @@
+"""The pictures of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from pyro_vae.data.rows import Rows
+from pyro_vae.model.vae import VAE
+from pyro_vae.plots.latent import latent
+from pyro_vae.plots.outliers import worst
+from pyro_vae.plots.pit import coverage
+from pyro_vae.plots.replicates import replicates
+from pyro_vae.plots.samples import draws, reconstructions
+from pyro_vae.plots.test_statistics import checks
+from pyro_vae.plots.training import training
+from pyro_vae.plots.two_sample import two_sample
+from pyro_vae.training.history import History
+
+ROWS = 2000
+"""Rows at most that the pictures of a run look at."""
+
+
+def predictive_pictures(tree: Any) -> dict[str, Figure]:
+    """Every picture of a predictive check, by name.
+
+    Args:
+        tree: what `pv.predictive_check` returned.
+    """
+    pictures = {
+        "replicates": replicates(tree),
+        "quantities": checks(tree),
+        "coverage": coverage(tree),
+        "worst": worst(tree),
+    }
+    if "two_sample" in tree.children:
+        pictures["two-sample"] = two_sample(tree)
+    return pictures
+
+
+def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
+    """Draw every picture of a run with random numbers of their own, and save them as PNG.
+
+    Args:
+        folder: where to; it has to exist.
+        vae: the fitted model.
+        rows: data to look at: the validation data where there are any.
+        history: the training history.
+    """
+    with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
+        torch.manual_seed(0)
+        given: dict[str, Any] = rows.batch()
+        x = vae.completed(given)  # pictures of data show what was observed, never a NaN
+        del given["x"]
+        labels = rows.labels
+        pictures = {
+            "training": training(history),
+            "draws": draws(vae, x, **given),
+            "reconstructions": reconstructions(vae, x, **given),
+            "latent": latent(vae, x, labels, **given),
+        }
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png")

@@ -1,0 +1,58 @@
+"""The picture of simulation-based calibration: how far ranks are from uniform, and how far chance alone takes them."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pyro_vae.criticism.ecdf_bands import band
+from pyro_vae.criticism.ranks import JOINT
+from pyro_vae.criticism.sbc import SBC
+from pyro_vae.plots._style import COLOURS, INK, figure, tidy
+
+PANELS = 8
+"""Quantities at most in a picture."""
+
+
+def calibration(found: SBC) -> Figure:
+    r"""Draw the difference of each quantity's ranks from uniform ones, within a simultaneous 99 % band.
+
+    The curve is the share of simulations in which the truth lies below the guide's u-quantile, minus u. A guide that
+    is too narrow gives a wave that rises first, one that is too wide a wave that falls first, a shifted one an arch.
+
+    References:
+        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in
+            Goodness-of-Fit Evaluation and Multiple Sample Comparison, 2022, https://arxiv.org/abs/2103.10522.
+
+    Args:
+        found: what `pv.criticism.sbc` returned.
+
+    Returns:
+        The figure: the log joint first, then the quantities that look worst, in their order.
+    """
+    others = sorted((name for name in found.quantities if name != JOINT), key=found.p_values.__getitem__)
+    chosen = {JOINT, *others[: PANELS - 1]}
+    names = [name for name in found.quantities if name in chosen]
+    columns = min(4, len(names))
+    height = -(-len(names) // columns)
+    picture = figure(0.7 + 1.9 * height)
+    grid = list(picture.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat)
+    points = np.linspace(0, 1, min(len(found), 200) + 1)[1:-1]
+    low, high = band(len(found), points)
+    for axes, name in zip(grid, names, strict=False):
+        column = np.sort(found.uniforms[:, found.quantities.index(name)])
+        share = np.searchsorted(column, points, side="right") / len(found)
+        failed = name in found.failed
+        axes.fill_between(points, low - points, high - points, color=INK, alpha=0.15, lw=0)
+        axes.plot(points, share - points, color=COLOURS[1] if failed else COLOURS[0], lw=1.2)
+        axes.axhline(0, color=INK, lw=0.6, ls=":")
+        tidy(axes, title=f"{name}  p {found.p_values[name]:.2g}", xlabel="", ylabel="")
+        axes.title.set_fontsize(8)
+    for axes in grid[len(names) :]:
+        axes.set_visible(False)
+    verdict = "no sign of a wrong guide" if found.passed else f"{len(found.failed)} of {len(found.quantities)} fail"
+    left = f", {len(found.quantities) - len(names)} not shown" if len(names) < len(found.quantities) else ""
+    picture.suptitle(
+        f"{len(found)} simulated truths among {found.draws} draws: {verdict}{left}", fontsize=10, color=INK
+    )
+    picture.supxlabel("level u of the guide's quantile; band: 99 % of uniform curves", fontsize=9)
+    picture.supylabel("share of truths below, minus u", fontsize=9)
+    return picture

@@ -1,0 +1,1 @@
+"""Every name and its table."""

@@ -1,0 +1,296 @@
+"""The run folder: what a fit leaves behind, in files that anyone can read and that cannot run code.
+
+    RUN/
+      spec.yaml            what was declared, on which data, with which settings and versions
+      model.safetensors    the weights
+      history.csv          training, epoch by epoch
+      figures/             pictures
+      checkpoints/         what an unfinished training goes on from, if it was asked for; it has a spec.yaml of its own
+
+A run appears whole or not at all: it is written beside its place and moved there when it is complete, `spec.yaml`
+last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finished.
+"""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from pyro_vae.core import serialization
+from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
+from pyro_vae.model.vae import VAE, Declaration
+from pyro_vae.registry import tables
+from pyro_vae.runs import writer
+from pyro_vae.runs.writer import CHECKPOINTS, FORMAT, RunContents
+from pyro_vae.training import snapshot
+from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, CheckpointManager, Checkpoints, lock, unwritable
+from pyro_vae.training.history import History
+from pyro_vae.training.loss import Programs, as_module
+from pyro_vae.training.train_state import State, tensors_of
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder.
+
+    Args:
+        path: where it is, or will be.
+    """
+
+    path: Path
+
+    @classmethod
+    def reserve(cls, path: str | Path, overwrite: bool, resume: bool = False) -> "RunFolder":
+        """Make sure, before any work, that a run can be written there; nothing is created yet.
+
+        Args:
+            path: the folder.
+            overwrite: whether a run that is there may be replaced.
+            resume: whether it may be gone on with.
+
+        Raises:
+            InputError: something is there that may not be replaced, or the place cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            cls(path)._require_free(overwrite, resume)
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise InputError(f"{path} cannot be written: {parent} is no folder that you may write to.")
+        return cls(path)
+
+    def _require_free(self, overwrite: bool, resume: bool) -> None:
+        """Refuse to touch what is there, unless it is a run that was said to be gone on with or replaced."""
+        path = self.path
+        if not (self.finished or self.unfinished):
+            raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
+        if overwrite and self.unfinished:
+            try:
+                os.close(lock(path / CHECKPOINTS))  # nobody else is at work there
+            except OSError as error:
+                raise unwritable(path, error) from error
+        if overwrite or (resume and self.unfinished):
+            return
+        if resume:
+            raise InputError(
+                f"{path} holds a run without checkpoints, from which nothing can be resumed: choose another folder, or "
+                "replace it with overwrite=True (--overwrite)."
+            )
+        if not self.finished:
+            raise InputError(
+                f"{path} holds an unfinished run: go on with it by resume=True (on the command line --resume), or "
+                "replace it with overwrite=True (--overwrite)."
+            )
+        raise InputError(
+            f"{path} holds a run already: choose another folder, or replace it with overwrite=True (on the "
+            "command line --overwrite)."
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a whole run."""
+        return (self.path / SPEC).exists()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are checkpoints: of a run that is not finished, or of the one that is there."""
+        folder = self.path / CHECKPOINTS
+        if (folder / SPEC).exists() or not folder.is_dir():
+            return (folder / SPEC).exists()
+        begun = all(file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir())  # and then killed
+        return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
+
+    def keeper(self, plan: Checkpoints) -> CheckpointManager:
+        """Return what keeps the checkpoints of this run."""
+        return CheckpointManager(self.path.absolute() / CHECKPOINTS, plan)
+
+    def begin(
+        self, keeper: CheckpointManager, state: State, contents: RunContents, resume: bool
+    ) -> tuple[dict[str, Any], str] | None:
+        """Say in the folder what is under way, or find what it is to go on from.
+
+        Args:
+            keeper: the checkpoints.
+            state: of the training, before its first step.
+            contents: what the run is to be written of.
+            resume: whether to go on.
+
+        Returns:
+            The newest checkpoint and its name, if training goes on from one.
+
+        Raises:
+            InputError: the folder cannot be written, or holds checkpoints of another training.
+        """
+        record, settings = contents.record(), contents.settings
+        names = [*(field.name for field in fields(Declaration)), *settings]
+        facts = {name: record[name] for name in names if name in record and name != "epochs"}
+        for split, subject in (("data", contents.rows), ("validation data", contents.held)):
+            tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}
+            facts[f"fingerprint of the {split}"] = tensors
+            facts[f"dynamic {split}"] = subject is not None and subject.dynamic
+        state.identify(facts)
+        found = keeper.newest() if resume else None
+        if found is not None:
+            state.require_same(found[0], str(found[1]), settings["epochs"])
+        keeper.declare(serialization.dump(record), anew=found is None)
+        return None if found is None else (found[0], str(found[1]))
+
+    def write(self, contents: RunContents, beside: bool = False) -> None:
+        """Write the whole run, then put it in place.
+
+        Args:
+            contents: what it is written of.
+            beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+
+        Raises:
+            NotWritten: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
+        """
+        try:
+            writer.put(contents, self.path, beside)
+        except (OSError, SafetensorError) as error:
+
+            def again(folder: str | Path) -> None:
+                writer.put(contents, RunFolder.reserve(folder, overwrite=False).path)
+
+            where = writer.write_fallback(contents, self.path)
+            raise RunNotWrittenError(f"{self.path} could not be written ({error}). {where}", again) from error
+
+    def spec(self) -> dict[str, Any]:
+        """Read spec.yaml as plain values.
+
+        Raises:
+            InputError: this is no run, or one of a newer version.
+        """
+        return self._spec(self.path / SPEC)
+
+    def _spec(self, file: Path) -> dict[str, Any]:
+        if not file.is_file() and self.unfinished:
+            raise InputError(
+                f"{self.path} is an unfinished run: go on with it by fit(..., run={str(self.path)!r}, resume=True), on "
+                f"the command line pyro-vae fit --config {self.path / CHECKPOINTS / SPEC} --run {self.path} --resume. "
+                f"What it has learned so far: pv.load({str(self.path)!r}, checkpoint='last')."
+            )
+        if not file.is_file():
+            near = [p.name for p in self.path.parent.glob("*/spec.yaml")] if self.path.parent.is_dir() else []
+            found = sorted(p.parent.name for p in self.path.parent.glob("*/spec.yaml")) if near else []
+            hint = f" Runs in {self.path.parent}: {', '.join(found)}." if found else ""
+            raise InputError(f"{self.path} is no run: it has no spec.yaml.{hint}")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from error
+        plain = serialization.parse(text, str(file))
+        found_format = plain.get("format")
+        if not isinstance(found_format, int):
+            raise InputError(f"{file} has no whole number 'format', so it was not written by this package.")
+        if found_format > FORMAT:
+            raise InputError(
+                f"{self.path} was written by a newer pyro_vae (format {found_format}; this one reads up to {FORMAT}): "
+                "upgrade with pip install --upgrade pyro-vae."
+            )
+        return plain
+
+    def history(self) -> History:
+        """Read the training history."""
+        plain = self.spec()
+        return History.from_csv(self.path / "history.csv", plain.get("caveat", ""), plain.get("stopped", ""))
+
+    def declared(self, checkpoint: bool = False) -> VAE:
+        """Build the model as declared, without its weights; with `checkpoint`, that of the training under way."""
+        plain = self._spec(self.path / CHECKPOINTS / SPEC) if checkpoint else self.spec()
+        names = [field.name for field in fields(Declaration)]
+        if missing := [name for name in names if name not in plain]:
+            raise InputError(
+                f"{self.path}/spec.yaml declares no VAE (it has no {missing[0]}): it was fitted to programs of your "
+                "own; load its weights with pv.load(run, vae=programs)."
+            )
+        try:
+            parts = {
+                name: tables.from_dict(name, plain[name]) if name in tables.KINDS else plain[name] for name in names
+            }
+            return VAE(**parts)
+        except InputError as error:
+            raise InputError(f"{self.path}/spec.yaml: {error}") from error
+
+    def load_checkpoint(self, which: str, vae: Programs | None = None) -> Any:
+        """Load the model of a checkpoint; see `load`."""
+        if which not in ("last", "best"):
+            raise unknown_name_error("checkpoint", which, ("last", "best"))
+        folder = self.path / CHECKPOINTS
+        files = sorted(folder.glob("step-*.safetensors"), reverse=True) if which == "last" else [folder / BEST]
+        if not files or not files[0].exists():
+            raise InputError(f"{self.path} has no {which} checkpoint: fit with run= and checkpoints=pv.Checkpoints().")
+        loaded: Any = self.declared(checkpoint=True) if vae is None else vae
+        module = as_module(loaded)
+        try:
+            tree = snapshot.read(files[0])
+            saved = tree["weights"] | tree["average"].get("means", {})
+            if any(tensor.dtype == torch.float64 for tensor in saved.values()):
+                module.double()
+            mine = tensors_of(module)
+            if wrong := [name for name, tensor in mine.items() if saved[name].shape != tensor.shape]:
+                raise ValueError(f"{wrong[0]} has another shape in it")
+            with torch.no_grad():
+                for name, tensor in mine.items():
+                    tensor.copy_(saved[name])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{files[0]} does not hold the weights of this model: {error}") from error
+        module.eval()
+        return loaded
+
+    def load(self, vae: Programs | None = None) -> Any:
+        """Load the trained model; see `load`."""
+        file = self.path / "model.safetensors"
+        loaded: Any = self.declared() if vae is None else vae
+        module = as_module(loaded)
+        if not file.is_file():
+            raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
+        try:
+            with safetensors.safe_open(str(file), "pt") as opened:
+                dtypes = {weight.get_dtype() for weight in map(opened.get_slice, opened.keys())}
+            if "F64" in dtypes:
+                module.double()
+            safetensors.torch.load_model(module, str(file))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"{file} does not hold the weights of this model: {first}") from error
+        if isinstance(loaded, VAE):
+            loaded.trained_on = self.spec().get("fingerprint")
+        module.eval()
+        return loaded
+
+
+Pair = TypeVar("Pair", bound=Programs)
+
+
+@overload
+def load(run: str | Path, vae: None = None, *, checkpoint: Literal["last", "best"] | None = None) -> VAE: ...
+
+
+@overload
+def load(run: str | Path, vae: Pair, *, checkpoint: Literal["last", "best"] | None = None) -> Pair: ...
+
+
+def load(
+    run: str | Path, vae: Programs | None = None, *, checkpoint: Literal["last", "best"] | None = None
+) -> Programs:
+    """Load a fitted VAE from its run folder; nothing the folder names is imported or run.
+
+    Args:
+        run: the folder.
+        vae: for programs or parts of your own: the object that was fitted, as you built it; its weights are replaced.
+        checkpoint: the model of a checkpoint in place of the finished one, also of an unfinished run: "last" or "best".
+
+    Returns:
+        The VAE, or that object, in evaluation mode on the CPU.
+
+    Raises:
+        InputError: no run, a broken one, one of a newer version, or weights of another model.
+    """
+    place = RunFolder(Path(run))
+    loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)
+    return loaded

@@ -1,0 +1,49 @@
+"""The rows a run was fitted to, and the model before it was."""
+
+import sys
+
+import torch
+
+from pyro_vae import data as datasets
+from pyro_vae.core.errors import InputError
+from pyro_vae.data import Rows, Stream
+from pyro_vae.model.vae import VAE
+from pyro_vae.runs.folder import RunFolder
+
+
+def load_untrained(run: RunFolder) -> VAE:
+    """The model of a run as it was before training.
+
+    Raises:
+        InputError: the run declares no VAE, or its data cannot be read.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(run.spec().get("seed", 0))
+        vae = run.declared()
+    return vae.initialize(**load_split(run, None, "train").batch())
+
+
+def load_split(run: RunFolder, data: str | None, split: str) -> Rows:
+    """Load the rows that a run is to be looked at with; of rows that are read while training, as many as fit.
+
+    Args:
+        run: the run, whose own data are the default.
+        data: other data.
+        split: "train", "validation" or "test".
+
+    Raises:
+        InputError: a run on data in memory needs `data`; a split with no rows.
+    """
+    plain = run.spec()
+    if data is None and plain.get("data") is None:
+        raise InputError(f"{run.path} was fitted to data in memory: name data of that shape with --data.")
+    same = ("root", "binarize", "levels", "validation", "test", *(() if data else ("stream",)))
+    names = {**dict(zip(same, same, strict=True)), "data_seed": "seed"}
+    arguments = {argument: plain[name] for name, argument in names.items() if name in plain}
+    rows: Rows | Stream | None = getattr(datasets.load(data or plain["data"], **arguments), split)
+    if rows is None:
+        raise InputError(f"--split {split}: this data has no such rows; take --split train.")
+    taken = rows.to(dtype=torch.get_default_dtype()).take()
+    if len(taken) < len(rows):
+        print(f"Of {len(rows):,} rows, {len(taken):,} are looked at, evenly spread over all.", file=sys.stderr)
+    return taken

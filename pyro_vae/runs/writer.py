@@ -1,0 +1,144 @@
+"""Writing a run folder: whole or not at all, or to a place of safety."""
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from pyro_vae.core import serialization
+from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
+from pyro_vae.model.vae import VAE, Declaration
+from pyro_vae.plots import _run_figures
+from pyro_vae.training import snapshot
+from pyro_vae.training.checkpoints import SPEC
+from pyro_vae.training.history import History
+from pyro_vae.training.loss import as_module
+
+FORMAT = 1
+"""The version of the folder's layout; a higher one is refused."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder in a run of what a training goes on from."""
+
+BESIDES = ("profile.txt", "trace.json")
+"""Files that a run has besides, if they were asked for."""
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """What a run is written of.
+
+    Args:
+        vae: the model.
+        rows: the training data.
+        held: the validation data.
+        history: the training history.
+        settings: the arguments of `fit` that shape it.
+        files: what else is to be in it: texts by the names of their files, as in `BESIDES`.
+    """
+
+    vae: Any
+    rows: Rows | Stream
+    held: Rows | Stream | None
+    history: History
+    settings: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """What spec.yaml says."""
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "versions": {name: importlib.metadata.version(name) for name in ("pyro-vae", "pyro-ppl", "torch")},
+        }
+        if isinstance(self.vae, VAE):
+            declared = self.vae.declaration
+            record |= {part.name: serialization.to_dict(getattr(declared, part.name)) for part in fields(Declaration)}
+        record |= {"data": None, **{name: value for name, value in self.rows.source.items() if name != "split"}}
+        record |= {"rows": len(self.rows), "fingerprint": self.rows.fingerprint()}
+        record |= {name: serialization.to_dict(value) for name, value in self.settings.items()}
+        record |= {name: note for name in ("caveat", "stopped") if (note := getattr(self.history, name))}
+        return record
+
+    def write(self, folder: Path) -> None:
+        """Write all of it into a new folder."""
+        (folder / "figures").mkdir(parents=True)
+        (folder / SPEC).write_text(serialization.dump(self.record()))
+        (folder / "history.csv").write_text(self.history.to_csv())
+        for name, text in self.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if (module := as_module(self.vae)).state_dict():  # what lies in Pyro's store only is left there
+            safetensors.torch.save_model(module, str(folder / "model.safetensors"))
+            (folder / "model.safetensors").chmod((folder / SPEC).stat().st_mode)  # it keeps others out
+        if isinstance(self.vae, VAE) and len(self.history):
+            shown = (self.held or self.rows).take(_run_figures.ROWS)
+            _run_figures.write(folder / "figures", self.vae, shown, self.history)
+
+
+def put(contents: RunContents, path: Path, beside: bool = False) -> None:
+    """Write the whole run beside its place, then put it there.
+
+    Args:
+        contents: what it is written of.
+        path: its folder, which is replaced.
+        beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+
+    Raises:
+        OSError: there is no room, or no permission; what was there is as it was.
+        SafetensorError: the same, of the weights.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
+    if beside:  # where the next one who resumes finds it and takes it away, should we be killed
+        fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        contents.write(fresh)
+        if beside:
+            _join(fresh, path)
+            return
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    finally:
+        if old.exists() and not path.exists():  # the move failed: the run that was there stays
+            old.rename(path)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _join(fresh: Path, path: Path) -> None:
+    """Move what was written into the folder: until its spec.yaml is there, the run is an unfinished one."""
+    for file in fresh.rglob("*"):
+        snapshot.sync(file)
+    (path / SPEC).unlink(missing_ok=True)
+    for name in ("model.safetensors", "history.csv", "figures", *BESIDES, SPEC):
+        mine, new = path / name, fresh / name
+        if mine.is_dir() and not mine.is_symlink():
+            shutil.rmtree(mine)
+        if new.exists():
+            new.rename(mine)
+        elif not mine.is_dir():
+            mine.unlink(missing_ok=True)
+    snapshot.sync(path)
+
+
+def write_fallback(contents: RunContents, path: Path) -> str:
+    """Bring what cannot be written to its place to safety, and say where it is."""
+    ahead = ""
+    if any((path / CHECKPOINTS).glob("step-*.safetensors")):
+        ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="pyro-vae-")) / path.name
+        put(contents, folder)
+    except (OSError, SafetensorError):
+        return f"The model in memory is trained: make room, and write it by `error.write('FOLDER')`.{ahead}"
+    return f"All of it is in {folder}: move it from there, before it is cleaned up.{ahead}"

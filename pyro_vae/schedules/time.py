@@ -1,0 +1,219 @@
+"""Schedules that follow the clock alone."""
+
+import bisect
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_vae.core.config import option
+from pyro_vae.core.errors import InputError
+from pyro_vae.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    r"""A straight line from one number to another, and then that one.
+
+    $$ v(t) = a + (b - a) \min(t / T, 1) $$
+
+    As `beta` from 0 to 1 it is the warm-up that keeps latents from collapsing before the decoder has learned to use
+    them.
+
+    References:
+        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
+        Sønderby et al., Ladder Variational Autoencoders, 2016, https://arxiv.org/abs/1602.02282.
+
+    Args:
+        start: the number a at the start.
+        end: the number b after `epochs`.
+        epochs: the time T of the way, in epochs.
+
+    >>> [Linear(0, 1, epochs=10).value(epoch, None) for epoch in (0, 5, 10, 20)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    epochs: float = option(10.0, low=1e-9)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Schedule):
+    r"""A slow start and a slow end: a logistic curve that goes all the way from one number to another.
+
+    $$ v(t) = a + (b - a) \frac{\sigma(s(2u - 1)) - \sigma(-s)}{\sigma(s) - \sigma(-s)}, \qquad u = \min(t / T, 1) $$
+
+    References:
+        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
+
+    Args:
+        start: the number a at the start.
+        end: the number b after `epochs`.
+        epochs: the time T of the way, in epochs.
+        steepness: s; the higher, the more of a step halfway.
+
+    >>> [round(Sigmoid(epochs=10).value(epoch, None), 3) for epoch in (0, 2.5, 5, 10, 20)]
+    [0.0, 0.071, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    epochs: float = option(10.0, low=1e-9)
+    steepness: float = option(5.0, low=1e-3, high=50)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        reach = math.tanh(self.steepness / 2)  # sigma(s) - sigma(-s); and sigma(y) = (1 + tanh(y / 2)) / 2
+        along = math.tanh(self.steepness * (2 * min(epoch / self.epochs, 1.0) - 1) / 2)
+        return self.start + (self.end - self.start) * (along + reach) / (2 * reach)
+
+
+@dataclass(frozen=True)
+class Cyclical(Schedule):
+    r"""A sawtooth with a rest: up in a part of each period, then level until the next.
+
+    $$ v(t) = a + (b - a) \min\big((t \bmod T) / (rT), 1\big) $$
+
+    and b for good after the last period. Each new rise starts from latents that the last one has made useful.
+
+    References:
+        Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145.
+
+    Args:
+        start: the number a at the start of a period.
+        end: the number b at its end.
+        period: its time T, in epochs.
+        rise: the part r of a period in which the number moves, in (0, 1].
+        periods: how many there are.
+
+    >>> schedule = Cyclical(period=4, rise=0.5, periods=2)
+    >>> [schedule.value(epoch, None) for epoch in (0, 1, 2, 3, 4, 5, 8, 100)]
+    [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    period: float = option(10.0, low=1e-9)
+    rise: float = option(0.5, low=1e-9, high=1)
+    periods: int = option(4, low=1)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        if epoch >= self.period * self.periods:
+            return self.end
+        return self.start + (self.end - self.start) * min(epoch % self.period / (self.rise * self.period), 1.0)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    r"""Half a wave from one number to another, after a straight rise from 0.
+
+    $$ v(t) = a \frac{t}{W} \;\text{for}\; t < W, \qquad
+       v(t) = b + \frac{a - b}{2} \Big(1 + \cos \pi \min\Big(\frac{t - W}{T - W}, 1\Big)\Big) \;\text{after} $$
+
+    As a learning rate it is the common one for long trainings: a warm-up, then a slow end.
+
+    References:
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017,
+        https://arxiv.org/abs/1608.03983.
+
+    Args:
+        start: the number a after the rise.
+        end: the number b after `epochs`.
+        epochs: the time T until then, the rise included, in epochs.
+        warmup: the time W of the rise, in epochs, less than `epochs`.
+
+    Raises:
+        InputError: the rise takes all the time.
+
+    >>> schedule = Cosine(1e-3, 0, epochs=10, warmup=2)
+    >>> [round(schedule.value(epoch, None), 6) for epoch in (0, 1, 2, 6, 10, 20)]
+    [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
+    """
+
+    start: float = 1e-3
+    end: float = 0.0
+    epochs: float = option(10.0, low=1e-9)
+    warmup: float = option(0.0, low=0.0)
+
+    def __post_init__(self) -> None:
+        """Check that the rise ends before the whole."""
+        super().__post_init__()
+        if self.warmup >= self.epochs:
+            raise InputError(
+                f"Cosine.warmup = {self.warmup} has to be less than its epochs = {self.epochs}, the time of the whole: "
+                f"Cosine(epochs={self.epochs}, warmup={self.epochs / 10})."
+            )
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        if epoch < self.warmup:
+            return self.start * epoch / self.warmup
+        along = min((epoch - self.warmup) / (self.epochs - self.warmup), 1.0)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * along)) / 2
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    r"""A geometric line from one positive number to another, and then that one.
+
+    $$ v(t) = a (b / a)^{\min(t / T, 1)} $$
+
+    Args:
+        start: the number a at the start.
+        end: the number b after `epochs`.
+        epochs: the time T of the way, in epochs.
+
+    >>> [round(Exponential(1e-2, 1e-4, epochs=10).value(epoch, None), 6) for epoch in (0, 5, 10, 20)]
+    [0.01, 0.001, 0.0001, 0.0001]
+    """
+
+    start: float = option(1e-3, low=1e-30)
+    end: float = option(1e-5, low=1e-30)
+    epochs: float = option(10.0, low=1e-9)
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        return self.start * (self.end / self.start) ** min(epoch / self.epochs, 1.0)
+
+
+@dataclass(frozen=True)
+class MultiStep(Schedule):
+    """One number until some epoch, the next until the next, and the last one for good.
+
+    Burda et al. train with 0.001 * 10^(-i/7) for 3^i epochs, i = 0, ..., 7.
+
+    References:
+        Burda et al., Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
+
+    Args:
+        values: the numbers in turn.
+        epochs: when each but the last ends, in epochs from the start, increasing; one fewer than values.
+
+    Raises:
+        InputError: the ends are not one fewer than the numbers, or do not increase.
+
+    >>> [MultiStep((1e-3, 1e-4), epochs=(5,)).value(epoch, None) for epoch in (0, 4.9, 5, 20)]
+    [0.001, 0.001, 0.0001, 0.0001]
+    """
+
+    values: tuple[float, ...] = (1e-3, 1e-4)
+    epochs: tuple[float, ...] = option((10.0,), low=0.0)
+
+    def __post_init__(self) -> None:
+        """Check that numbers and ends fit."""
+        super().__post_init__()
+        if len(self.values) != len(self.epochs) + 1 or sorted(set(self.epochs)) != list(self.epochs):
+            raise InputError(
+                f"{self!r} needs an end for each number but the last, in increasing epochs, as in "
+                "Steps(values=(1e-3, 1e-4), epochs=(10,))."
+            )
+
+    def value(self, epoch: float, memory: Tensor | None) -> float:
+        """The number after some epochs."""
+        return self.values[bisect.bisect_right(self.epochs, epoch)]

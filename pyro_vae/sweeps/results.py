@@ -1,0 +1,259 @@
+"""What the points of a sweep came to, in one table."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pyro_vae.core.errors import InputError
+from pyro_vae.criticism.base_measure import kind_of
+from pyro_vae.runs.folder import RunFolder
+from pyro_vae.sweeps.status import STATUSES, Outcome
+from pyro_vae.training.history import History
+from pyro_vae.workflow.comparison import DATA, words
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+WIDE = 60
+"""Letters of a sentence that are shown in a line of the table."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Args:
+        name: of the point, which is its run's folder too.
+        chosen: its options.
+        outcome: what it came to.
+        kind: what its loss measures, on which data; losses of one kind can be compared. Empty where there is none.
+        loss: the history's column that is shown: "validation_loss", or "loss" where there are no validation data.
+        best: the lowest loss of an epoch, in nats per row.
+        best_epoch: that epoch.
+        last: the loss after the last epoch.
+        epochs: how many there were.
+        seconds: how long they took.
+    """
+
+    name: str
+    chosen: Mapping[str, Any]
+    outcome: Outcome
+    kind: str = ""
+    loss: str = "validation_loss"
+    best: float = math.nan
+    best_epoch: int = 0
+    last: float = math.nan
+    epochs: int = 0
+    seconds: float = math.nan
+
+    @classmethod
+    def of(cls, folder: Path, chosen: Mapping[str, Any], outcome: Outcome) -> "Result":
+        """Read what a run came to."""
+        run = RunFolder(folder)
+        if outcome.status not in ("finished", "pruned") or not len(history := run.history()):
+            return cls(folder.name, chosen, outcome)
+        loss = "validation_loss" if "validation_loss" in history.columns else "loss"
+        values = history[loss]
+        counted = [i for i in range(len(values)) if _settled(history, i, run.spec())]
+        best = min(counted, key=lambda i: values[i] if math.isfinite(values[i]) else math.inf)
+        seconds = float(history["seconds"].sum())
+        numbers = (float(values[best]), int(history["epoch"][best]), float(values[-1]), len(history), seconds)
+        return cls(folder.name, chosen, outcome, _kind(run), loss, *numbers)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The line as a mapping of the table's columns."""
+        numbers = (self.best, self.best_epoch or math.nan, self.last, self.epochs or math.nan, self.seconds)
+        names = (f"best_{self.loss}", "best_epoch", f"last_{self.loss}", "epochs", "seconds")
+        return {
+            "run": self.name,
+            **{name: words(value) for name, value in self.chosen.items()},
+            "status": self.outcome.status,
+            **dict(zip(names, numbers, strict=True)),
+            "kind": self.kind,
+            "sentence": self.outcome.sentence,
+        }
+
+
+def _settled(history: History, epoch: int, spec: Mapping[str, Any]) -> bool:
+    """Whether the hyperparameters that follow a schedule had their last values, so that the loss was the same one."""
+    names = [name for name in _fields(spec.get("objective")) if name in history.columns]
+    return all(history[name][epoch] == history[name][-1] for name in names)
+
+
+def _fields(plain: Any) -> Mapping[str, Any]:
+    """The fields of a plain declaration."""
+    inside = next(iter(plain.values())) if isinstance(plain, Mapping) else {}
+    return inside if isinstance(inside, Mapping) else {}
+
+
+def _kind(run: RunFolder) -> str:
+    """What the loss of a run is: of which objective, of densities or probabilities, on which data."""
+    plain = run.spec()
+    vae = run.declared()
+    with torch.random.fork_rng(), torch.no_grad():
+        measured = kind_of(vae.decode(vae.prior().sample((2,))))
+    told = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
+    return "; ".join([*filter(None, told), *(f"{name} {plain.get(name)}" for name in DATA)])
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep:
+    """The table of a sweep, the lowest loss first within each kind of loss.
+
+    Args:
+        folder: where it is.
+        results: a line for each point.
+    """
+
+    folder: Path
+    results: Sequence[Result]
+
+    def __post_init__(self) -> None:
+        """Sort the lines: kinds in the order of their appearance, then the loss; what has none comes last."""
+        kinds = list(dict.fromkeys(result.kind for result in self.results if result.kind))
+
+        def place(result: Result) -> tuple[int, float]:
+            loss = result.best if math.isfinite(result.best) else math.inf
+            return (kinds.index(result.kind) if result.kind else len(kinds), loss)
+
+        object.__setattr__(self, "results", tuple(sorted(self.results, key=place)))
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of losses there are."""
+        return list(dict.fromkeys(result.kind for result in self.results if result.kind))
+
+    @property
+    def best(self) -> Path:
+        """The run with the lowest loss.
+
+        Raises:
+            InputError: none is finished, or they cannot be compared.
+        """
+        if not self.kinds:
+            raise InputError(f"no point of {self.folder} is finished, so none is the best.")
+        if len(self.kinds) > 1:
+            raise InputError(
+                f"the losses in {self.folder} are of {len(self.kinds)} kinds, so none is the best of all: look at them "
+                "kind by kind, or take pyro-vae compare where log p(x) is of one kind."
+            )
+        return self.folder / self.results[0].name
+
+    def require_one(self) -> "Sweep":
+        """Refuse a sweep of which nothing came.
+
+        Raises:
+            InputError: no point is finished.
+        """
+        if not self.kinds:
+            first = self.results[0]
+            raise InputError(f"none of {len(self.results)} points is finished. {first.name}: {first.outcome.sentence}")
+        return self
+
+    def to_pandas(self) -> "DataFrame":
+        """The table."""
+        import pandas
+
+        return pandas.DataFrame([result.shown for result in self.results])
+
+    def to_csv(self) -> str:
+        """The table as text, with every digit."""
+        text = io.StringIO()
+        columns = list(dict.fromkeys(name for result in self.results for name in result.shown))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(result.shown for result in self.results)
+        return text.getvalue()
+
+    def __repr__(self) -> str:
+        """Show the table, sorted, with what has to be said of it."""
+        counts: dict[str, int] = {}
+        for result in self.results:
+            counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
+        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        lines = [f"Sweep of {len(self.results)} points in {self.folder}: {told}."]
+        for number, kind in enumerate(self.kinds, start=1):
+            if len(self.kinds) > 1:
+                lines += ["", f"Losses of kind {number}: {self._apart(kind)}"]
+            lines.append(_table([result for result in self.results if result.kind == kind]))
+        failed = [result for result in self.results if not result.kind]
+        reasons = dict.fromkeys((each.outcome.status, each.outcome.sentence) for each in failed)
+        for status, sentence in reasons:
+            names = [each.name for each in failed if (each.outcome.status, each.outcome.sentence) == (status, sentence)]
+            lines += ["", f"{status}: {', '.join(names)}", f"    {sentence}"]
+        return "\n".join(lines + self._remarks())
+
+    def _apart(self, kind: str) -> str:
+        """What sets a kind of losses apart from the others."""
+        shared = set.intersection(*(set(other.split("; ")) for other in self.kinds))
+        return "; ".join(part for part in kind.split("; ") if part not in shared)
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        if (compared := sum(result.kind != "" for result in self.results)) > 1:
+            rows = "validation" if any(result.loss == "validation_loss" for result in self.results) else "training"
+            remarks.append(
+                f"The best of {compared} looks better than it is, for it was chosen by the {rows} loss that is shown: "
+                f"pyro-vae evaluate {self.folder / self.results[0].name} measures it on test rows."
+            )
+        if len(self.kinds) > 1:
+            remarks.append(
+                "Losses of different kinds cannot be compared: they are of other objectives, of densities and of "
+                "probabilities, or on other data. pyro-vae compare RUN RUN holds log p(x) of the same rows against "
+                "each other where there is a common measure, and says so where there is none."
+            )
+        return ["", *remarks] if remarks else []
+
+
+def _table(results: Sequence[Result]) -> str:
+    import pandas
+
+    rows = []
+    for result in results:
+        loss = result.loss.replace("_", " ")
+        numbers = {
+            f"best {loss}": _number(result.best),
+            "at epoch": str(result.best_epoch),
+            "last": _number(result.last),
+        }
+        chosen = {name: words(value) for name, value in result.chosen.items()}
+        length = {"epochs": str(result.epochs), "seconds": f"{result.seconds:.1f}"}
+        sentence = result.outcome.sentence
+        note = sentence if len(sentence) <= WIDE else f"{sentence[: WIDE - 3]}..."
+        rows.append({**chosen, **numbers, **length, "": note, "run": result.name})
+    frame = pandas.DataFrame(rows).fillna("")
+    if not frame[""].any():
+        del frame[""]
+    return frame.to_string(index=False, justify="right")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
+def read(file: Path) -> dict[str, Outcome]:
+    """What the points of a table came to, by name; nothing where there is no table.
+
+    Raises:
+        InputError: it is no table of a sweep.
+    """
+    if not file.exists():
+        return {}
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return {row["run"]: Outcome(STATUSES[row["status"]], row["sentence"]) for row in csv.DictReader(stream)}
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} is no table of a sweep ({error}): take it away, and it is written anew.") from error
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal, lists and tuples alike."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

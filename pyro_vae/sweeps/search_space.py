@@ -1,0 +1,243 @@
+"""The points of a sweep: which options each one gives to `pyro-vae fit`, and what its run is called.
+
+    over: {latent_dim: [2, 8], optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}
+
+A list is a choice; a mapping with `low` and `high` is a range, which only a random search or a study can draw from.
+"""
+
+import hashlib
+import inspect
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.core import serialization
+from pyro_vae.core.config import Config, coerce, option
+from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.registry import options, tables
+from pyro_vae.workflow.comparison import words as written
+
+OURS = ("run", "overwrite", "resume", "progress")
+"""Options of `pyro-vae fit` that a sweep sets for each of its points."""
+
+ASKED = 10_000
+"""Points of a grid at most: more are a slip of the keyboard."""
+
+NAMED = 120
+"""Letters of a run's name at most."""
+
+
+@dataclass(frozen=True)
+class Range(Config):
+    """An interval to draw numbers from.
+
+    Args:
+        low: its lower end.
+        high: its upper end.
+        log: whether the logarithm is drawn evenly, so that each power of ten gets an equal share.
+        whole: whether the numbers are whole.
+    """
+
+    low: float = option(0.0)
+    high: float = option(1.0)
+    log: bool = False
+    whole: bool = False
+
+    def draw(self, generator: np.random.Generator) -> float | int:
+        """Draw a number, rounded to four digits."""
+        if self.whole and not self.log:
+            return int(generator.integers(int(self.low), int(self.high) + 1))
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        value = generator.uniform(low, high)
+        value = float(f"{math.exp(value) if self.log else value:.4g}")
+        return min(max(round(value), int(self.low)), int(self.high)) if self.whole else value
+
+
+Axis = tuple[Any, ...] | Range
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep.
+
+    Args:
+        chosen: the options that tell it from the others, by name, as plain values.
+        plain: all options that are given to `pyro-vae fit`.
+        error: why they cannot be used; empty where nothing speaks against them.
+        culprit: the chosen option that this is about.
+    """
+
+    chosen: Mapping[str, Any]
+    plain: Mapping[str, Any]
+    error: str = ""
+    culprit: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its run, which says what was chosen, and is no other point's.
+
+        >>> Point({"latent_dim": 2, "optimizer.lr": 0.001}, {}).name
+        'latent_dim=2,lr=0.001'
+        """
+        short = [name.rsplit(".")[-1] for name in self.chosen]
+        names = short if len(set(short)) == len(short) else list(self.chosen)
+        pairs = zip(names, self.chosen.values(), strict=True)
+        told = ",".join(f"{name}={written(value)}" for name, value in pairs)
+        plain = all(
+            type(serialization.value(str(value))) is type(value) for value in self.chosen.values()
+        )  # 1 is no "1"
+        if plain and re.fullmatch(r"[\w.,=+-]*", told, re.ASCII) and len(told) <= NAMED:
+            return told
+        told = re.sub(r"[^\w.,=+-]+", "-", told.replace(")", ""), flags=re.ASCII)[:NAMED].strip("-")
+        return f"{told}-{hashlib.sha256(json.dumps(dict(self.chosen)).encode()).hexdigest()[:8]}"
+
+
+def axes_of(over: Any, base: Mapping[str, Any], verb: options.Verb) -> dict[str, Axis]:
+    """Read what is swept over.
+
+    Args:
+        over: options by name; each a list of values, or a range with `low` and `high`.
+        base: the options that all points have in common, as plain values.
+        verb: the function that these are options of.
+
+    Raises:
+        InputError: no such option, one that the sweep sets itself, no values, or no range.
+    """
+    if not isinstance(over, Mapping) or not over:
+        raise InputError(
+            f"over = {over!r} has to name options of fit and their values, as in "
+            "--over '{latent_dim: [2, 8], optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}'."
+        )
+    return {str(name): _axis(str(name), values, base, verb) for name, values in over.items()}
+
+
+def _axis(name: str, values: Any, base: Mapping[str, Any], verb: options.Verb) -> Axis:
+    role, *path = name.split(".")
+    require_ours(role, inspect.signature(verb).parameters, "over")
+    if path and role not in tables.KINDS:
+        raise InputError(f"over: {role} is one value and has no {path[0]!r} to sweep over: name {role} itself.")
+    if isinstance(values, Mapping) and {"low", "high"} <= set(values):
+        return _range(name, values, base, verb)
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise InputError(
+            f"over: {name} = {values!r} has to be a list of values, as in {{{name}: [{values or '...'}]}}, or a range, "
+            f"as in {{{name}: {{low: 1, high: 10}}}}."
+        )
+    plain = [serialization.to_dict(value) for value in values]
+    texts = [json.dumps(value, sort_keys=True) for value in plain]
+    if double := [text for i, text in enumerate(texts) if text in texts[:i]]:
+        raise InputError(f"over: {name} has {double[0]} twice: leave one out.")
+    return tuple(plain)
+
+
+def _range(name: str, values: Mapping[Any, Any], base: Mapping[str, Any], verb: options.Verb) -> Range:
+    if strange := set(values) - {"low", "high", "log"}:
+        raise unknown_name_error(f"field of the range of {name},", min(strange, key=str), ("low", "high", "log"))
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    whole = all(isinstance(end, int) for end in (low, high)) and bool(point_of({name: low + 0.5}, base, verb).error)
+    found = Range(
+        coerce(f"over: {name}.low", float, low),
+        coerce(f"over: {name}.high", float, high),
+        coerce(f"over: {name}.log", bool, log),
+        whole,
+    )
+    if not found.low < found.high or (found.log and found.low <= 0):
+        need = "low > 0, for its logarithm is taken" if found.low < found.high else "low < high"
+        raise InputError(f"over: {name} is a range from {low} to {high}, which needs {need}.")
+    return found
+
+
+def require_ours(name: str, parameters: Mapping[str, Any], where: str) -> None:
+    """Refuse an option that `fit` does not have, or that a sweep sets itself.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if name in OURS:
+        raise InputError(f"{where}: the sweep itself sets {name} for each of its points: leave it out.")
+    known = [one for one in parameters if one not in OURS and not one.startswith("_")]
+    if name not in known:
+        raise unknown_name_error(f"option in {where},", name, known)
+
+
+def grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
+    """Every combination of the values.
+
+    Raises:
+        InputError: an axis is a range, or there are too many.
+
+    >>> grid({"latent_dim": (2, 8), "prior": ("Normal", "Laplace")})[1]
+    {'latent_dim': 2, 'prior': 'Laplace'}
+    """
+    lists: dict[str, tuple[Any, ...]] = {}
+    for name, axis in axes.items():
+        if isinstance(axis, Range):
+            raise InputError(
+                f"over: {name} is a range, of which there is no grid: give a list of values, or draw from it by "
+                "samples=20 (--samples 20)."
+            )
+        lists[name] = axis
+    count = math.prod(map(len, lists.values()))
+    if count > ASKED:
+        raise InputError(f"over: this grid has {count} points; draw some of them by samples=50 (--samples 50).")
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def drawn(axes: Mapping[str, Axis], samples: int, seed: int) -> list[dict[str, Any]]:
+    """So many random combinations, no two alike; more of them begin with the same.
+
+    Raises:
+        InputError: there are not so many different ones.
+    """
+    generator = np.random.default_rng(seed)
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * samples):
+        one = {
+            name: axis.draw(generator) if isinstance(axis, Range) else axis[int(generator.integers(len(axis)))]
+            for name, axis in axes.items()
+        }
+        found.setdefault(json.dumps(one), one)
+        if len(found) == samples:
+            return list(found.values())
+    raise InputError(f"samples = {samples}: there are only {len(found)} different points; leave samples out for all.")
+
+
+def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
+    """Tell a mistake in the sweep, a value that no point can use, from a combination that some cannot.
+
+    Raises:
+        InputError: a mistake; the message names the point.
+    """
+
+    def value(point: Point, name: str) -> str:
+        return name if isinstance(axes[name], Range) else json.dumps([name, point.chosen[name]])
+
+    points = list(points)
+    usable = {value(point, name) for point in points if not point.error for name in point.chosen}
+    for point in points:
+        if point.error and value(point, point.culprit) not in usable:
+            raise InputError(f"the point {point.name}: {point.error}")
+
+
+def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any], verb: options.Verb) -> Point:
+    """One point; its error says why its options cannot be used."""
+    parameters = inspect.signature(verb).parameters
+    plain, name = dict(base), ""
+    try:
+        for name in sorted(chosen, key=lambda name: name.count(".")):  # prior before prior.scale
+            role, *path = name.split(".")
+            if path:
+                before = plain[role] if plain.get(role) is not None else options.default_of(parameters[role])
+                plain[role] = tables.override(role, before, path, chosen[name])
+            else:
+                plain[role] = chosen[name]
+            options.typed(verb, {role: plain[role]})
+    except InputError as error:
+        return Point(chosen, plain, str(error), name)
+    return Point(chosen, plain)

@@ -1,0 +1,172 @@
+"""What is trained: any pair of Pyro programs, and the tensors that carry its weights."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.core.errors import InputError
+from pyro_vae.objectives import Objective, Particles, Running
+
+
+@runtime_checkable
+class Programs(Protocol):
+    """A model and a guide: two Pyro programs that take one batch of named tensors by keyword."""
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The generative program."""
+
+    @property
+    def guide(self) -> Callable[..., Any]:
+        """The program of the approximate posterior."""
+
+
+def require_programs(given: Any, what: str) -> None:
+    """Refuse what is no pair of programs.
+
+    Args:
+        given: what a user passed.
+        what: the function it was passed to.
+
+    Raises:
+        InputError: it has no `model` or no `guide`.
+    """
+    if not isinstance(given, Programs):
+        raise InputError(
+            f"{what} takes an object with .model and .guide, two Pyro programs; {type(given).__name__} has not."
+        )
+
+
+def as_module(programs: Programs) -> nn.Module:
+    """One module with the weights of a pair: the pair itself, or one that holds the modules among its attributes."""
+    if isinstance(programs, nn.Module):
+        return programs
+    holder = nn.Module()
+    for name, part in {"model": programs.model, "guide": programs.guide, **getattr(programs, "__dict__", {})}.items():
+        if isinstance(part, nn.Module):
+            holder.add_module(name, part)
+    return holder
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers of a module by name, shared ones once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+class Given:
+    """A batch as it is: Fabric would round the data of a batch that it can see to the lower of two mixed precisions."""
+
+    def __init__(self, batch: Mapping[str, Tensor]) -> None:
+        self.batch = batch
+
+
+class Loss(nn.Module):
+    """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
+
+    Args:
+        programs: the pair.
+        objective: what is maximised.
+        steps_per_epoch: how many steps an epoch has, for its schedules.
+        rows: the number of training rows.
+    """
+
+    def __init__(
+        self, programs: Programs, objective: Objective, steps_per_epoch: int = 1, rows: int | None = None
+    ) -> None:
+        super().__init__()
+        self.running = Running(objective, steps_per_epoch, rows)
+        self.memory = self.running.memory
+        self.model, self.guide = programs.model, programs.guide
+        self.held = as_module(programs)
+
+    def forward(
+        self, given: Mapping[str, Tensor] | Given, values: Mapping[str, float | Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still.
+
+        Args:
+            given: named tensors.
+            values: those of the schedules; the present ones by default.
+        """
+        batch = given.batch if isinstance(given, Given) else given
+        objective = self.running.at(self.running.values if values is None else values)
+        particles = objective.draw(self.model, self.guide, **batch)
+        share = self._share(particles, batch)
+        loss = -objective.bound(particles).mean()
+        loss = loss if share == 1 else loss * share
+        with torch.no_grad():
+            log_likelihood = particles.log_likelihood.mean()
+            parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - objective.elbo(particles).mean()}
+            parts |= objective.terms(particles)
+            if share != 1:
+                parts = {name: share * part for name, part in parts.items()}
+            return loss, {"loss": loss.detach(), **parts}
+
+    def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss and every part of it, per row, without gradient."""
+        with torch.no_grad():
+            objective = self.running.now
+            particles = objective.draw(self.model, self.guide, **batch)
+            parts = {"loss": -objective.bound(particles).mean(), **objective.parts(particles)}
+            share = self._share(particles, batch)
+            return {name: part * share for name, part in parts.items()}
+
+    @staticmethod
+    def _share(particles: Particles, batch: Mapping[str, Tensor]) -> float:
+        """What one row of the particles is of a row of data: less than 1 where one stands for a whole batch."""
+        return particles.log_likelihood.shape[1] / batch["x"].shape[0]
+
+    def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Find every trainable tensor by name, in a dry run that leaves all random states as they were.
+
+        Weights of modules come first; then what the programs register in Pyro's parameter store
+        (`pyro.param`, `PyroModule`, autoguides).
+
+        Args:
+            batch: some rows of data.
+
+        Raises:
+            InputError: the programs have no weights, or the objective does not fit them.
+        """
+        with torch.random.fork_rng(), poutine.trace(param_only=True) as stored:
+            self.parts(batch)
+        named: dict[str, Any] = dict(self.held.named_parameters())
+        for name, site in stored.trace.nodes.items():
+            if site["type"] == "param":  # a constrained parameter is a function of the leaf that is trained
+                value: Any = site["value"]
+                named[name] = value.unconstrained() if hasattr(value, "unconstrained") else value
+        unique = {id(weight): (name, weight) for name, weight in reversed(named.items())}
+        named = dict(reversed(unique.values()))
+        if not named:
+            raise InputError("these programs have no weights to train: keep them in torch modules or in pyro.param.")
+        return named
+
+
+@contextlib.contextmanager
+def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the block, weights that the optimizer does not hold get no gradient."""
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    resting = [weight for weight in weights.values() if id(weight) not in held and weight.requires_grad]
+    for weight in resting:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in resting:
+            weight.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def valued(weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Within the block, the weights have other values, given in their order."""
+    own = [weight.detach() for weight in weights.values()]
+    kept = [weight.clone() for weight in own]
+    torch._foreach_copy_(own, list(values))
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(own, kept)

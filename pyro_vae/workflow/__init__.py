@@ -1,0 +1,1 @@
+"""Stages put together: fit, compare, aggregate."""

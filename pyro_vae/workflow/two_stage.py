@@ -1,0 +1,74 @@
+"""The second stage of an `Aggregate` prior: a density fitted to where the encoder puts the data.
+
+It is fitted by `fit`, which has such a stage itself, and so hands itself in.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.data.rows import Rows
+from pyro_vae.data.streaming import Stream
+from pyro_vae.families.aggregate import TwoStages
+from pyro_vae.families.conditional import Conditional
+from pyro_vae.model.vae import VAE
+from pyro_vae.training.loop import EVALUATION_ROWS
+from pyro_vae.training.optimizers import Adam
+
+EPOCHS, BATCH_SIZE, LR = 50, 256, 5e-3
+"""How a density is fitted, unless told otherwise."""
+
+
+class Density(nn.Module):
+    """A density as a pair of programs: everything is observed, so that `fit` maximises its likelihood."""
+
+    def __init__(self, density: Conditional) -> None:
+        super().__init__()
+        self.density = density
+
+    def initialize(self, x: Tensor) -> None:
+        """Start at the data."""
+        self.density.initialize(x)
+
+    def model(self, x: Tensor) -> None:
+        """Z ~ p(z), observed."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.density(), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """Nothing is hidden."""
+
+
+def settle(vae: Any, rows: Rows | Stream, seed: int, fit: Callable[..., Any]) -> None:
+    """Fit the density of a model whose prior is an `Aggregate` in its first stage; do nothing with any other."""
+    if isinstance(vae, VAE) and isinstance(vae.prior.distribution, TwoStages) and not vae.prior.distribution.fitted:
+        second_stage(fit, vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
+
+
+def second_stage(
+    fit: Callable[..., Any], vae: VAE, rows: Rows | Stream, *, seed: int, lr: float, **options: Any
+) -> None:
+    """Fit the density to draws of z, one for each row, and make it the prior.
+
+    Args:
+        fit: what fits, with the arguments of `pyro_vae.fit`.
+        vae: a model whose prior is an `Aggregate`; it is changed.
+        rows: the data.
+        seed: of the draws and of the fit.
+        lr: learning rate of Adam.
+        options: what else `fit` is told.
+    """
+    reference: Tensor = vae.likelihood.reference
+    stages: Any = vae.prior.distribution
+    rows = rows.to(reference.device, reference.dtype)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.pieces(EVALUATION_ROWS)])
+    density = Density(copy.deepcopy(stages.density))
+    fit(density, z, optimizer=Adam(lr), seed=seed, **options)
+    stages.replace(density.density)
+    vae.prior.initialized.fill_(True)

@@ -1,0 +1,130 @@
+"""Several points at a time, and points that a study proposes: the same runs, and nothing lost when a process dies."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.sweeping import base, sweep, weights
+
+import pyro_vae as pv
+from pyro_vae.sweeps.status import Outcome
+from pyro_vae.sweeps.trial import Request
+
+__all__ = ["base"]
+WORKERS = importlib.import_module("pyro_vae.sweeps.workers")
+
+
+@pytest.mark.slow
+def test_jobs_train_the_same_weights(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)  # two threads each, as here
+    over = {"seed": [0, 1, 2], "optimizer": ["Adam", {"SGD": {"lr": 1e30}}]}
+    one, two = sweep(over, base, "one"), sweep(over, base, "two", jobs=2)
+    assert {r.name: r.outcome for r in one.results} == {r.name: r.outcome for r in two.results}
+    finished = [result.name for result in one.results if result.outcome.status == "finished"]
+    assert len(finished) == 3
+    assert all(weights(Path("one") / name) == weights(Path("two") / name) for name in finished)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp_path: Path) -> None:
+    worker = WORKERS.Worker(1)
+    request = Request(base, str(tmp_path / "a"))
+    assert worker.train(request) == Outcome("finished")
+    worker.process.kill()
+    assert worker.train(Request(base | {"seed": 1}, str(tmp_path / "b"))).status in ("failed", "finished")
+    assert worker.train(Request(base | {"seed": 2}, str(tmp_path / "c"))) == Outcome("finished")  # by a new one
+    worker.end()
+    worker.reap()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], number: signal.Signals) -> None:
+    over = "{seed: [0, 1]}"
+    words = ["--data", "x.npy", "--encoder", "MLP", "--epochs", "200", "--checkpoint_epochs", "5", "--to", "sweep"]
+    command = [sys.executable, "-m", "pyro_vae.cli", "sweep", "--over", over, *words, "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while len(list(Path("sweep").glob("*/checkpoints/step-*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as many as each of the workers had
+    common = {"data": "x.npy", "encoder": "MLP", "epochs": 200, "checkpoint_epochs": 5}
+    whole = sweep({"seed": [0, 1]}, common, "whole")
+    again = sweep({"seed": [0, 1]}, common)  # nobody holds a lock any more
+    torch.set_num_threads(threads)
+    assert [result.best for result in again.results] == [result.best for result in whole.results]
+
+
+def test_a_study_without_optuna_says_how_to_get_it(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(pv.InputError, match=r"pip install 'pyro-vae\[sweep\]', or take --search random"):
+        sweep({"seed": [0, 1]}, base, search="optuna", samples=2)
+    assert not Path("sweep").exists()
+
+
+STUDY = {"latent_dim": {"low": 1, "high": 3}, "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
+
+
+@pytest.mark.usefixtures("no_pictures")
+class TestStudy:
+    """With Optuna."""
+
+    @pytest.fixture(autouse=True)
+    def optuna(self) -> Any:
+        return pytest.importorskip("optuna")
+
+    def test_points_are_proposed_and_told(self, base: dict[str, Any], optuna: Any) -> None:
+        before = optuna.logging.get_verbosity()
+        found = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=4)
+        assert [result.outcome.status for result in found.results] == ["finished"] * 4
+        assert all(1 <= r.chosen["latent_dim"] <= 3 and 1e-3 <= r.chosen["optimizer.lr"] <= 1e-1 for r in found.results)
+        study = importlib.import_module("pyro_vae.sweeps.optuna_search")._load(Path("sweep/study.log"))
+        assert study.best_value == found.results[0].best
+        assert optuna.logging.get_verbosity() == before
+        more = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=6)
+        assert len(more.results) == 6
+        assert all(result in more.results for result in found.results)
+
+    def test_a_trial_that_was_cut_off_is_asked_for_again(
+        self, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train, started = WORKERS.train, []
+
+        def killed(request: Request) -> Outcome:
+            started.append(request.folder)
+            if len(started) == 2:
+                raise SystemExit
+            return train(request)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WORKERS, "train", killed)
+            with pytest.raises(SystemExit):
+                sweep(STUDY, base, search="optuna", samples=3)
+        monkeypatch.setattr(WORKERS, "train", lambda request: (started.append(request.folder), train(request))[1])
+        found = sweep(STUDY, base, search="optuna", samples=3)
+        assert started[2] == started[1]
+        assert len(found.results) == 3
+
+    def test_an_objective_is_no_axis_of_a_study(self, base: dict[str, Any]) -> None:
+        with pytest.raises(pv.InputError, match=r"objective\.beta changes what the loss is, so no study"):
+            sweep({"objective.beta": [1, 2]}, base, search="optuna", samples=2)
+
+    def test_losses_of_another_kind_are_not_ranked(self, base: dict[str, Any]) -> None:
+
+        np.save("x.npy", np.arange(60.0).reshape(20, 3))
+        over = {"likelihood": ["Poisson", "Laplace"], "seed": {"low": 0, "high": 99}}
+        found = sweep(over, base | {"epochs": 1}, search="optuna", samples=6)
+        assert len(found.kinds) == 1
+        assert {result.outcome.status for result in found.results} == {"finished", "failed"}

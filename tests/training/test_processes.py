@@ -1,0 +1,238 @@
+"""Several processes do what one would do, know it alike, and end together."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import sharding_worker
+from helpers.distributed_worker import CERTAIN, COMPILED, LIKELIHOOD, certain, cutting, drawing
+from helpers.fitting import rows, small
+from helpers.resuming import EVERY_STEP, table
+
+import pyro_vae as pv
+from pyro_vae.runs.folder import RunFolder
+
+TESTS = Path(__file__).parents[1]
+
+
+def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        environment.pop(name, None)
+    command = [sys.executable, *launcher, str(TESTS / "helpers/distributed_worker.py"), str(folder), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def found(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("two")
+    done = start(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, found(folder)
+
+
+def require_equal(first: dict[str, Any], second: dict[str, Any], rtol: float = 0.0) -> None:
+    for ours, theirs in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol)
+    assert first["history"].keys() == second["history"].keys()
+    for name, column in first["history"].items():
+        np.testing.assert_allclose(column, second["history"][name], rtol=rtol, atol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [*CERTAIN, *(f"{name}, compiled" for name in COMPILED)])
+def test_two_processes_make_the_steps_of_one_on_the_same_batches(name: str, outcome: Any) -> None:
+    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **CERTAIN[name.removesuffix(", compiled")])
+    for rank in (0, 1):
+        require_equal(outcome[1][rank][name], alone, 1e-10)
+
+
+def test_they_have_the_same_weights_and_history_though_they_draw_apart(outcome: Any) -> None:
+    first, second = (one["drawing"] for one in outcome[1])
+    require_equal(first, second)
+    assert first["warnings"] == second["warnings"] == []
+    saved = pv.load(outcome[0] / "run")
+    np.testing.assert_array_equal(
+        [w.flatten()[0].item() for w in saved.parameters()], [np.ravel(w)[0] for w in first["weights"]]
+    )
+
+
+def test_they_resume_bit_for_bit(outcome: Any) -> None:
+    for one in outcome[1]:
+        require_equal(one["drawing"], one["resumed"])
+        assert one["resumed"]["warnings"] == []
+
+
+def test_what_is_refused_is_refused_by_all(outcome: Any) -> None:
+    told = [one["refused"] for one in outcome[1]]
+    assert told[0] == told[1]
+    assert "holds a run already" in told[0]
+
+
+def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
+    vae = small(likelihood=LIKELIHOOD, prior=pv.VampPrior(4))
+    x = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
+    with pytest.warns(UserWarning, match=r"processes 2 \(now 1\): it goes on, and not bit for bit"):
+        history = pv.fit(
+            vae,
+            x,
+            validation=x,
+            epochs=3,
+            batch_size=8,
+            progress=False,
+            optimizer=pv.Adam(0.02, ema=0.9),
+            run=outcome[0] / "for one",
+            resume=True,
+        )
+    two = outcome[1][0]["drawing"]["history"]
+    assert table(history)["loss"][0] == two["loss"][0]  # of the epoch that was done
+    np.testing.assert_allclose(table(history)["loss"], two["loss"], rtol=0.2)
+
+
+def test_a_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = start(tmp_path, "SIGKILL")
+    assert time.monotonic() - begun < 120
+    assert done.returncode == 0  # the first process has made a sentence of it
+    told = json.loads((tmp_path / "0.json").read_text())["error"]
+    assert told.startswith("LostProcess: process 0 of 2: another process of this training has ended")
+    run = RunFolder(tmp_path / "run")
+    assert run.unfinished
+    assert not run.finished
+    files = sorted(file.name for file in (tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
+    assert files[-1] == "step-0000000004.safetensors"
+    alone = drawing(
+        run=tmp_path / "run",
+        checkpoints=pv.Checkpoints(),
+        resume=True,
+        epochs=6,
+        optimizer=cutting,
+        runtime=pv.Runtime(accelerator="cpu"),
+    )
+    assert len(alone["history"]["loss"]) == 6
+    assert any("processes 2 (now 1)" in each for each in alone["warnings"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_one_ends_all_after_the_same_step(by: str, tmp_path: Path) -> None:
+    done = start(tmp_path, by)
+    assert RunFolder(tmp_path / "run").unfinished
+    if by == "SIGINT":
+        first, second = found(tmp_path)
+        require_equal(first, second)
+        assert first["stopped"] == second["stopped"]
+        assert first["stopped"].startswith("interrupted in epoch")
+    else:
+        assert done.returncode != 0
+        assert "Training was terminated in epoch" in done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_needs_nothing_said(tmp_path: Path, outcome: Any) -> None:
+    done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(found(tmp_path), outcome[1], strict=True):
+        require_equal(ours["drawing"], theirs["drawing"])
+        require_equal(ours["sharded"]["drawing"], theirs["sharded"]["drawing"])
+
+
+@pytest.fixture
+def pieces(outcome: Any) -> list[dict[str, Any]]:
+    """What the processes have found of weights in pieces."""
+    return [one["sharded"] for one in outcome[1]]
+
+
+@pytest.mark.parametrize("name", sharding_worker.ALL)
+def test_pieces_make_the_steps_of_one_process_on_the_same_batches(name: str, pieces: Any) -> None:
+    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **sharding_worker.ALL[name])
+    for one in pieces:
+        require_equal(one[name], alone, 1e-10)
+
+
+def test_pieces_are_what_each_process_keeps(pieces: Any) -> None:
+    first, second = (one["kept"] for one in pieces)
+    whole = first.pop("all")
+    assert whole == second.pop("all") == sum(weight.numel() for weight in small().parameters())
+    assert first.pop("of the model") == second.pop("of the model") == 0
+    assert set(first) == {"weights", "gradients", "moments", "averages"}
+    for name, number in first.items():
+        assert number + second[name] == whole, name
+        assert 0.4 < number / whole < 0.6, name
+
+
+def test_pieces_give_the_model_of_whole_weights_by_the_same_draws(pieces: Any, outcome: Any) -> None:
+    require_equal(pieces[0]["drawing"], pieces[1]["drawing"])
+    require_equal(pieces[0]["drawing"], outcome[1][0]["drawing"], 1e-6)
+    require_equal(pieces[0]["two stages sharded"], pieces[1]["two stages whole"], 1e-6)
+    require_equal(pieces[1]["stopped sharded"], pieces[0]["stopped whole"], 1e-6)
+    assert "the best" in pieces[0]["stopped whole"]["stopped"]
+    assert pieces[1]["stopped sharded"]["stopped"] == pieces[0]["stopped whole"]["stopped"]
+    assert pieces[0]["sizes"] == 1
+    assert pieces[0]["drawing"]["warnings"] == pieces[1]["drawing"]["warnings"] == []
+    saved = pv.load(outcome[0] / "sharded")
+    for ours, theirs in zip(saved.parameters(), pieces[0]["drawing"]["weights"], strict=True):
+        np.testing.assert_array_equal(ours.tolist(), theirs)
+
+
+def test_pieces_resume_bit_for_bit(pieces: Any) -> None:
+    for one in pieces:
+        require_equal(one["drawing"], one["resumed"])
+        assert one["resumed"]["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["resumed by ddp", "resumed from ddp"])
+def test_pieces_and_whole_weights_go_on_from_each_others_checkpoints(name: str, pieces: Any) -> None:
+    for one in pieces:
+        require_equal(one[name], one["drawing"], 1e-6)
+        assert all("sharded" in told and "not bit for bit" in told for told in one[name]["warnings"])
+    assert len(pieces[0][name]["warnings"]) == 1
+
+
+def test_one_process_goes_on_where_pieces_have_been(pieces: Any, outcome: Any) -> None:
+    alone = drawing(
+        run=outcome[0] / "sharded for one", checkpoints=EVERY_STEP, resume=True, runtime=pv.Runtime(accelerator="cpu")
+    )
+    assert any("processes 2 (now 1), sharded True (now False)" in each for each in alone["warnings"])
+    assert alone["history"]["loss"][0] == pieces[0]["drawing"]["history"]["loss"][0]  # of the epoch that was done
+    np.testing.assert_allclose(alone["history"]["loss"], pieces[0]["drawing"]["history"]["loss"], rtol=0.2)
+
+
+def test_after_pieces_a_model_is_as_any_other(pieces: Any) -> None:
+    assert [one["afterwards"] for one in pieces] == [[], []]
+    assert pieces[0]["buffers"] == pieces[1]["buffers"]
+    assert pieces[0]["diverged sharded"] == pieces[1]["diverged sharded"]
+    assert pieces[0]["diverged whole"].startswith(pieces[0]["diverged sharded"])  # and has more to say of the rows
+    assert "No numbers any more: encoder" in pieces[0]["diverged sharded"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_pieces_end_together_and_the_run_goes_on_in_one_process(by: str, tmp_path: Path) -> None:
+    done = start(tmp_path, by, "fsdp")
+    assert RunFolder(tmp_path / "run").unfinished
+    assert (done.returncode != 0) == (by == "SIGTERM")
+    if by == "SIGINT":
+        first, second = found(tmp_path)
+        require_equal(first, second)
+        assert first["stopped"] == second["stopped"]
+    if by == "SIGKILL":
+        assert json.loads((tmp_path / "0.json").read_text())["error"].startswith("LostProcess: process 0 of 2")
+    alone = drawing(
+        run=tmp_path / "run",
+        checkpoints=pv.Checkpoints(),
+        resume=True,
+        epochs=6,
+        optimizer=cutting,
+        runtime=pv.Runtime(accelerator="cpu"),
+    )
+    assert len(alone["history"]["loss"]) == 6
