@@ -47,8 +47,8 @@ def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, act
     encoder = pv.MLP(hidden=(400,), activation=activation) if network == "mlp" else pv.Conv(activation=activation)
     family = pv.Normal(scale="learned") if likelihood == "gaussian" else pv.Bernoulli(grey=True)
     vae = pv.VAE((1, 28, 28), 5, likelihood=family, encoder=encoder).double()
-    pairs = [*zip(hand.posterior.parameters(), vae.posterior.network.parameters(), strict=True)]
-    pairs += zip(hand.likelihood.parameters(), vae.likelihood.network.parameters(), strict=True)
+    pairs = [*zip(hand.encoder.parameters(), vae.posterior.network.parameters(), strict=True)]
+    pairs += zip(hand.decoder.parameters(), vae.likelihood.network.parameters(), strict=True)
     if likelihood == "gaussian":
         pairs += [(hand.log_noise, vae.likelihood.constants["scale"])]
     with torch.no_grad():

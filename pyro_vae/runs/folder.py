@@ -147,7 +147,7 @@ class RunFolder:
             beside: whether it joins the checkpoints that are there, instead of replacing the folder.
 
         Raises:
-            NotWritten: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
+            RunNotWrittenError: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
         """
         try:
             writer.put(contents, self.path, beside)

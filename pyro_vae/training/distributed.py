@@ -241,7 +241,7 @@ class Devices:
         """Within the block, the end of another process is told in a sentence.
 
         Raises:
-            LostProcess: it came.
+            ProcessLostError: it came.
         """
         try:
             yield

@@ -106,7 +106,7 @@ def fit(
     Raises:
         InputError: an argument or the data cannot be used; nothing has been done then.
         FloatingPointError: the loss is no longer finite; the message names the epoch. What is in the run stays.
-        LostProcess: another process of this training has ended.
+        ProcessLostError: another process of this training has ended.
 
     >>> import pyro_vae as pv
     >>> vae = pv.VAE((64,), 2, encoder=pv.MLP(hidden=(16,)))

@@ -11,6 +11,7 @@ import yaml
 import pyro_vae as pv
 from pyro_vae.cli import VERBS, main
 from pyro_vae.criticism.datatree import read
+from pyro_vae.runs.folder import RunFolder
 
 FIT = [
     "fit",
@@ -150,7 +151,7 @@ def test_a_cross_entropy_is_called_one_everywhere(here: Path, capsys: pytest.Cap
     assert "no density" in (here / "r" / "spec.yaml").read_text()
     main(["describe", "r"])
     assert "no density" in capsys.readouterr().out
-    assert "no density" in repr(pv.run.RunFolder(here / "r").history())
+    assert "no density" in repr(RunFolder(here / "r").history())
 
 
 def test_interrupt_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,12 +307,12 @@ def test_wrong_input_is_a_sentence(name: str) -> None:
 
 
 def test_a_guide_of_its_own_is_refused_and_so_are_steps_of_nothing() -> None:
-    class PrivateRng(pv.VAE):
+    class Own(pv.VAE):
         def guide(self, x: Tensor, **given: Tensor) -> Tensor:
             return super().guide(x, **given)
 
     with pytest.raises(pv.InputError, match="Own has a guide of its own"):
-        refined(PrivateRng((5,), 2, encoder=pv.MLP(hidden=())), rows(2))
+        refined(Own((5,), 2, encoder=pv.MLP(hidden=())), rows(2))
     with pytest.raises(pv.InputError, match=r"proposal='refined'.*Chain"):
         estimate(Chain(), torch.zeros(3, 4), proposal="refined")
     with pytest.raises(pv.InputError, match=r"steps = 5.*proposal='refined'"):

@@ -12,12 +12,13 @@ import torch
 from helpers import cases
 
 import pyro_vae as pv
+from pyro_vae import catalogue
 from pyro_vae.cli import fit, main
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.latex import readable
 from pyro_vae.distributions.constraints import supports_equal
-from pyro_vae.families import FAMILIES, catalogue
+from pyro_vae.families import FAMILIES
 from pyro_vae.families.catalogue import KINDS, entries, entry, example_of, roles, tried
 from pyro_vae.registry import options, tables
 

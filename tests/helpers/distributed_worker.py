@@ -34,7 +34,7 @@ CERTAIN: dict[str, dict[str, Any]] = {
     "plain": {"optimizer": pv.SGD(0.01)},
     "accumulated": {"optimizer": pv.SGD(0.01, accumulate=2), "batch_size": 4},
     "everything": {
-        "optimizer": pv.Adam(Linear(0.05, 0, 2), accumulate=3, clip_norm=1.0, ema=0.5, parts={"likelihood": 0.01}),
+        "optimizer": pv.Adam(Linear(0.05, 0, 2), accumulate=3, clip_norm=1.0, ema=0.5, parts={"decoder": 0.01}),
         "batch_size": 3,
         "objective": pv.objectives.ELBO(beta=GECO(rate=1)),
     },

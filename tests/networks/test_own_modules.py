@@ -19,7 +19,7 @@ CONTEXT: Shape = (3,)
 WANTED: Outputs = {"loc": (2, 4), "scale": ()}
 
 
-class PrivateRng(nn.Module):
+class Own(nn.Module):
     """Two linear maps, whose results `pack` hands over in some way."""
 
     def __init__(self, pack: Callable[[Tensor, Tensor], Any]) -> None:
@@ -35,7 +35,7 @@ class PrivateRng(nn.Module):
 
 def own(pack: Callable[[Tensor, Tensor], Any], wanted: Outputs = WANTED) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(PrivateRng(pack), CONTEXT, wanted, where="likelihood Normal").eval()
+    return build_network(Own(pack), CONTEXT, wanted, where="likelihood Normal").eval()
 
 
 PACKS: dict[str, Callable[[Tensor, Tensor], Any]] = {
@@ -102,7 +102,7 @@ def test_what_is_no_network_is_refused(network: Any) -> None:
 
 @pytest.mark.parametrize("pack", [PACKS["dict"], WRONG["one row"][0], WRONG["fails to find"][0]])
 def test_rehearsing_leaves_modes_and_statistics_as_they_were(pack: Callable[[Tensor, Tensor], Any]) -> None:
-    module = PrivateRng(pack)
+    module = Own(pack)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     modes = {name: part.training for name, part in module.named_modules()}
     try:
@@ -115,5 +115,5 @@ def test_rehearsing_leaves_modes_and_statistics_as_they_were(pack: Callable[[Ten
 
 
 def test_own_module_may_be_in_float64() -> None:
-    module = build_network(PrivateRng(PACKS["dict"]).double(), CONTEXT, WANTED, where="likelihood Normal")
+    module = build_network(Own(PACKS["dict"]).double(), CONTEXT, WANTED, where="likelihood Normal")
     assert module(torch.randn(4, 3, dtype=torch.float64))["loc"].dtype == torch.float64

@@ -14,6 +14,7 @@ from pyro_vae.cli import main
 from pyro_vae.core import serialization
 from pyro_vae.objectives import ELBO, OBJECTIVES, Capacity, Objective, Running
 from pyro_vae.registry import tables
+from pyro_vae.runs.folder import RunFolder
 from pyro_vae.schedules import GECO, Cyclical, Linear, Sigmoid
 
 EVERY: list[Objective] = [
@@ -96,7 +97,7 @@ def test_the_command_line_takes_options_and_schedules(tmp_path: Path, monkeypatc
     small = "--latent_dim 2 --epochs 2 --encoder MLP --encoder.hidden [4] --progress false --batch_size 500"
     words = "--objective ELBO --objective.beta Linear --objective.beta.epochs 4 --objective.free_bits 0.1"
     main(["fit", *small.split(), *words.split(), "--run", "run"])
-    history = pv.run.RunFolder(tmp_path / "run").history()
+    history = RunFolder(tmp_path / "run").history()
     assert history["beta"].tolist() == [0.25, 0.5]
     other = "--objective PIWAE --objective.particles 6 --objective.groups 3 --objective.estimator dreg"
     main(["fit", *small.split(), *other.split(), "--run", "other"])

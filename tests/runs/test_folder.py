@@ -84,7 +84,7 @@ def test_the_history_comes_back(tmp_path: Path, no_pictures: None) -> None:
     assert isinstance(again.last["epoch"], int)
 
 
-class PrivateRng(nn.Module):
+class Own(nn.Module):
     """A decoder of the user's."""
 
     def __init__(self) -> None:
@@ -96,11 +96,11 @@ class PrivateRng(nn.Module):
 
 
 def test_a_model_with_parts_of_ones_own_is_loaded_into_itself(tmp_path: Path, no_pictures: None) -> None:
-    vae, x = small(decoder=PrivateRng()), rows()
+    vae, x = small(decoder=Own()), rows()
     fit(vae, x, tmp_path / "run")
     with pytest.raises(pv.InputError, match=r"decoder is a part of your own \(Own\), .* pv.load\(run, vae=model\)"):
         pv.load(tmp_path / "run")
-    blank = small(decoder=PrivateRng())
+    blank = small(decoder=Own())
     assert pv.load(tmp_path / "run", vae=blank) is blank
     assert all(torch.equal(a, b) for a, b in zip(outputs(vae, x), outputs(blank, x), strict=True))
 
@@ -189,7 +189,7 @@ def test_the_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path
         "encoder": {"MLP": {"hidden": [5]}},
         "decoder": {"MLP": {"hidden": [5]}},
         "objective": "ELBO",
-        "optimizer": {"Adam": {"lr": 0.01, "parts": {"encoder": 0.02}}},
+        "optimizer": {"Adam": {"lr": 0.01, "parts": {"posterior": 0.02}}},
         "epochs": 2,
         "batch_size": 6,
         "seed": 0,

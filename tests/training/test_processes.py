@@ -104,7 +104,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp
     assert time.monotonic() - begun < 120
     assert done.returncode == 0  # the first process has made a sentence of it
     told = json.loads((tmp_path / "0.json").read_text())["error"]
-    assert told.startswith("LostProcess: process 0 of 2: another process of this training has ended")
+    assert told.startswith("ProcessLostError: process 0 of 2: another process of this training has ended")
     run = RunFolder(tmp_path / "run")
     assert run.unfinished
     assert not run.finished
@@ -212,7 +212,7 @@ def test_after_pieces_a_model_is_as_any_other(pieces: Any) -> None:
     assert pieces[0]["buffers"] == pieces[1]["buffers"]
     assert pieces[0]["diverged sharded"] == pieces[1]["diverged sharded"]
     assert pieces[0]["diverged whole"].startswith(pieces[0]["diverged sharded"])  # and has more to say of the rows
-    assert "No numbers any more: encoder" in pieces[0]["diverged sharded"]
+    assert "No numbers any more: posterior" in pieces[0]["diverged sharded"]
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_pieces_end_together_and_the_run_goes_on_in_one_process(by: str, tmp_pat
         require_equal(first, second)
         assert first["stopped"] == second["stopped"]
     if by == "SIGKILL":
-        assert json.loads((tmp_path / "0.json").read_text())["error"].startswith("LostProcess: process 0 of 2")
+        assert json.loads((tmp_path / "0.json").read_text())["error"].startswith("ProcessLostError: process 0 of 2")
     alone = drawing(
         run=tmp_path / "run",
         checkpoints=pv.Checkpoints(),
