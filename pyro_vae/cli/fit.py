@@ -54,7 +54,6 @@ def fit(
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None,
     devices: str = "1",
     num_nodes: int = 1,
-    strategy: Literal["ddp", "fsdp"] | None = None,
     _callbacks: Sequence[Callable[..., Any]] = (),  # no option: what a study listens with
 ) -> None:
     """Fit a VAE and write a run folder.
@@ -97,13 +96,12 @@ def fit(
         precision: of the numbers, such as bf16-mixed; by default that of the weights.
         devices: processes on this node, each with a device of its own, or auto; torchrun says it by itself.
         num_nodes: nodes.
-        strategy: how several processes share the work: all have all weights (ddp, the default), or each a part (fsdp).
     """
     folder = run or str(Path("runs") / Path(data).stem)
     if first_process():
         RunFolder.reserve(folder, overwrite, resume)
     number: Any = int(devices) if devices.isdecimal() else devices
-    runtime = Runtime(accelerator, precision, number, num_nodes, strategy)
+    runtime = Runtime(accelerator, precision, number, num_nodes)
     asked = checkpoint_minutes is not None or checkpoint_epochs is not None
     rows = datasets.load(
         data,

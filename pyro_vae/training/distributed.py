@@ -19,7 +19,6 @@ from pyro_vae.core.config import Config, option
 from pyro_vae.core.errors import InputError, ProcessLostError
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.training import sharding
 
 STRIDE = 1_000_003
 """Between the seeds of two processes."""
@@ -48,34 +47,24 @@ class Runtime(Config):
         precision: Fabric's precision, such as "bf16-mixed"; None keeps the type of the weights.
         devices: processes on this node, each with a device of its own; "auto" for all devices.
         num_nodes: nodes.
-        strategy: "ddp": every process has all weights; "fsdp": weights, gradients and what an optimizer remembers of
-            them are shared out, each process has its part of them between steps; None for "ddp" where there are
-            several processes.
 
     Raises:
-        InputError: there is no such number of devices, or a precision that is not to be had with "fsdp".
+        InputError: there is no such number of devices.
 
     >>> Runtime(accelerator="cpu", devices=2)
-    Runtime(accelerator='cpu', precision=None, devices=2, num_nodes=1, strategy=None)
+    Runtime(accelerator='cpu', precision=None, devices=2, num_nodes=1)
     """
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None
     devices: int | Literal["auto"] = option(1)
     num_nodes: int = option(1, low=1)
-    strategy: Literal["ddp", "fsdp"] | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of devices, and whether precision and strategy go together."""
+        """Check the number of devices."""
         super().__post_init__()
         if self.devices != "auto" and self.devices < 1:
             raise InputError(f"Runtime.devices = {self.devices} has to be at least 1, or 'auto' for all there are.")
-        if self.strategy == "fsdp" and self.precision in ("16-mixed", "64-true"):
-            instead = "'bf16-mixed'" if self.precision == "16-mixed" else "None, with weights of double(),"
-            raise InputError(
-                f"Runtime.precision = {self.precision!r} is not to be had with strategy='fsdp': take precision="
-                f"{instead} or strategy='ddp'."
-            )
 
 
 def first_process() -> bool:
@@ -123,20 +112,17 @@ class Devices:
                 accelerator=runtime.accelerator,
                 devices=devices,
                 num_nodes=nodes,
-                strategy=sharding.strategy()
-                if runtime.strategy == "fsdp"
-                else runtime.strategy or ("ddp" if several else "auto"),
+                strategy="ddp" if several else "auto",
                 precision=precision,
             )
         except (ValueError, RuntimeError, TypeError) as error:
             first = " ".join(str(error).split())
             raise InputError(f"{runtime} is not to be had here: {first.rstrip('.')}.") from error
-        if self.fabric.strategy.launcher is not None or runtime.strategy == "fsdp":  # that has one in the first alone
+        if self.fabric.strategy.launcher is not None:
             self.fabric.launch()
         self.rank: int = self.fabric.global_rank
         self.world: int = self.fabric.world_size
         self.device: torch.device = self.fabric.device
-        self.sharded = runtime.strategy == "fsdp" and self.world > 1
 
     @property
     def plain(self) -> bool:

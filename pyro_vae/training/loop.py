@@ -71,7 +71,7 @@ class Loop:
         self.stepper, self.loss, self.devices, self.at = stepper, stepper.loss, stepper.devices, at
         self.keeper, self.saving, self.levels = keeper, saving, levels
         self.ending, self.profile = ending, profile
-        self.recorder = Recorder({} if self.devices.sharded else at.weights)  # for it keeps them whole
+        self.recorder = Recorder(at.weights)
         self.diagnose: Callable[[], str] = str  # of a divergence, in the epoch that is under way
         self.unused: list[nn.Parameter] = []
         self.step: Callable[..., Tensor] = stepper
@@ -107,7 +107,7 @@ class Loop:
             wanted = steps >= PAYS.get(self.devices.device.type, PAYS_ELSEWHERE)
             if found is not None:  # more epochs may be asked for now, and it is the same training
                 wanted = bool(found[0]["machine"]["compiled"])
-        if wanted and not self.devices.sharded:
+        if wanted:
             whole = min(batch_size * self.stepper.declared.accumulate, len(rows))
             self.step = Compiled(self.stepper, whole, quiet=compile == "auto")
         if self.stepper.average is not None:
@@ -169,12 +169,7 @@ class Loop:
                 ahead = "; resume=True (--resume) goes on from there" if saved else ""
                 at.history.stopped = f"{stop.word} {where}{ahead}"
             return stop.by
-        except FloatingPointError:  # which all processes raise together
-            self.stepper.layout.give_back()
-            raise
         except KeyboardInterrupt:  # in the middle of a step, of which no checkpoint can be
-            if self.devices.sharded:  # nor can weights be put together, for the others are in the middle of another
-                raise
             at.history.stopped = f"interrupted in epoch {at.epoch} of {epochs}"
             return signal.SIGINT
         finally:
@@ -191,8 +186,7 @@ class Loop:
         size = math.ceil(batch_size / devices.world)
         mine = [devices.part(step) for step in steps]
         ahead = [part.split(size) if len(part) > size else (part,) for part in mine[at.done :]]
-        if not devices.sharded:
-            self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
+        self.diagnose = lambda: diagnose(self.recorder, self.loss, rows, mine)
         self.recorder.good(at.done)
         read = rows.read([part for parts in ahead for part in parts], at.epoch)
         for step, parts in zip(steps[at.done :], ahead, strict=True):
@@ -234,7 +228,7 @@ class Loop:
         record |= {"skipped": skipped} if self.at.skips.allowed else {}
         record |= {name: float(value) for name, value in self.loss.running.values.items()} | self.stepper.lr
         average = self.stepper.average
-        with average.in_place() if average is not None else contextlib.nullcontext(), self.stepper.layout.whole():
+        with average.in_place() if average is not None else contextlib.nullcontext():
             return record | self._evaluate(subject, held)
 
     def _after_epoch(self, score: float) -> None:

@@ -15,7 +15,6 @@ from pyro_vae.training.ema import Average
 from pyro_vae.training.loss import Given, Loss
 from pyro_vae.training.nonfinite import Skips
 from pyro_vae.training.optimizers import Optimizer
-from pyro_vae.training.sharding import Sharded, Whole, require_shardable
 
 Asked = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """What a user gives: a declared optimizer, or a callable from parameters to a torch one."""
@@ -49,9 +48,6 @@ class Stepper:
         self.average = None if self.declared.ema is None else Average(trained, self.declared.ema)
         self.skips = Skips(self.optimizer, self.declared.skip, devices.device)
         self.names: list[str] = []
-        self.layout: Whole | Sharded = Whole()
-        if devices.sharded:
-            require_shardable(weights, self.declared.skip)
         self.compiled = False  # whether its steps are compiled ones: see `Compiled`
         self.wrapped: Any = None
         self.backward: Any = None
@@ -60,22 +56,14 @@ class Stepper:
     def wrap(self) -> None:
         """Let Fabric take the loss and the optimizer in hand, once it is settled which weights have a gradient."""
         fabric = self.devices.fabric
-        module: nn.Module = self.loss
-        if self.devices.sharded:
-            module = self.layout = Sharded(self.loss)
         if self.devices.plain:  # its wrappers take half a millisecond a step
             self.wrapped, self.wrapped_optimizer, self.backward = self.loss, self.optimizer, torch.Tensor.backward
         else:
             self.wrapped, self.wrapped_optimizer = (
-                fabric.setup_module(module),
+                fabric.setup_module(self.loss),
                 fabric.setup_optimizers(self.optimizer),
             )
             self.backward = fabric.backward
-        self.layout.take(self.optimizer, self.average)
-
-    def finish(self) -> None:
-        """Training is over: the weights, and their average, are whole again."""
-        self.layout.release(self.average)
 
     @property
     def lr(self) -> dict[str, float]:
@@ -99,10 +87,9 @@ class Stepper:
         self.wrapped_optimizer.zero_grad()
         for number, batch in enumerate(batches, 1):
             n = len(batch["x"]) if counts else 0
-            self.layout.keep(number < last)
             with self._apart(number < last):
                 loss, parts = self.wrapped(Given(batch))
-                share = n * self.devices.world / rows  # for DDP and FSDP take the mean over processes
+                share = n * self.devices.world / rows  # for DDP takes the mean over processes
                 self.backward(loss if share == 1 else loss * share)
             sums = self.sums(parts, n)
             summed = sums if number == 1 else summed + sums

@@ -43,8 +43,7 @@ class Termination:
         history, at = self.at.history, self.at
         if self.stopping is None and not self.watchers.anybody:
             return None
-        averaged = self.average.in_place() if self.average is not None else contextlib.nullcontext()
-        with averaged, at.stepper.layout.whole():
+        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             if self.stopping is not None:
                 best = self.stopping.best(history, self.scheduled)
                 if self.stopping.restore and best == len(history) - 1:

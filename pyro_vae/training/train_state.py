@@ -97,15 +97,12 @@ class State:
         device = None if self.devices.device.type == "cpu" else self.devices.gathered(self.on_device.take())
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
-        layout = self.stepper.layout
-        with layout.whole():
-            weights = {name: tensor.detach() for name, tensor in self.tensors().items()}
-        average = {} if self.average is None else {"steps": self.average.steps, "means": layout.means(self.average)}
+        average = {} if self.average is None else {"steps": self.average.steps, "means": self.average.means}
         return {
-            "weights": weights,
+            "weights": {name: tensor.detach() for name, tensor in self.tensors().items()},
             "schedules": dict(self.loss.memory.named_buffers()),
             "clock": self.loss.running.step,
-            "optimizer": layout.optimizer_state(self.optimizer),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average,
             "random": {"torch": self.devices.gathered(GENERATORS["torch"].take()), "device": device, "elsewhere": used},
@@ -139,8 +136,7 @@ class State:
             raise FloatingPointError(self.diverged("a weight is not finite") + advice)
 
     def _finite(self) -> dict[str, bool]:
-        with self.stepper.layout.whole():
-            finite = [weight.isfinite().all() for weight in self.weights.values()]
+        finite = [weight.isfinite().all() for weight in self.weights.values()]
         return dict(zip(self.weights, torch.stack(finite).tolist(), strict=True))
 
     def require_same(self, tree: Tree, where: str, epochs: int) -> None:
@@ -268,7 +264,6 @@ class State:
             "threads": torch.get_num_threads(),
             "device": self.devices.device.type,
             "processes": self.devices.world,
-            "sharded": self.devices.sharded,
             "compiled": self.stepper.compiled,
         }
 

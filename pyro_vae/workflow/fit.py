@@ -88,8 +88,8 @@ def fit(
         compile: whether to compile whole steps, from the second on: they are faster, after half a minute. By the
             same random numbers a step changes all weights alike, which is checked before it is relied on and from time
             to time; where that cannot be had (programs whose structure changes, or that wait for values) it is said in
-            a warning, and training is as without. "auto" compiles where it pays: long trainings. Sharded weights
-            (strategy="fsdp") and precision="16-mixed" go without.
+            a warning, and training is as without. "auto" compiles where it pays: long trainings.
+            precision="16-mixed" goes without.
         stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
         callbacks: functions called after each epoch with a `pv.Epoch`: its number, its record, the history and the
             model. One that returns True, or a reason as text, ends the training.
@@ -114,7 +114,7 @@ def fit(
     >>> bool(history["loss"][1] < history["loss"][0])
     True
     """
-    _check_arguments(vae, objective, epochs, batch_size, seed, compile, stopping, runtime)
+    _check_arguments(vae, objective, epochs, batch_size, seed, compile, stopping)
     checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
     watchers = CallbackList(callbacks, loggers)
     rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
@@ -151,7 +151,6 @@ def fit(
         loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
         with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
-        stepper.finish()
         files = looked.told() if looked is not None else {}
         if not history.stopped:
             history.stopped = ending.settle(epochs)
@@ -226,7 +225,7 @@ def _checkpoints(
 
 
 def _check_arguments(
-    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, stopping: Any, runtime: Runtime
+    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, stopping: Any
 ) -> None:
     require_programs(vae, "fit")
     if not isinstance(objective, Objective):
@@ -236,11 +235,6 @@ def _check_arguments(
         )
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
-    if compile is True and runtime.strategy == "fsdp":
-        raise InputError(
-            "compile=True makes a graph of the weights as they lie, and strategy='fsdp' puts them together anew for "
-            "each step: leave out compile=, or train with pv.Runtime(strategy='ddp')."
-        )
     check_integers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
     if stopping is not None and not isinstance(stopping, Stopping):
         raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")

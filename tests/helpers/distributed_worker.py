@@ -3,7 +3,6 @@
 Every process writes what it found into FOLDER, `RANK.json`.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -19,7 +18,6 @@ from training.test_step import Certain
 import pyro_vae as pv
 import pyro_vae.compile.tracing as lowering
 import pyro_vae.training.loop as loop
-from helpers import sharding_worker
 from helpers.fitting import rows, small
 from helpers.resuming import EVERY_STEP, cut, steps, table
 from pyro_vae.plots import _run_figures
@@ -101,30 +99,28 @@ def all_of_it(folder: Path) -> dict[str, Any]:
     torch.distributed.barrier()
     found["resumed"] = drawing(run=folder / "cut", checkpoints=EVERY_STEP, resume=True)
     found["refused"] = refusal(run=run)
-
-    return found | {"sharded": sharding_worker.all_of_it(folder)}
+    return found
 
 
 def cutting(weights: Any) -> torch.optim.Optimizer:
     return Cutting(weights, lr=0.01)
 
 
-def cut_off(folder: Path, by: signal.Signals, strategy: Any) -> dict[str, Any]:
+def cut_off(folder: Path, by: signal.Signals) -> dict[str, Any]:
     """A training of which one process gets a signal."""
     _run_figures.write = lambda *arguments: None
     Cutting.by = by
     try:
-        runtime = dataclasses.replace(TWO, strategy=strategy)
-        return drawing(runtime=runtime, run=folder / "run", checkpoints=EVERY_STEP, epochs=6, optimizer=cutting)
+        return drawing(run=folder / "run", checkpoints=EVERY_STEP, epochs=6, optimizer=cutting)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def main(folder: Path, command: str = "all", strategy: str = "ddp") -> None:
+def main(folder: Path, command: str = "all") -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="training runs uncompiled")
     loop.AGREE = 1
-    found = all_of_it(folder) if command == "all" else cut_off(folder, signal.Signals[command], strategy)
+    found = all_of_it(folder) if command == "all" else cut_off(folder, signal.Signals[command])
     (folder / f"{RANK}.json").write_text(json.dumps(found))
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import sharding_worker
 from helpers.distributed_worker import CERTAIN, COMPILED, LIKELIHOOD, certain, cutting, drawing
 from helpers.fitting import rows, small
-from helpers.resuming import EVERY_STEP, table
+from helpers.resuming import table
 
 import pyro_vae as pv
 from pyro_vae.runs.folder import RunFolder
@@ -143,96 +142,3 @@ def test_torchrun_needs_nothing_said(tmp_path: Path, outcome: Any) -> None:
     assert done.returncode == 0, done.stderr
     for ours, theirs in zip(found(tmp_path), outcome[1], strict=True):
         require_equal(ours["drawing"], theirs["drawing"])
-        require_equal(ours["sharded"]["drawing"], theirs["sharded"]["drawing"])
-
-
-@pytest.fixture
-def pieces(outcome: Any) -> list[dict[str, Any]]:
-    """What the processes have found of weights in pieces."""
-    return [one["sharded"] for one in outcome[1]]
-
-
-@pytest.mark.parametrize("name", sharding_worker.ALL)
-def test_pieces_make_the_steps_of_one_process_on_the_same_batches(name: str, pieces: Any) -> None:
-    alone = certain(runtime=pv.Runtime(accelerator="cpu"), **sharding_worker.ALL[name])
-    for one in pieces:
-        require_equal(one[name], alone, 1e-10)
-
-
-def test_pieces_are_what_each_process_keeps(pieces: Any) -> None:
-    first, second = (one["kept"] for one in pieces)
-    whole = first.pop("all")
-    assert whole == second.pop("all") == sum(weight.numel() for weight in small().parameters())
-    assert first.pop("of the model") == second.pop("of the model") == 0
-    assert set(first) == {"weights", "gradients", "moments", "averages"}
-    for name, number in first.items():
-        assert number + second[name] == whole, name
-        assert 0.4 < number / whole < 0.6, name
-
-
-def test_pieces_give_the_model_of_whole_weights_by_the_same_draws(pieces: Any, outcome: Any) -> None:
-    require_equal(pieces[0]["drawing"], pieces[1]["drawing"])
-    require_equal(pieces[0]["drawing"], outcome[1][0]["drawing"], 1e-6)
-    require_equal(pieces[0]["two stages sharded"], pieces[1]["two stages whole"], 1e-6)
-    require_equal(pieces[1]["stopped sharded"], pieces[0]["stopped whole"], 1e-6)
-    assert "the best" in pieces[0]["stopped whole"]["stopped"]
-    assert pieces[1]["stopped sharded"]["stopped"] == pieces[0]["stopped whole"]["stopped"]
-    assert pieces[0]["sizes"] == 1
-    assert pieces[0]["drawing"]["warnings"] == pieces[1]["drawing"]["warnings"] == []
-    saved = pv.load(outcome[0] / "sharded")
-    for ours, theirs in zip(saved.parameters(), pieces[0]["drawing"]["weights"], strict=True):
-        np.testing.assert_array_equal(ours.tolist(), theirs)
-
-
-def test_pieces_resume_bit_for_bit(pieces: Any) -> None:
-    for one in pieces:
-        require_equal(one["drawing"], one["resumed"])
-        assert one["resumed"]["warnings"] == []
-
-
-@pytest.mark.parametrize("name", ["resumed by ddp", "resumed from ddp"])
-def test_pieces_and_whole_weights_go_on_from_each_others_checkpoints(name: str, pieces: Any) -> None:
-    for one in pieces:
-        require_equal(one[name], one["drawing"], 1e-6)
-        assert all("sharded" in told and "not bit for bit" in told for told in one[name]["warnings"])
-    assert len(pieces[0][name]["warnings"]) == 1
-
-
-def test_one_process_goes_on_where_pieces_have_been(pieces: Any, outcome: Any) -> None:
-    alone = drawing(
-        run=outcome[0] / "sharded for one", checkpoints=EVERY_STEP, resume=True, runtime=pv.Runtime(accelerator="cpu")
-    )
-    assert any("processes 2 (now 1), sharded True (now False)" in each for each in alone["warnings"])
-    assert alone["history"]["loss"][0] == pieces[0]["drawing"]["history"]["loss"][0]  # of the epoch that was done
-    np.testing.assert_allclose(alone["history"]["loss"], pieces[0]["drawing"]["history"]["loss"], rtol=0.2)
-
-
-def test_after_pieces_a_model_is_as_any_other(pieces: Any) -> None:
-    assert [one["afterwards"] for one in pieces] == [[], []]
-    assert pieces[0]["buffers"] == pieces[1]["buffers"]
-    assert pieces[0]["diverged sharded"] == pieces[1]["diverged sharded"]
-    assert pieces[0]["diverged whole"].startswith(pieces[0]["diverged sharded"])  # and has more to say of the rows
-    assert "No numbers any more: posterior" in pieces[0]["diverged sharded"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT", "SIGKILL"])
-def test_pieces_end_together_and_the_run_goes_on_in_one_process(by: str, tmp_path: Path) -> None:
-    done = start(tmp_path, by, "fsdp")
-    assert RunFolder(tmp_path / "run").unfinished
-    assert (done.returncode != 0) == (by == "SIGTERM")
-    if by == "SIGINT":
-        first, second = found(tmp_path)
-        require_equal(first, second)
-        assert first["stopped"] == second["stopped"]
-    if by == "SIGKILL":
-        assert json.loads((tmp_path / "0.json").read_text())["error"].startswith("ProcessLostError: process 0 of 2")
-    alone = drawing(
-        run=tmp_path / "run",
-        checkpoints=pv.Checkpoints(),
-        resume=True,
-        epochs=6,
-        optimizer=cutting,
-        runtime=pv.Runtime(accelerator="cpu"),
-    )
-    assert len(alone["history"]["loss"]) == 6
