@@ -46,9 +46,7 @@ def main() -> None:
         optimizer=pv.Adam(pv.schedules.Cosine(3e-3, 0, epochs=60, warmup=2), ema=0.99, clip_norm=100),
         epochs=2 if QUICK else 60,
         batch_size=256,
-        run=options.folder,
-        checkpoints=pv.Checkpoints(every_minutes=5),
-        resume=True,
+        run=pv.RunOptions(options.folder, resume=True, checkpoints=pv.Checkpoints(every_minutes=5)),
         runtime=pv.Runtime(options.accelerator, devices=options.devices, num_nodes=options.nodes),
     )
     if first_process():  # the others go on with the script too: let one of them speak

@@ -28,7 +28,11 @@ vae.initialize(digits.train.x)
 pv.plots.draws(vae, digits.validation.x).savefig("prior.png")
 
 history = pv.fit(
-    vae, digits.train, validation=digits.validation, epochs=3 if QUICK else 60, run="runs/quickstart", overwrite=True
+    vae,
+    digits.train,
+    validation=digits.validation,
+    epochs=3 if QUICK else 60,
+    run=pv.RunOptions("runs/quickstart", overwrite=True),
 )
 print(history)
 print(pv.describe(vae))

@@ -65,6 +65,7 @@ from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.distributed import Runtime
 from pyro_vae.workflow.aggregate import aggregate
 from pyro_vae.workflow.fit import fit
+from pyro_vae.workflow.options import Monitor, RunOptions
 
 __version__ = "0.1.0"
 
@@ -104,6 +105,7 @@ __all__ = [
     "LogitNormal",
     "LowRankNormal",
     "Mixture",
+    "Monitor",
     "MultivariateNormal",
     "NegativeBinomial",
     "Normal",
@@ -112,6 +114,7 @@ __all__ = [
     "Poisson",
     "Refined",
     "RunNotWrittenError",
+    "RunOptions",
     "Runtime",
     "Scaled",
     "StudentT",

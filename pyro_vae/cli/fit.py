@@ -14,10 +14,10 @@ from pyro_vae.networks import Network
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.training import Adam, Optimizer, Stopping
-from pyro_vae.training.callbacks import logger_named
 from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.distributed import Runtime, first_process
 from pyro_vae.workflow.fit import fit as fit_programs
+from pyro_vae.workflow.options import Monitor, RunOptions
 
 
 def fit(
@@ -47,7 +47,7 @@ def fit(
     resume: bool = False,
     compile: bool | Literal["auto"] = False,
     stopping: Stopping | None = None,
-    logger: Literal["csv", "tensorboard", "mlflow", "wandb"] | None = None,
+    logger: Literal["csv", "tensorboard"] | None = None,
     profile: bool = False,
     progress: bool = True,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -89,7 +89,7 @@ def fit(
         resume: go on from the newest checkpoint of the run, where there is one.
         compile: true compiles steps, which takes half a minute and makes them faster; auto where it pays.
         stopping: when to end before the last epoch: EarlyStopping, with fields as in --stopping.patience 5.
-        logger: who is told of each epoch besides: csv, tensorboard, mlflow or wandb; files go into logs beside the run.
+        logger: what records each epoch besides: csv or tensorboard; files go into logs beside the run.
         profile: print where the time of some steps goes, and write it into the run.
         progress: show progress.
         accelerator: where to compute; auto takes a GPU where there is one.
@@ -102,7 +102,8 @@ def fit(
         RunFolder.reserve(folder, overwrite, resume)
     number: Any = int(devices) if devices.isdecimal() else devices
     runtime = Runtime(accelerator, precision, number, num_nodes)
-    asked = checkpoint_minutes is not None or checkpoint_epochs is not None
+    saves = checkpoint_minutes is not None or checkpoint_epochs is not None
+    checkpoints = Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if saves else None
     rows = datasets.load(
         data,
         root=root,
@@ -132,15 +133,10 @@ def fit(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        run=folder,
-        overwrite=overwrite,
-        checkpoints=Checkpoints(every_minutes=checkpoint_minutes, every_epochs=checkpoint_epochs) if asked else None,
-        resume=resume,
+        run=RunOptions(folder, overwrite, resume, checkpoints),
         compile=compile,
-        stopping=stopping,
+        monitor=Monitor(() if logger is None else (logger,), profile, stopping),
         callbacks=_callbacks,
-        loggers=[] if logger is None else [logger_named(logger if first_process() else "csv", folder)],  # one is told
-        profile=profile,
         progress=progress,
         runtime=runtime,
     )

@@ -170,8 +170,9 @@ class RunFolder:
     def _spec(self, file: Path) -> dict[str, Any]:
         if not file.is_file() and self.unfinished:
             raise InputError(
-                f"{self.path} is an unfinished run: go on with it by fit(..., run={str(self.path)!r}, resume=True), on "
-                f"the command line pyro-vae fit --config {self.path / CHECKPOINTS / SPEC} --run {self.path} --resume. "
+                f"{self.path} is an unfinished run: continue it by "
+                f"fit(..., run=pv.RunOptions({str(self.path)!r}, resume=True)), on the command line by "
+                f"pyro-vae fit --config {self.path / CHECKPOINTS / SPEC} --run {self.path} --resume. "
                 f"What it has learned so far: pv.load({str(self.path)!r}, checkpoint='last')."
             )
         if not file.is_file():
@@ -223,7 +224,10 @@ class RunFolder:
         folder = self.path / CHECKPOINTS
         files = sorted(folder.glob("step-*.safetensors"), reverse=True) if which == "last" else [folder / BEST]
         if not files or not files[0].exists():
-            raise InputError(f"{self.path} has no {which} checkpoint: fit with run= and checkpoints=pv.Checkpoints().")
+            raise InputError(
+                f"{self.path} has no {which} checkpoint: fit with run=pv.RunOptions({str(self.path)!r}, "
+                "checkpoints=pv.Checkpoints())."
+            )
         loaded: Any = self.declared(checkpoint=True) if vae is None else vae
         module = as_module(loaded)
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,8 @@ from pyro_vae.training.distributed import environment_kept
 from pyro_vae.training.history import History
 from pyro_vae.training.loss import Programs
 
-PROJECT = "pyro-vae"
-"""What experiments are called where loggers ask for a name."""
-
-EXTRAS = {"csv": "", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
-"""Loggers by name, and the extra of this package that each needs."""
+LOGGERS = ("csv", "tensorboard")
+"""Names of the loggers that need no arguments; of any other, Lightning's object is passed."""
 
 
 @dataclass(frozen=True)
@@ -52,32 +48,24 @@ class CallbackList:
 
     Args:
         callbacks: in the order in which they are called.
-        loggers: Lightning's.
+        loggers: Lightning's, or names as in `LOGGERS`.
+        run: the run's folder, beside which loggers by name write; None for no run.
 
     Raises:
-        InputError: what cannot be called, or is no logger.
+        InputError: an object that cannot be called, or is not a logger.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], loggers: Sequence[Any]) -> None:
-        for name, several in (("callbacks", callbacks), ("loggers", loggers)):
-            if not isinstance(several, Sequence) or isinstance(several, str):
-                raise InputError(f"{name} = {several!r} has to be a list: {name}=[...].")
+    def __init__(self, callbacks: Sequence[Callback], loggers: Sequence[Any], run: str | Path | None = None) -> None:
+        if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+            raise InputError(f"callbacks = {callbacks!r} has to be a list: callbacks=[...].")
         for callback in callbacks:
             if not callable(callback) or isinstance(callback, type):
                 raise InputError(
                     f"callbacks has {callback!r}, which cannot be called with one epoch: give a function, as in "
                     "callbacks=[lambda at: at.record['kl'] < 0.01]."
                 )
-        if loggers:
-            from lightning.fabric.loggers import Logger
-
-            for logger in loggers:
-                if not isinstance(logger, Logger):
-                    raise InputError(
-                        f"loggers has {logger!r}, which is no logger of Lightning's: give such as "
-                        "lightning.fabric.loggers.CSVLogger('logs')."
-                    )
-        self.callbacks, self.loggers = list(callbacks), list(loggers)
+        self.callbacks = list(callbacks)
+        self.loggers = [make_logger(logger, run) for logger in loggers]
         self.anybody = bool(callbacks or loggers)  # in all processes alike, also when a logger has failed in one
 
     def begin(self, facts: Mapping[str, Any]) -> None:
@@ -123,61 +111,34 @@ class CallbackList:
                 )
 
 
-def logger_named(name: str, run: str | Path) -> Any:
-    """Make a logger for a run: files go beside it, into the folder `logs`.
-
-    MLflow writes into logs/mlflow.db, or where MLFLOW_TRACKING_URI says.
+def make_logger(logger: Any, run: str | Path | None) -> Any:
+    """A logger of Lightning's: the one given, or by name one that writes into the folder `logs` beside a run.
 
     Args:
-        name: as in `EXTRAS`.
-        run: the run's folder, whose name the logger gets.
+        logger: an object, or a name as in `LOGGERS`.
+        run: the run's folder, whose name a logger by name gets.
 
     Raises:
-        InputError: no such logger, its package is missing, or it does not start.
+        InputError: not a logger, an unknown name, a missing package, or a name without a run.
     """
-    if name not in EXTRAS:
-        raise unknown_name_error("logger", name, EXTRAS)
+    from lightning.fabric.loggers import CSVLogger, Logger, TensorBoardLogger
+
+    if isinstance(logger, Logger):
+        return logger
+    if not isinstance(logger, str):
+        raise InputError(
+            f"loggers has {logger!r}, which is not a logger of Lightning's: give one, such as "
+            "lightning.fabric.loggers.CSVLogger('logs')."
+        )
+    if logger not in LOGGERS:
+        raise unknown_name_error("logger", logger, LOGGERS)
+    if run is None:
+        raise InputError(f"the logger {logger!r} writes beside the run: give run=, or a logger of Lightning's.")
     folder, title = Path(run).absolute().parent / "logs", Path(run).name
     try:
-        if name in ("csv", "tensorboard"):
-            from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-
-            return (CSVLogger if name == "csv" else TensorBoardLogger)(folder, title)
-        return _mlflow(folder, title) if name == "mlflow" else _wandb(folder, title)
+        return CSVLogger(folder, title) if logger == "csv" else TensorBoardLogger(folder, title)
     except ImportError as error:
         raise InputError(
-            f"the logger {name} needs a package that is missing ({str(error).splitlines()[0]}): "
-            f"pip install 'pyro-vae[{EXTRAS[name]}]'."
+            f"the logger {logger} needs a package that is missing ({str(error).splitlines()[0]}): "
+            f"pip install 'pyro-vae[{logger}]'."
         ) from error
-    except Exception as error:
-        told = (str(error).splitlines() or [""])[0]
-        raise InputError(f"the logger {name} does not start, {type(error).__name__}: {told}") from error
-
-
-def _mlflow(folder: Path, title: str) -> Any:
-    from lightning.pytorch.loggers import MLFlowLogger
-
-    where = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not where:  # MLflow 3 refuses a folder of plain files
-        import alembic  # noqa: F401 - which a database needs, and mlflow-skinny leaves out
-        import mlflow  # noqa: F401
-        import sqlalchemy  # noqa: F401
-
-        folder.mkdir(parents=True, exist_ok=True)
-        where = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
-        return MLFlowLogger(PROJECT, title, where, artifact_location=(folder / "mlflow").as_uri())
-    return MLFlowLogger(PROJECT, title, where)
-
-
-def _wandb(folder: Path, title: str) -> Any:
-    from lightning.pytorch.loggers import WandbLogger
-
-    class Finishing(WandbLogger):
-        """Lightning's leaves the run open: the next point of a sweep would log into it, and no failure be seen."""
-
-        def finalize(self, status: str) -> None:
-            super().finalize(status)
-            if self._experiment is not None:
-                self._experiment.finish(exit_code=int(status != "success"))
-
-    return Finishing(name=title, project=PROJECT, save_dir=folder)

@@ -76,7 +76,7 @@ def first_process() -> bool:
 def environment_kept() -> Iterator[None]:
     """Leave the environment as it was.
 
-    Lightning sets what makes torch ask the GPU's driver at every step, and MLflow where the next logger shall write.
+    Lightning sets what makes torch query the GPU's driver at every step, and MLflow's where the next writes.
     """
     before = dict(os.environ)
     try:

@@ -25,7 +25,6 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.writer import RunContents
 from pyro_vae.training.callbacks import Callback, CallbackList
-from pyro_vae.training.checkpoints import Checkpoints
 from pyro_vae.training.distributed import Devices, Runtime
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
@@ -37,6 +36,7 @@ from pyro_vae.training.step import Asked, Stepper
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.termination import Termination
 from pyro_vae.training.train_state import State
+from pyro_vae.workflow.options import Monitor, RunOptions
 from pyro_vae.workflow.two_stage import settle
 
 
@@ -50,15 +50,10 @@ def fit(
     epochs: int = 20,
     batch_size: int = 128,
     seed: int = 0,
-    run: str | Path | None = None,
-    overwrite: bool = False,
-    checkpoints: Checkpoints | None = None,
-    resume: bool = False,
+    run: str | Path | RunOptions | None = None,
     compile: bool | Literal["auto"] = False,
-    stopping: Stopping | None = None,
+    monitor: Monitor = Monitor(),
     callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Any] = (),
-    profile: bool = False,
     progress: bool = True,
     runtime: Runtime = Runtime(),
 ) -> History:
@@ -80,22 +75,17 @@ def fit(
         epochs: passes over the data.
         batch_size: rows per batch, over all processes; a shorter last batch is used too.
         seed: of shuffling, draws and dynamic binarisation.
-        run: a folder to write: declaration, weights, history, pictures.
-        overwrite: whether an existing run may be replaced, once the new one is complete.
-        checkpoints: when to save everything into the run, so that a crash loses nothing; None for never.
-        resume: whether to go on from the newest checkpoint of the run, where there is one, to the weights and history
-            that an uninterrupted training ends with, bit for bit; `epochs` may be more than before.
+        run: a folder to write: declaration, weights, history, pictures; or `pv.RunOptions(path, overwrite=, resume=,
+            checkpoints=)`.
         compile: whether to compile whole steps, from the second on: they are faster, after half a minute. By the
             same random numbers a step changes all weights alike, which is checked before it is relied on and from time
             to time; where that cannot be had (programs whose structure changes, or that wait for values) it is said in
             a warning, and training is as without. "auto" compiles where it pays: long trainings.
             precision="16-mixed" goes without.
-        stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
-        callbacks: functions called after each epoch with a `pv.Epoch`: its number, its record, the history and the
+        monitor: loggers, a profile, and a rule of when to end early, as in
+            pv.Monitor(loggers=["csv"], stopping=pv.EarlyStopping(patience=10)).
+        callbacks: functions called after each epoch with a `pv.EpochEvent`: its number, its record, the history and the
             model. One that returns True, or a reason as text, ends the training.
-        loggers: Lightning's (CSV, TensorBoard, MLflow, Weights & Biases, ...), told of each epoch.
-        profile: whether to look where the time of some steps goes: a table is printed, and with `run` written into it
-            as profile.txt beside trace.json, which a browser shows (chrome://tracing, ui.perfetto.dev).
         progress: whether to show progress; without, nothing is printed.
         runtime: devices and precision.
 
@@ -114,18 +104,20 @@ def fit(
     >>> bool(history["loss"][1] < history["loss"][0])
     True
     """
-    _check_arguments(vae, objective, epochs, batch_size, seed, compile, stopping)
-    checkpoints = _checkpoints(checkpoints, run, overwrite, resume)
-    watchers = CallbackList(callbacks, loggers)
+    _check_arguments(vae, objective, epochs, batch_size, seed, compile, monitor)
+    options = run if isinstance(run, RunOptions) or run is None else RunOptions(run)
+    stopping = monitor.stopping
+    watchers = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
     rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
     settings = _settings(objective, optimizer, epochs, batch_size, seed, stopping)
     devices = Devices(runtime)
-    folder = None if run is None else devices.by_first(lambda: RunFolder.reserve(run, overwrite, resume))
+    folder = None if options is None else devices.by_first(lambda: _reserve(options))
+    checkpoints = None if options is None else options.checkpoints
     steps_per_epoch = math.ceil(len(rows) / _rows_per_step(optimizer, batch_size))
     loss = Loss(vae, objective, steps_per_epoch, len(rows))
     history = History(caveat=getattr(vae, "caveat", ""))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(devices.telling_of_losses(run))
+        stack.enter_context(devices.telling_of_losses(folder))
         keeper = None
         if folder is not None and checkpoints is not None and devices.first:
             keeper = stack.enter_context(folder.keeper(checkpoints))
@@ -139,10 +131,11 @@ def fit(
         contents = RunContents(vae, rows, held, history, settings)
         found = None
         if folder is not None and checkpoints is not None:
+            resume = options is not None and options.resume
             found = devices.by_first(lambda: None if keeper is None else folder.begin(keeper, state, contents, resume))
         _initialize(vae, rows, given)
         stack.enter_context(frozen(weights, stepper.optimizer))
-        looked = Profile(steps_per_epoch * epochs, devices.device) if profile and devices.first else None
+        looked = Profile(steps_per_epoch * epochs, devices.device) if monitor.profile and devices.first else None
         levels = getattr(vae, "pixels", False) and objective.bounds
         loop = Loop(stepper, state, keeper, checkpoints is not None, levels, ending, looked)
         if devices.first:
@@ -209,23 +202,12 @@ def _declared(vae: Any) -> dict[str, Any]:
     return {field.name: getattr(declaration, field.name) for field in dataclasses.fields(declaration)}
 
 
-def _checkpoints(
-    checkpoints: Checkpoints | None, run: str | Path | None, overwrite: bool, resume: bool
-) -> Checkpoints | None:
-    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-        raise InputError(
-            f"checkpoints = {checkpoints!r} has to be a plan, as in checkpoints=pv.Checkpoints(every_minutes=10)."
-        )
-    if run is None and (resume or checkpoints is not None):
-        word = "resume=True" if resume else "checkpoints"
-        raise InputError(f"{word} needs the folder that holds them: give run=, as in run='runs/first'.")
-    if resume and overwrite:
-        raise InputError("resume=True goes on with a run and overwrite=True replaces it: give one of them.")
-    return Checkpoints() if resume and checkpoints is None else checkpoints
+def _reserve(options: RunOptions) -> RunFolder:
+    return RunFolder.reserve(options.path, options.overwrite, options.resume)
 
 
 def _check_arguments(
-    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, stopping: Any
+    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, monitor: Any
 ) -> None:
     require_programs(vae, "fit")
     if not isinstance(objective, Objective):
@@ -236,8 +218,8 @@ def _check_arguments(
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
     check_integers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    if stopping is not None and not isinstance(stopping, Stopping):
-        raise InputError(f"stopping = {stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10).")
+    if not isinstance(monitor, Monitor):
+        raise InputError(f"monitor = {monitor!r} has to be a monitor, as in monitor=pv.Monitor(loggers=['csv']).")
 
 
 def _checked(

@@ -18,7 +18,7 @@ from training.test_step import Certain
 import pyro_vae as pv
 import pyro_vae.compile.tracing as lowering
 import pyro_vae.training.loop as loop
-from helpers.fitting import rows, small
+from helpers.fitting import grouped, rows, small
 from helpers.resuming import EVERY_STEP, cut, steps, table
 from pyro_vae.plots import _run_figures
 from pyro_vae.schedules import GECO, Linear
@@ -57,7 +57,7 @@ def drawing(prior: Any = pv.VampPrior(4), **arguments: Any) -> dict[str, Any]:
     arguments = {"epochs": 3, "batch_size": 8, "progress": False, "optimizer": pv.Adam(0.02, ema=0.9), **arguments}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        history = pv.fit(vae, x, validation=x, **{"runtime": TWO, **arguments})
+        history = pv.fit(vae, x, validation=x, **grouped(**{"runtime": TWO, **arguments}))
     return {
         "weights": [w.tolist() for w in vae.parameters()],
         "history": table(history).to_dict("list"),

@@ -24,8 +24,17 @@ def rows(n: int = 50) -> Tensor:
     return PPCA.random(3, 2).marginal().sample((n,)).float()
 
 
+def grouped(**arguments: Any) -> dict[str, Any]:
+    """Arguments of `pv.fit` of fields of `pv.RunOptions` and `pv.Monitor` beside its own."""
+    run = {name: arguments.pop(name) for name in ("overwrite", "resume", "checkpoints") if name in arguments}
+    monitor = {name: arguments.pop(name) for name in ("loggers", "profile", "stopping") if name in arguments}
+    if run:
+        arguments["run"] = pv.RunOptions(arguments["run"], **run)
+    return arguments | ({"monitor": pv.Monitor(**monitor)} if monitor else {})
+
+
 def fit(programs: Any, x: Any, **arguments: Any) -> pv.History:
-    return pv.fit(programs, x, **{"epochs": 3, "batch_size": 20, "progress": False, **arguments})
+    return pv.fit(programs, x, **grouped(**{"epochs": 3, "batch_size": 20, "progress": False, **arguments}))
 
 
 def weights(vae: pv.VAE) -> dict[str, Tensor]:

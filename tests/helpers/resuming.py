@@ -14,6 +14,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from helpers.cases import same
+from helpers.fitting import grouped
 from helpers.small_runs import content
 
 EVERY_STEP = pv.Checkpoints(every_minutes=0, keep=10**6)
@@ -31,7 +32,7 @@ def rows(n: int = ROWS) -> Tensor:
 
 
 def fit(programs: Any, x: Any, **arguments: Any) -> pv.History:
-    return pv.fit(programs, x, **{"epochs": 3, "batch_size": 8, "seed": 5, "progress": False, **arguments})
+    return pv.fit(programs, x, **grouped(**{"epochs": 3, "batch_size": 8, "seed": 5, "progress": False, **arguments}))
 
 
 def steps(run: Path) -> list[Path]:

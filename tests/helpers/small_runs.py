@@ -7,6 +7,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from helpers.cases import FAMILIES, seeded
+from helpers.fitting import grouped
 
 
 def small(event: tuple[int, ...] = (3,), **arguments: Any) -> pv.VAE:
@@ -18,7 +19,7 @@ def rows(name: str = "Normal", event: tuple[int, ...] = (3,)) -> Tensor:
 
 
 def fit(vae: Any, x: Any, run: Path, **arguments: Any) -> pv.History:
-    return pv.fit(vae, x, run=run, **{"epochs": 2, "batch_size": 6, "progress": False, **arguments})
+    return pv.fit(vae, x, **grouped(run=run, **{"epochs": 2, "batch_size": 6, "progress": False, **arguments}))
 
 
 def content(folder: Path) -> dict[str, bytes]:

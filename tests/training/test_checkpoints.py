@@ -162,9 +162,7 @@ def test_another_number_of_threads_is_said(run: Path) -> None:
 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
-    "no folder": ({"checkpoints": pv.Checkpoints()}, r"checkpoints needs the folder .*: give run="),
-    "resume without a folder": ({"resume": True}, r"resume=True needs the folder .*: give run="),
-    "both": ({"resume": True, "overwrite": True, "run": "run"}, "goes on with a run and overwrite=True replaces it"),
+    "both": ({"resume": True, "overwrite": True, "run": "run"}, "continues a run and overwrite=True replaces it"),
     "no plan": ({"checkpoints": 10, "run": "run"}, r"checkpoints = 10 has to be a plan, .*every_minutes=10"),
 }
 
@@ -186,7 +184,7 @@ def test_wrong_plans_are_refused() -> None:
 
 def test_an_unfinished_run_says_so(run: Path) -> None:
     before = content(run)
-    sentence = r"is an unfinished run: go on with it by .*resume=True.* --resume. .*checkpoint='last'"
+    sentence = r"is an unfinished run: continue it by .*resume=True.* --resume. .*checkpoint='last'"
     with pytest.raises(pv.InputError, match=sentence):
         pv.load(run)
     with pytest.raises(pv.InputError, match=r"holds an unfinished run: .*resume=True.*--resume.*overwrite=True"):

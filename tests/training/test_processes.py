@@ -89,8 +89,7 @@ def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
             batch_size=8,
             progress=False,
             optimizer=pv.Adam(0.02, ema=0.9),
-            run=outcome[0] / "for one",
-            resume=True,
+            run=pv.RunOptions(outcome[0] / "for one", resume=True),
         )
     two = outcome[1][0]["drawing"]["history"]
     assert table(history)["loss"][0] == two["loss"][0]  # of the epoch that was done

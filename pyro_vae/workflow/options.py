@@ -1,0 +1,82 @@
+"""Grouped arguments of `fit`: where its run goes, and how a training is monitored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.core.config import Config
+from pyro_vae.core.errors import InputError
+from pyro_vae.training.checkpoints import Checkpoints
+from pyro_vae.training.stopping import Stopping
+
+
+@dataclass(frozen=True)
+class RunOptions(Config):
+    """A run folder to write, and what may happen to a run that is there.
+
+    Args:
+        path: the folder: declaration, weights, history, pictures.
+        overwrite: whether an existing run may be replaced, once the new one is complete.
+        resume: whether to continue from the newest checkpoint of the run, where there is one, to the weights and
+            history that an uninterrupted training ends with, bit for bit; `epochs` may be more than before.
+        checkpoints: when to save everything into the run, so that a crash loses nothing; None for never, or for the
+            default `Checkpoints()` with `resume`.
+
+    Raises:
+        InputError: both `overwrite` and `resume`, or a field of the wrong type.
+
+    >>> RunOptions("runs/first", resume=True).checkpoints
+    Checkpoints(every_minutes=10.0, every_epochs=None, keep=2, best=True)
+    """
+
+    path: str | Path
+    overwrite: bool = False
+    resume: bool = False
+    checkpoints: Checkpoints | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that they agree."""
+        if self.checkpoints is not None and not isinstance(self.checkpoints, Checkpoints):
+            raise InputError(
+                f"checkpoints = {self.checkpoints!r} has to be a plan, as in "
+                "checkpoints=pv.Checkpoints(every_minutes=10)."
+            )
+        super().__post_init__()
+        if self.resume and self.overwrite:
+            raise InputError("resume=True continues a run and overwrite=True replaces it: give one of them.")
+        if self.resume and self.checkpoints is None:
+            object.__setattr__(self, "checkpoints", Checkpoints())
+
+
+@dataclass(frozen=True)
+class Monitor(Config):
+    """What is recorded of a training beside its history, and the rule that ends it early.
+
+    Args:
+        loggers: Lightning's loggers; or "csv" and "tensorboard", which write into the folder `logs` beside the run.
+        profile: whether to profile some steps: a table is printed, and with a run written into it as profile.txt
+            beside trace.json, which a browser shows (chrome://tracing, ui.perfetto.dev).
+        stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
+
+    Raises:
+        InputError: a field of the wrong type.
+
+    >>> from pyro_vae.training import EarlyStopping
+    >>> Monitor(stopping=EarlyStopping(patience=5)).profile
+    False
+    """
+
+    loggers: Any = ()
+    profile: bool = False
+    stopping: Stopping | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not isinstance(self.loggers, Sequence) or isinstance(self.loggers, str):
+            raise InputError(f"loggers = {self.loggers!r} has to be a list: loggers=[...].")
+        if self.stopping is not None and not isinstance(self.stopping, Stopping):
+            raise InputError(
+                f"stopping = {self.stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10)."
+            )
+        super().__post_init__()
