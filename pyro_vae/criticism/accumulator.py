@@ -19,8 +19,8 @@ from pyro_vae.criticism.test_statistics import Asked, Quantities, chosen
 from pyro_vae.criticism.two_sample import ROWS
 from pyro_vae.criticism.two_sample import two_sample as compared
 from pyro_vae.distributions.constraints import element_of
+from pyro_vae.model.programs import Programs
 from pyro_vae.model.vae import VAE
-from pyro_vae.training.loss import Programs
 
 if TYPE_CHECKING:
     import xarray as xr

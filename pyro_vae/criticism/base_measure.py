@@ -12,7 +12,7 @@ from pyro.distributions import Unit
 from pyro_vae.criticism.methods.base import Batch
 from pyro_vae.distributions.constraints import element_of, in_words
 from pyro_vae.families.truncated import CensoredDistribution
-from pyro_vae.training.loss import Programs
+from pyro_vae.model.programs import Programs
 
 
 def measure_of(programs: Programs, batch: Batch) -> str:

@@ -14,8 +14,8 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.rows import Rows
+from pyro_vae.model.programs import Programs, as_module, require_programs
 from pyro_vae.networks.base import evaluating
-from pyro_vae.training.loss import Programs, as_module, require_programs
 
 WIDE = 0.5
 """A gap, in nats, about which models are commonly said to differ."""

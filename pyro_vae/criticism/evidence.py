@@ -18,7 +18,7 @@ from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import TAIL
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.fingerprint import fingerprint_of
-from pyro_vae.training.loss import Programs, require_programs
+from pyro_vae.model.programs import Programs, require_programs
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,8 +11,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import draw
-from pyro_vae.training.loss import Programs
 
 Batch = Mapping[str, Tensor]
 

@@ -19,8 +19,8 @@ from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.criticism.test_statistics import Asked
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
+from pyro_vae.model.programs import Programs, require_programs
 from pyro_vae.model.vae import VAE
-from pyro_vae.training.loss import Programs, require_programs
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed, sites
+from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.loss import Programs
 
 JOINT = "log joint"
 """The name of log p(x, z) among the quantities."""

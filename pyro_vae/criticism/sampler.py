@@ -12,8 +12,8 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan
 from pyro_vae.criticism.statistics import Statistic
+from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import draw
-from pyro_vae.training.loss import Programs
 
 KINDS = {
     "population": "new data: z ~ p(z), x ~ p(x|z)",

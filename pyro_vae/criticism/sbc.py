@@ -20,8 +20,8 @@ from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
+from pyro_vae.model.programs import Programs, require_programs
 from pyro_vae.model.vae import VAE
-from pyro_vae.training.loss import Programs, require_programs
 
 LEVEL = 0.05
 """The share of right guides that may be called wrong, over all quantities together."""

@@ -12,8 +12,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from pyro_vae.data.rows import Rows
+from pyro_vae.model.programs import Programs, as_module
 from pyro_vae.networks.base import evaluating
-from pyro_vae.training.loss import Programs, as_module
 
 
 @dataclass(eq=False)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
+from pyro_vae.model.programs import Programs, as_module, tensors_of
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry import tables
 from pyro_vae.runs import writer
@@ -29,8 +30,7 @@ from pyro_vae.runs.writer import CHECKPOINTS, FORMAT, RunContents
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, CheckpointManager, Checkpoints, lock, unwritable
 from pyro_vae.training.history import History
-from pyro_vae.training.loss import Programs, as_module
-from pyro_vae.training.train_state import State, tensors_of
+from pyro_vae.training.train_state import State
 
 
 @dataclass(frozen=True)

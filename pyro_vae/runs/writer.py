@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from pyro_vae.core import serialization
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
+from pyro_vae.model.programs import as_module
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.plots import _run_figures
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History
-from pyro_vae.training.loss import as_module
 
 FORMAT = 1
 """The version of the folder's layout; a higher one is refused."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.model.programs import Programs
 from pyro_vae.training.distributed import environment_kept
 from pyro_vae.training.history import History
-from pyro_vae.training.loss import Programs
 
 LOGGERS = ("csv", "tensorboard")
 """Names of the loggers that need no arguments; of any other, Lightning's object is passed."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compile.tracing import WEIGHTS, CompiledFunction, NotCompilable, lowered
-from pyro_vae.training.loss import tensors_of
+from pyro_vae.model.programs import tensors_of
 from pyro_vae.training.step import Stepper
 
 LOOK = 1_000

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.model.programs import Programs
 from pyro_vae.training.callbacks import CallbackList, EpochEvent
-from pyro_vae.training.loss import Programs
 from pyro_vae.training.step import Stepper
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.train_state import State

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import GENERATORS, of_device
+from pyro_vae.model.programs import tensors_of
 from pyro_vae.training.distributed import STRIDE, Devices
 from pyro_vae.training.history import History
-from pyro_vae.training.loss import Loss, tensors_of
+from pyro_vae.training.loss import Loss
 from pyro_vae.training.step import Stepper
 
 Tree = dict[str, Any]

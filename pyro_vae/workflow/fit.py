@@ -20,6 +20,7 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.data.convert import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
+from pyro_vae.model.programs import Programs, require_programs
 from pyro_vae.model.vae import VAE
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
@@ -28,7 +29,7 @@ from pyro_vae.training.callbacks import Callback, CallbackList
 from pyro_vae.training.distributed import Devices, Runtime
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
-from pyro_vae.training.loss import Loss, Programs, frozen, require_programs
+from pyro_vae.training.loss import Loss, frozen
 from pyro_vae.training.optimizers import Adam, Optimizer
 from pyro_vae.training.profile import Profile
 from pyro_vae.training.progress import Reporter

@@ -16,7 +16,7 @@ from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Metho
 from pyro_vae.criticism.methods.hmc import Density, transition
 from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob, sites_of
 from pyro_vae.distributions.constraints import supports_equal
-from pyro_vae.training.loss import Programs
+from pyro_vae.model.programs import Programs
 
 SHARPNESS = 4.0
 """The sigmoid of the temperatures is taken from minus this to this, as Wu et al. do."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
+from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.loss import Programs
 
 Batch = Mapping[str, Tensor]
 

@@ -19,8 +19,8 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
 from pyro_vae.distributions.wrappers import unwrap
+from pyro_vae.model.programs import Programs, as_module, tensors_of
 from pyro_vae.objectives.particles import Particles, draw
-from pyro_vae.training.loss import Programs, as_module, tensors_of
 
 PRIOR_SHARE = 0.1
 """What a defensive proposal holds of the prior."""
