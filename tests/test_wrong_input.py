@@ -302,7 +302,7 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
         ["mine", "no run", "left alone"],
     ),
     "newer run": (
-        lambda f: write_run(f, spec=lambda text: text.replace("format: 1", "format: 99")),
+        lambda f: write_run(f, spec=lambda text: text.replace("format: 2", "format: 99")),
         ["describe", "run"],
         ["newer pyro_vae", "99", "pip install --upgrade"],
     ),

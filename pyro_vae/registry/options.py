@@ -28,6 +28,7 @@ from pyro_vae.families import Family
 from pyro_vae.networks import Network
 from pyro_vae.objectives import Objective
 from pyro_vae.registry import tables
+from pyro_vae.registry.migrations import migrate_spec
 from pyro_vae.training import Optimizer, Stopping
 
 RECORDED = ("format", "versions", "event_shape", "rows", "fingerprint", "caveat", "stopped")
@@ -227,7 +228,8 @@ def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read ({error}).") from error
-    config = {name: value for name, value in serialization.parse(text, str(file)).items() if name not in RECORDED}
+    plain = migrate_spec(serialization.parse(text, str(file)))
+    config = {name: value for name, value in plain.items() if name not in RECORDED}
     for name in config:
         if name not in known:
             raise unknown_name_error(f"option in {file},", name, known)

@@ -25,8 +25,9 @@ from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_er
 from pyro_vae.model.programs import Programs, as_module, tensors_of
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry import tables
+from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migrate_weights
 from pyro_vae.runs import writer
-from pyro_vae.runs.writer import CHECKPOINTS, FORMAT, RunContents
+from pyro_vae.runs.writer import CHECKPOINTS, RunContents
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, CheckpointManager, Checkpoints, lock, unwritable
 from pyro_vae.training.history import History
@@ -135,9 +136,18 @@ class RunFolder:
         state.identify(facts)
         found = keeper.newest() if resume else None
         if found is not None:
+            self._require_present_format()
             state.require_same(found[0], str(found[1]), settings["epochs"])
         keeper.declare(serialization.dump(record), anew=found is None)
         return None if found is None else (found[0], str(found[1]))
+
+    def _require_present_format(self) -> None:
+        """Refuse to resume from checkpoints of an older format, whose training state has other names."""
+        if self._stored_spec(checkpoint=True)["format"] < FORMAT:
+            raise InputError(
+                f"{self.path / CHECKPOINTS} was written by an older pyro_vae, and this one cannot resume it: fit the "
+                f"model of pv.load({str(self.path)!r}, checkpoint='last') again, into another run folder."
+            )
 
     def write(self, contents: RunContents, beside: bool = False) -> None:
         """Write the whole run, then put it in place.
@@ -147,7 +157,8 @@ class RunFolder:
             beside: whether it joins the checkpoints that are there, instead of replacing the folder.
 
         Raises:
-            RunNotWrittenError: there is no room, or no permission; what was there is as it was, and the run is elsewhere.
+            RunNotWrittenError: there is no room, or no permission; what was there is as it was, and the message says
+                where the run is.
         """
         try:
             writer.put(contents, self.path, beside)
@@ -165,9 +176,11 @@ class RunFolder:
         Raises:
             InputError: this is no run, or one of a newer version.
         """
-        return self._spec(self.path / SPEC)
+        return migrate_spec(self._stored_spec())
 
-    def _spec(self, file: Path) -> dict[str, Any]:
+    def _stored_spec(self, checkpoint: bool = False) -> dict[str, Any]:
+        """Content of spec.yaml in the format that it was written in; of the training under way with `checkpoint`."""
+        file = self.path / CHECKPOINTS / SPEC if checkpoint else self.path / SPEC
         if not file.is_file() and self.unfinished:
             raise InputError(
                 f"{self.path} is an unfinished run: continue it by "
@@ -186,7 +199,7 @@ class RunFolder:
             raise InputError(f"{file} cannot be read: {error}") from error
         plain = serialization.parse(text, str(file))
         found_format = plain.get("format")
-        if not isinstance(found_format, int):
+        if not (isinstance(found_format, int) and found_format >= min(MIGRATIONS)):
             raise InputError(f"{file} has no whole number 'format', so it was not written by this package.")
         if found_format > FORMAT:
             raise InputError(
@@ -202,7 +215,7 @@ class RunFolder:
 
     def declared(self, checkpoint: bool = False) -> VAE:
         """Build the model as declared, without its weights; with `checkpoint`, that of the training under way."""
-        plain = self._spec(self.path / CHECKPOINTS / SPEC) if checkpoint else self.spec()
+        plain = migrate_spec(self._stored_spec(checkpoint))
         names = [field.name for field in fields(Declaration)]
         if missing := [name for name in names if name not in plain]:
             raise InputError(
@@ -232,7 +245,9 @@ class RunFolder:
         module = as_module(loaded)
         try:
             tree = snapshot.read(files[0])
-            saved = tree["weights"] | tree["average"].get("means", {})
+            saved = migrate_weights(
+                tree["weights"] | tree["average"].get("means", {}), self._stored_spec(checkpoint=True)
+            )
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
             mine = tensors_of(module)
@@ -254,11 +269,17 @@ class RunFolder:
         if not file.is_file():
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
-            with safetensors.safe_open(str(file), "pt") as opened:
-                dtypes = {weight.get_dtype() for weight in map(opened.get_slice, opened.keys())}
-            if "F64" in dtypes:
+            saved = migrate_weights(safetensors.torch.load_file(file), self._stored_spec())
+            if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
-            safetensors.torch.load_model(module, str(file))
+            mine = module.state_dict()
+            stored = {
+                tensor.data_ptr() for name, tensor in mine.items() if name in saved
+            }  # shared ones are stored once
+            missing = [name for name, tensor in mine.items() if tensor.data_ptr() not in stored]
+            if wrong := missing + sorted(saved.keys() - mine.keys()):
+                raise RuntimeError(f"{wrong[0]} is {'missing in it' if missing else 'no weight of the model'}")
+            module.load_state_dict(saved, strict=False)
         except (SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise InputError(f"{file} does not hold the weights of this model: {first}") from error

@@ -18,12 +18,10 @@ from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import as_module
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.plots import _run_figures
+from pyro_vae.registry.migrations import FORMAT
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History
-
-FORMAT = 1
-"""The version of the folder's layout; a higher one is refused."""
 
 CHECKPOINTS = "checkpoints"
 """The folder in a run of what a training goes on from."""

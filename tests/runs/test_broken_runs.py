@@ -46,14 +46,14 @@ def cut_short(run: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (shutil.rmtree, "is no run: it has no spec.yaml"),
     "no spec": (lambda run: (run / "spec.yaml").unlink(), "is no run: it has no spec.yaml"),
-    "newer format": (rewritten(format=FORMAT + 1), r"written by a newer pyro_vae \(format 2; .*pip install --upgrade"),
+    "newer format": (rewritten(format=FORMAT + 1), r"written by a newer pyro_vae \(format 3; .*pip install --upgrade"),
     "no format": (rewritten(format=...), "no whole number 'format', so it was not written by this package"),
     "format in words": (rewritten(format="one"), "no whole number 'format'"),
     "broken YAML": (written("prior: [Normal"), "is no plain YAML"),
     "empty": (written(""), "has to hold names and values"),
     "a list": (written("- Normal"), "has to hold names and values"),
     "not text": (written(b"\xff\xfe\x00\x9d"), "cannot be read|is no plain YAML"),
-    "a tag": (written("format: 1\nprior: !!python/name:os.system"), "is no plain YAML: could not determine a constr"),
+    "a tag": (written("format: 2\nprior: !!python/name:os.system"), "is no plain YAML: could not determine a constr"),
     "unknown family": (rewritten(prior="Norml"), "unknown family for prior, 'Norml': did you mean 'Normal'"),
     "unknown network": (rewritten(encoder="Transformer"), "unknown network for encoder, 'Transformer'"),
     "a family by path": (rewritten(prior="os.system"), "unknown family for prior, 'os.system'"),
@@ -87,7 +87,7 @@ def test_a_broken_run_is_refused_with_its_sentence(what: str, run: Path) -> None
 def test_nothing_in_a_run_is_executed(run: Path) -> None:
     trap = run.parent / "trap"
     for line in (f"prior: !!python/object/apply:os.mkdir [{trap}]", f"x: !!python/object/new:os.mkdir [{trap}]"):
-        (run / "spec.yaml").write_text(f"format: 1\n{line}\n")
+        (run / "spec.yaml").write_text(f"format: 2\n{line}\n")
         with pytest.raises(pv.InputError, match="is no plain YAML"):
             pv.load(run)
     assert not trap.exists()

@@ -1,0 +1,93 @@
+"""Migrations of run folders: what an older format calls by another name than this version does.
+
+A migration changes names alone, never a value or a number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pyro_vae.registry.tables import KINDS
+
+FORMAT = 2
+"""The version of the run folder's layout and names; a higher one is refused."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """The renames from one format to the next.
+
+    Args:
+        classes: new names of declared classes by their old ones.
+        fields: new names of fields by their old ones, for each class by its old name.
+        parts: new names of the parts of a VAE by their old ones: the first words of the names of weights.
+        keyed_by_part: fields, by their old names, whose keys begin with a part.
+    """
+
+    classes: Mapping[str, str]
+    fields: Mapping[str, Mapping[str, str]]
+    parts: Mapping[str, str]
+    keyed_by_part: frozenset[str]
+
+    def rename_weight(self, name: str) -> str:
+        """Name of a weight, or the beginning of one, in the next format."""
+        part, dot, rest = name.partition(".")
+        return self.parts.get(part, part) + dot + rest
+
+    def rename(self, plain: Any, owner: str = "") -> Any:
+        """Declaration as plain values in the next format.
+
+        Args:
+            plain: the declaration, or a part of it.
+            owner: the old name of the class or field that the part belongs to.
+        """
+        if isinstance(plain, str):
+            return self.classes.get(plain, plain)
+        if isinstance(plain, list):
+            return [self.rename(item) for item in plain]
+        if not isinstance(plain, dict):
+            return plain
+        if owner in self.keyed_by_part:
+            return {self.rename_weight(name): value for name, value in plain.items()}
+        names = {**self.classes, **self.fields.get(owner, {})}
+        return {names.get(name, name): self.rename(value, name) for name, value in plain.items()}
+
+
+MIGRATIONS: Mapping[int, Migration] = {
+    1: Migration(
+        classes={"Steps": "MultiStep"},
+        fields={},
+        parts={"encoder": "posterior", "decoder": "likelihood"},
+        keyed_by_part=frozenset({"parts"}),
+    ),
+}
+"""The migration from each older format to the next."""
+
+
+def migrate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a spec.yaml in the present format; one without a format is returned as it is.
+
+    >>> migrate_spec({"format": 1, "optimizer": {"Adam": {"lr": {"Steps": {"epochs": [1.0]}}}}})
+    {'format': 2, 'optimizer': {'Adam': {'lr': {'MultiStep': {'epochs': [1.0]}}}}}
+    """
+    migrated = dict(spec)
+    while (migration := MIGRATIONS.get(migrated.get("format", FORMAT))) is not None:
+        declared = {role: migration.rename(plain) for role, plain in migrated.items() if role in KINDS}
+        migrated |= declared | {"format": migrated["format"] + 1}
+    return migrated
+
+
+def migrate_weights(weights: Mapping[str, T], spec: Mapping[str, Any]) -> dict[str, T]:
+    """Weights by their present names.
+
+    Args:
+        weights: values by the names of weights, as stored.
+        spec: the content of the spec.yaml beside them, as stored; programs of a user's own have the user's names.
+    """
+    migrated, format = dict(weights), spec.get("format", FORMAT)
+    while "likelihood" in spec and (migration := MIGRATIONS.get(format)) is not None:
+        migrated = {migration.rename_weight(name): value for name, value in migrated.items()}
+        format += 1
+    return migrated
