@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.files import written_whole
+from pyro_vae.core.files import naming_unwritable, write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -99,7 +99,7 @@ def save(tree: "xr.DataTree", path: str | Path) -> Path:
     """
     target = Path(path)
     packed = {f"/{name}": {v: {"zlib": True} for v in ("x",) if v in group} for name, group in tree.children.items()}
-    with written_whole(target) as fresh:
+    with naming_unwritable(target), write_atomically(target) as fresh:
         tree.to_netcdf(fresh, engine="h5netcdf", encoding={name: how for name, how in packed.items() if how})
     return target
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.files import written_whole
+from pyro_vae.core.files import naming_unwritable, write_atomically
 from pyro_vae.reports.bibtex import Reference
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Page:
 
     def write(self, target: Path) -> Path:
         """Write the page beside its place and move it there when it is complete."""
-        with written_whole(target) as fresh:
+        with naming_unwritable(target), write_atomically(target) as fresh:
             fresh.write_text(self.html(), encoding="utf-8")
         return target
 

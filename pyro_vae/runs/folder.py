@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
+from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable
 from pyro_vae.model.programs import Programs, as_module, tensors_of
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry import tables
@@ -29,7 +30,7 @@ from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migra
 from pyro_vae.runs import writer
 from pyro_vae.runs.writer import CHECKPOINTS, RunContents
 from pyro_vae.training import snapshot
-from pyro_vae.training.checkpoints import BEST, LOCK, SPEC, CheckpointManager, Checkpoints, lock, unwritable
+from pyro_vae.training.checkpoints import BEST, SPEC, CheckpointManager, Checkpoints
 from pyro_vae.training.history import History
 from pyro_vae.training.train_state import State
 
@@ -70,10 +71,8 @@ class RunFolder:
         if not (self.finished or self.unfinished):
             raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
         if overwrite and self.unfinished:
-            try:
-                os.close(lock(path / CHECKPOINTS))  # nobody else is at work there
-            except OSError as error:
-                raise unwritable(path, error) from error
+            with naming_unwritable(path):
+                lock_folder(path / CHECKPOINTS, path).release()  # nobody else is at work there
         if overwrite or (resume and self.unfinished):
             return
         if resume:
@@ -149,23 +148,23 @@ class RunFolder:
                 f"model of pv.load({str(self.path)!r}, checkpoint='last') again, into another run folder."
             )
 
-    def write(self, contents: RunContents, beside: bool = False) -> None:
+    def write(self, contents: RunContents, merge: bool = False) -> None:
         """Write the whole run, then put it in place.
 
         Args:
             contents: what it is written of.
-            beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+            merge: whether it joins the checkpoints that are there, instead of replacing the folder.
 
         Raises:
             RunNotWrittenError: there is no room, or no permission; what was there is as it was, and the message says
                 where the run is.
         """
         try:
-            writer.put(contents, self.path, beside)
+            writer.write_run(contents, self.path, merge)
         except (OSError, SafetensorError) as error:
 
             def again(folder: str | Path) -> None:
-                writer.put(contents, RunFolder.reserve(folder, overwrite=False).path)
+                writer.write_run(contents, RunFolder.reserve(folder, overwrite=False).path)
 
             where = writer.write_fallback(contents, self.path)
             raise RunNotWrittenError(f"{self.path} could not be written ({error}). {where}", again) from error

@@ -13,13 +13,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from pyro_vae.core import serialization
+from pyro_vae.core.files import sync, write_atomically
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import as_module
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.plots import _run_figures
 from pyro_vae.registry.migrations import FORMAT
-from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History
 
@@ -80,13 +80,13 @@ class RunContents:
             _run_figures.write(folder / "figures", self.vae, shown, self.history)
 
 
-def put(contents: RunContents, path: Path, beside: bool = False) -> None:
+def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:
     """Write the whole run beside its place, then put it there.
 
     Args:
         contents: what it is written of.
         path: its folder, which is replaced.
-        beside: whether it joins the checkpoints that are there, instead of replacing the folder.
+        merge: whether it joins the checkpoints that are there, instead of replacing the folder.
 
     Raises:
         OSError: there is no room, or no permission; what was there is as it was.
@@ -94,29 +94,22 @@ def put(contents: RunContents, path: Path, beside: bool = False) -> None:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("writing", "replaced"))
-    if beside:  # where the next one who resumes finds it and takes it away, should we be killed
-        fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"
-    shutil.rmtree(fresh, ignore_errors=True)
+    if not merge:
+        with write_atomically(path) as fresh:
+            contents.write(fresh)
+        return
+    fresh = path / CHECKPOINTS / f".run.writing-{os.getpid()}"  # whoever resumes a killed training removes it
     try:
         contents.write(fresh)
-        if beside:
-            _join(fresh, path)
-            return
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
+        _merge(fresh, path)
     finally:
-        if old.exists() and not path.exists():  # the move failed: the run that was there stays
-            old.rename(path)
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _join(fresh: Path, path: Path) -> None:
+def _merge(fresh: Path, path: Path) -> None:
     """Move what was written into the folder: until its spec.yaml is there, the run is an unfinished one."""
     for file in fresh.rglob("*"):
-        snapshot.sync(file)
+        sync(file)
     (path / SPEC).unlink(missing_ok=True)
     for name in ("model.safetensors", "history.csv", "figures", *BESIDES, SPEC):
         mine, new = path / name, fresh / name
@@ -126,7 +119,7 @@ def _join(fresh: Path, path: Path) -> None:
             new.rename(mine)
         elif not mine.is_dir():
             mine.unlink(missing_ok=True)
-    snapshot.sync(path)
+    sync(path)
 
 
 def write_fallback(contents: RunContents, path: Path) -> str:
@@ -136,7 +129,7 @@ def write_fallback(contents: RunContents, path: Path) -> str:
         ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."
     try:
         folder = Path(tempfile.mkdtemp(prefix="pyro-vae-")) / path.name
-        put(contents, folder)
+        write_run(contents, folder)
     except (OSError, SafetensorError):
         return f"The model in memory is trained: make room, and write it by `error.write('FOLDER')`.{ahead}"
     return f"All of it is in {folder}: move it from there, before it is cleaned up.{ahead}"

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
-from pyro_vae.core.files import written_whole
+from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
 from pyro_vae.registry import options
 from pyro_vae.registry.options import RECORDED
 from pyro_vae.sweeps import results, search_space
@@ -30,7 +30,6 @@ from pyro_vae.sweeps.search_space import Axis, Point
 from pyro_vae.sweeps.status import SETTLED, Outcome
 from pyro_vae.sweeps.trial import Request, of, unfinished
 from pyro_vae.sweeps.workers import train_all
-from pyro_vae.training.checkpoints import LOCK, lock, unwritable
 
 __all__ = ["Result", "Sweep", "sweep"]
 
@@ -114,11 +113,9 @@ class _Folder:
         self.points: dict[str, Mapping[str, Any]] = {}
 
     def __enter__(self) -> "_Folder":
-        try:
+        with naming_unwritable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = lock(self.path, self.path)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+            self.lock = lock_folder(self.path)
         self.before = results.read(self.path / TABLE)
         for name, chosen in _read(self.path).get("points", {}).items():
             point = Point(chosen, {})
@@ -128,7 +125,7 @@ class _Folder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self.lock)
+        self.lock.release()
 
     def train(self, points: list[Point]) -> Sweep:
         """Train all points that are not settled."""
@@ -189,7 +186,7 @@ class _Folder:
 
         train_all(following, done, self.jobs)
         found = self._table()
-        with written_whole(self.path / PICTURE) as fresh:
+        with naming_unwritable(self.path / PICTURE), write_atomically(self.path / PICTURE) as fresh:
             draw(found).savefig(fresh, format="png")
         return found
 
@@ -199,7 +196,7 @@ class _Folder:
         text = serialization.dump(
             {"base": self.common, "points": {name: dict(one) for name, one in self.points.items()}}
         )
-        with written_whole(self.path / SPEC) as fresh:
+        with naming_unwritable(self.path / SPEC), write_atomically(self.path / SPEC) as fresh:
             fresh.write_text(text, encoding="utf-8")
 
     def _settled(self, point: Point) -> Outcome | None:
@@ -215,7 +212,7 @@ class _Folder:
 
     def _table(self) -> Sweep:
         found = Sweep(self.path, tuple(self.results.values()))
-        with written_whole(self.path / TABLE) as fresh:
+        with naming_unwritable(self.path / TABLE), write_atomically(self.path / TABLE) as fresh:
             fresh.write_text(found.to_csv(), encoding="utf-8")
         return found
 

@@ -7,8 +7,6 @@ RUN/checkpoints/
 """
 
 import contextlib
-import importlib.util
-import os
 import re
 import shutil
 import time
@@ -20,11 +18,10 @@ from typing import Any
 
 from pyro_vae.core.config import Config, option
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
 from pyro_vae.training import snapshot
 
-fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # on Windows
-
-BEST, SPEC, LOCK = "best.safetensors", "spec.yaml", ".lock"
+BEST, SPEC = "best.safetensors", "spec.yaml"
 STEP = re.compile(r"step-(\d{10})\.safetensors")
 
 
@@ -71,14 +68,12 @@ class CheckpointManager:
         self.due = self._next()
 
     def __enter__(self) -> "CheckpointManager":
-        try:
+        with naming_unwritable(self.folder):
             self.made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = lock(self.folder)
+            self.lock = lock_folder(self.folder, self.folder.parent)
             for left in self.folder.glob(".*.writing-*"):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         return self
 
     def __exit__(
@@ -92,7 +87,7 @@ class CheckpointManager:
             with contextlib.suppress(OSError):
                 for made in dict.fromkeys((self.folder, *self.made)):
                     made.rmdir()
-        os.close(self.lock)
+        self.lock.release()
 
     def declare(self, spec: str, anew: bool) -> None:
         """Say what is under way.
@@ -104,16 +99,11 @@ class CheckpointManager:
         Raises:
             InputError: the folder cannot be written.
         """
-        try:
+        with naming_unwritable(self.folder):
             for file in self.files() if anew else ():
                 file.unlink()
-            fresh = self.folder / f".{SPEC}.writing-{os.getpid()}"
-            fresh.write_text(spec, encoding="utf-8")
-            snapshot.sync(fresh)
-            fresh.replace(self.folder / SPEC)
-            snapshot.sync(self.folder)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+            with write_atomically(self.folder / SPEC, durable=True) as fresh:
+                fresh.write_text(spec, encoding="utf-8")
 
     def files(self) -> list[Path]:
         """Every checkpoint, the newest first and the best one last."""
@@ -211,63 +201,3 @@ class CheckpointManager:
     def _next(self) -> float:
         minutes = self.plan.every_minutes
         return float("inf") if minutes is None else time.monotonic() + 60 * minutes
-
-
-BYTE = 1 << 30
-"""The byte that is locked on Windows: beyond the process id, which others read while it is held."""
-
-
-def lock(folder: Path, whose: Path | None = None) -> int:
-    """Lock a folder until the descriptor is closed, or its process ends in whatever way.
-
-    Args:
-        folder: the folder.
-        whose: what is being written there, for the message; by default the folder around it.
-
-    Raises:
-        InputError: another process holds it.
-        OSError: the lock cannot be made.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(folder / LOCK, flags, 0o644)
-    try:
-        _hold(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    except BlockingIOError:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        holder = os.read(descriptor, 20).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise InputError(
-            f"{whose or folder.parent} is being written by another process ({holder}): wait for it, or take another "
-            "folder."
-        ) from None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _hold(descriptor: int) -> None:
-    """Take the lock of an open file.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    import msvcrt
-
-    windows: Any = msvcrt
-    os.lseek(descriptor, BYTE, os.SEEK_SET)
-    try:
-        windows.locking(descriptor, windows.LK_NBLCK, 1)
-    except OSError as error:
-        raise BlockingIOError(*error.args) from error
-    os.lseek(descriptor, 0, os.SEEK_SET)
-
-
-def unwritable(folder: Path, error: OSError) -> InputError:
-    """The error of a folder that takes no checkpoints."""
-    return InputError(f"{folder} cannot be written ({error}): choose another run folder, or make room there.")

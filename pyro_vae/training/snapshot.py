@@ -5,10 +5,8 @@ a SHA-256 of it and of every tensor. It is written under another name, synced, a
 that was there, and what is torn or altered all the same is noticed when it is read.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.files import write_atomically
 
 FORMAT = 1
 """The version of the file's layout; a higher one is refused."""
@@ -43,17 +42,11 @@ def write(file: Path, packed: tuple[Any, dict[str, Tensor]]) -> None:
     plain, tensors = packed
     state = json.dumps(plain)
     metadata = {"format": str(FORMAT), "state": state, "sha256": _digest(state, tensors)}
-    fresh = file.with_name(f".{file.name}.writing-{os.getpid()}")
     try:
-        safetensors.torch.save_file(tensors, str(fresh), metadata)
-        sync(fresh)
-        fresh.replace(file)
-        sync(file.parent)
+        with write_atomically(file, durable=True) as fresh:
+            safetensors.torch.save_file(tensors, str(fresh), metadata)
     except SafetensorError as error:
         raise OSError(f"{file}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
 
 
 def read(file: Path) -> Any:
@@ -127,15 +120,6 @@ def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "mapping":
         return {key: unpack(value, tensors) for key, value in content}
     raise Damaged(f"it holds a {kind!r}, which is no kind of thing in a checkpoint")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:

@@ -152,7 +152,7 @@ def fit(
         elif stepper.average is not None:
             stepper.average.settle()
         if folder is not None and devices.first and stopped_by != signal.SIGTERM:  # who sent that waits for no pictures
-            folder.write(dataclasses.replace(contents, files=files), beside=keeper is not None)
+            folder.write(dataclasses.replace(contents, files=files), merge=keeper is not None)
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)

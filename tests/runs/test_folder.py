@@ -264,7 +264,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], tuple[type[BaseException], dict
         {},
     ),
     "the weights cannot be written": lambda patch: (_break(patch, "safetensors.torch.save_model", OSError), {}),
-    "the move fails": lambda patch: (_break(patch, "pathlib.Path.rename", OSError, only=".run.writing"), {}),
+    "the move fails": lambda patch: (_break(patch, "pathlib.Path.replace", OSError, only=".run.writing"), {}),
 }
 
 

@@ -1,10 +1,7 @@
 """A training whose run cannot be written loses nothing: the run before stays, and the new one is elsewhere."""
 
 import errno
-import os
-import sys
 import tempfile
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ from safetensors import SafetensorError
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.runs import folder as runs
-from pyro_vae.training import checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -106,22 +102,3 @@ def test_the_command_line_says_it_in_one_sentence(
     assert stopped.value.code == 2
     assert error.startswith("pyro-vae: run could not be written")
     assert error.count("\n") == 1
-
-
-def test_windows_locks_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[tuple[int, int]] = []
-
-    def locking(descriptor: int, mode: int, length: int) -> None:
-        if held:
-            raise OSError(errno.EACCES, "Permission denied")
-        held.append((mode, length))
-
-    windows = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
-    monkeypatch.setattr(checkpoints, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", windows)
-    descriptor = checkpoints.lock(tmp_path)
-    assert held == [(2, 1)]
-    assert (tmp_path / checkpoints.LOCK).read_text() == f"{os.getpid()}\n"
-    with pytest.raises(pv.InputError, match=rf"being written by another process \({os.getpid()}\)"):
-        checkpoints.lock(tmp_path)
-    os.close(descriptor)

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from helpers.sweeping import base, sweep, weights
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.core.files import lock_folder
 from pyro_vae.sweeps.picture import sweep as draw
 from pyro_vae.sweeps.results import Result, read
 from pyro_vae.sweeps.status import Outcome
-from pyro_vae.training.checkpoints import CheckpointManager, lock
+from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.loop import Loop
 
 __all__ = ["base"]
@@ -186,10 +186,10 @@ def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict
         sweep({"seed": [0]}, base | {"epochs": 3})
     with pytest.raises(pv.InputError, match="sweep is a sweep with prior = None, and now it is 'Laplace'"):
         sweep({"seed": [0]}, base | {"prior": pv.Laplace()})
-    held = lock(Path("sweep"), Path("sweep"))
+    held = lock_folder(Path("sweep"))
     with pytest.raises(pv.InputError, match=r"sweep is being written by another process \(\d+\)"):
         sweep({"seed": [0]}, base)
-    os.close(held)
+    held.release()
     Path("sweep/.lock").write_bytes(before[".lock"])
     assert content(Path("sweep")) == before
 

@@ -20,9 +20,9 @@ from helpers.small_runs import content
 import pyro_vae as pv
 import pyro_vae.training.loop as loop
 from pyro_vae.cli import main
+from pyro_vae.core import files
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.training import signals, snapshot
-from pyro_vae.training.checkpoints import lock
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 EVERY = pv.Checkpoints(every_minutes=0)
@@ -33,7 +33,7 @@ EVERY = pv.Checkpoints(every_minutes=0)
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A disk without room for the writings whose numbers are put in the list."""
-    numbers, count, sync = [], 0, snapshot.sync
+    numbers, count, sync = [], 0, files.sync
 
     def fail(path: Path) -> None:
         nonlocal count
@@ -43,7 +43,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(path)
 
-    monkeypatch.setattr(snapshot, "sync", fail)
+    monkeypatch.setattr(files, "sync", fail)
     return numbers
 
 
@@ -88,12 +88,12 @@ def test_a_folder_that_cannot_be_written_is_refused(name: str, tmp_path: Path, m
     def refuse(path: Any, *arguments: Any, **more: Any) -> Any:
         if Path(path).name.startswith(name):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return original[Path if ".yaml" in str(path) else os](path, *arguments, **more)
+        return original[Path if isinstance(path, Path) else os](path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", refuse) if name == ".lock" else monkeypatch.setattr(Path, "write_text", refuse)
     vae, untouched = small(), small()
     with pytest.raises(
-        pv.InputError, match=r"checkpoints cannot be written \(.*Permission denied\): choose another run"
+        pv.InputError, match=r"checkpoints cannot be written \(.*Permission denied\): choose another place"
     ):
         fit(vae, rows(), run=tmp_path / "run", checkpoints=EVERY)
     assert same(vae.state_dict(), untouched.state_dict())
@@ -137,10 +137,10 @@ def test_a_folder_that_another_process_writes_is_refused(how: dict[str, Any], tm
 
 def test_two_trainings_in_one_process_do_not_meet(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    held = lock(tmp_path / "run" / "checkpoints")
+    held = files.lock_folder(tmp_path / "run" / "checkpoints")
     with pytest.raises(pv.InputError, match="being written by another process"):
         fit(small(), rows(), run=tmp_path / "run", resume=True)
-    os.close(held)
+    held.release()
 
 
 # Signals
