@@ -15,8 +15,8 @@ from typing import Any, Literal, Union
 from pyro_vae.core.errors import InputError, unknown_name_error
 
 
-def option(default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None) -> Any:
-    """Declare a field whose numbers have to lie in `[low, high]`, or whose name has to be `known`."""
+def field(default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None) -> Any:
+    """Dataclass field whose numbers have to lie in `[low, high]`, or whose name has to be `known`."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "known": known})
 
 

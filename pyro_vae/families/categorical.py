@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
@@ -44,7 +44,7 @@ class Categorical(Family):
     Categorical(classes=3, logits=None)
     """
 
-    classes: int = option(2, low=2)
+    classes: int = field(2, low=2)
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, allows_scalar=False)}
     remedy = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
@@ -115,7 +115,7 @@ class OrderedLogistic(Family):
     OrderedLogistic(levels=5, predictor=None, cutpoints='per_feature')
     """
 
-    levels: int = option(2, low=2, high=2**16)
+    levels: int = field(2, low=2, high=2**16)
     predictor: Source = None
     cutpoints: Source = None
     parameters = {

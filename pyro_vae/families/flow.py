@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution
 from torch.distributions.constraints import real_vector
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
@@ -149,10 +149,10 @@ class Flow(Family):
     'maf'
     """
 
-    kind: str = option("nsf", known=KINDS)
-    transforms: int = option(3, low=1)
-    hidden: tuple[int, ...] = option((64, 64), low=1)
-    context: int = option(32, low=1)
+    kind: str = field("nsf", known=KINDS)
+    transforms: int = field(3, low=1)
+    hidden: tuple[int, ...] = field((64, 64), low=1)
+    context: int = field(32, low=1)
     loc: Source = "per_feature"
     scale: Source = "per_feature"
     parameters = {

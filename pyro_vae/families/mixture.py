@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.normal import Normal
@@ -85,7 +85,7 @@ class Mixture(Composite):
     """
 
     family: Family = Normal()
-    components: int = option(10, low=2)
+    components: int = field(10, low=2)
     of: Literal["events", "elements"] = "events"
     weights: Source = None
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
@@ -230,7 +230,7 @@ class LowRankNormal(Family):
     LowRankNormal(rank=3, loc=0.0, cov_factor=None, cov_diag=None)
     """
 
-    rank: int = option(1, low=1)
+    rank: int = field(1, low=1)
     loc: Source = None
     cov_factor: Source = None
     cov_diag: Source = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions.constraints import integer_interval
 from torch.nn.functional import logsigmoid
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source, init_std
 from pyro_vae.families.categorical import log_one_minus_exp
@@ -158,8 +158,8 @@ class DiscretizedLogistic(Family):
     DiscretizedLogistic(bins=17, components=3, logits=None, loc=None, scale=None)
     """
 
-    bins: int = option(256, low=2, high=2**16)
-    components: int = option(5, low=1)
+    bins: int = field(256, low=2, high=2**16)
+    components: int = field(5, low=1)
     logits: Source = None
     loc: Source = None
     scale: Source = None

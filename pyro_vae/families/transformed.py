@@ -17,7 +17,7 @@ from torch.distributions.transforms import (
     Transform,
 )
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Composite, Family, as_nested_floats
@@ -174,7 +174,7 @@ class Transformed(Composite):
     """
 
     family: Family = Normal()
-    transform: str = option("exp", known=TRANSFORMS)
+    transform: str = field("exp", known=TRANSFORMS)
 
     @property
     def within(self) -> Any:

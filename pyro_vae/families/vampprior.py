@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
@@ -61,7 +61,7 @@ class VampPrior(Family):
     VampPrior(components=50, weights=0.0)
     """
 
-    components: int = option(500, low=1)
+    components: int = field(500, low=1)
     weights: Source = 0.0
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
     event_ranks = (1,)

@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape, added
 
@@ -33,9 +33,9 @@ class Conv(Network):
     Conv(channels=(16, 32), hidden=128, activation='relu')
     """
 
-    channels: tuple[int, ...] = option((32, 64), low=1)
-    hidden: int = option(128, low=1)
-    activation: str = option("relu", known=ACTIVATIONS)
+    channels: tuple[int, ...] = field((32, 64), low=1)
+    hidden: int = field(128, low=1)
+    activation: str = field("relu", known=ACTIVATIONS)
 
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
         """Make the module; see `Network.build`."""

@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape
 
 
@@ -28,8 +28,8 @@ class MLP(Network):
     MLP(hidden=(100, 200), activation='relu')
     """
 
-    hidden: tuple[int, ...] = option((400,), low=1)
-    activation: str = option("relu", known=ACTIVATIONS)
+    hidden: tuple[int, ...] = field((400,), low=1)
+    activation: str = field("relu", known=ACTIVATIONS)
 
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
         """Make the module; see `Network.build`."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions.mmd import mmd2
 from pyro_vae.distributions.wrappers import name_of
@@ -92,11 +92,11 @@ class BetaTC(AggregateObjective):
     BetaTC(beta=6.0, alpha=1.0, gamma=1.0, sampling='stratified', rows=None)
     """
 
-    beta: Number = option(6.0, low=0)
-    alpha: Number = option(1.0, low=0)
-    gamma: Number = option(1.0, low=0)
+    beta: Number = field(6.0, low=0)
+    alpha: Number = field(1.0, low=0)
+    gamma: Number = field(1.0, low=0)
     sampling: Literal["stratified", "weighted"] = "stratified"
-    rows: int | None = option(None, low=1)
+    rows: int | None = field(None, low=1)
 
     def bound(self, particles: Particles) -> Tensor:
         """The log-likelihood of each row less its weighed parts, (N,), in nats."""
@@ -158,8 +158,8 @@ class InfoVAE(AggregateObjective):
     InfoVAE(alpha=1.0, scale=10.0, kl='sampled')
     """
 
-    alpha: Number = option(0.0, high=1)
-    scale: Number = option(10.0, low=0)
+    alpha: Number = field(0.0, high=1)
+    scale: Number = field(10.0, low=0)
     kl: Literal["sampled", "analytic"] = "sampled"
 
     def bound(self, particles: Particles) -> Tensor:
@@ -208,8 +208,8 @@ class DIP(AggregateObjective):
     """
 
     of: Literal["draws", "means"] = "draws"
-    off_diagonal: Number = option(10.0, low=0)
-    diagonal: Number = option(10.0, low=0)
+    off_diagonal: Number = field(10.0, low=0)
+    diagonal: Number = field(10.0, low=0)
     kl: Literal["sampled", "analytic"] = "sampled"
 
     def bound(self, particles: Particles) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.estimators import Estimator, estimate, power_mean
@@ -60,12 +60,12 @@ class ELBO(Objective):
     Linear(start=0.0, end=1.0, epochs=10.0)
     """
 
-    particles: int = option(1, low=1)
+    particles: int = field(1, low=1)
     kl: Literal["sampled", "analytic"] = "sampled"
     estimator: Estimator = "plain"
-    beta: Number = option(1.0, low=0)
-    free_bits: Number = option(0.0, low=0)
-    groups: int | None = option(None, low=1)
+    beta: Number = field(1.0, low=0)
+    free_bits: Number = field(0.0, low=0)
+    groups: int | None = field(None, low=1)
 
     def __post_init__(self) -> None:
         """Check that there is a score to leave out."""
@@ -147,8 +147,8 @@ class Capacity(Objective):
     """
 
     capacity: Number = Linear(0, 25, epochs=20)
-    gamma: Number = option(100.0, low=0)
-    particles: int = option(1, low=1)
+    gamma: Number = field(100.0, low=0)
+    particles: int = field(1, low=1)
     kl: Literal["sampled", "analytic"] = "sampled"
 
     @property

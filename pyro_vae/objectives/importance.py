@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.estimators import Estimator, WeightedBound, estimate, power_mean
@@ -49,7 +49,7 @@ class IWAE(ImportanceObjective):
     IWAE(particles=50, estimator='dreg')
     """
 
-    particles: int = option(5, low=1)
+    particles: int = field(5, low=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> WeightedBound:
@@ -98,8 +98,8 @@ class MIWAE(Grouped):
     MIWAE(particles=64, groups=8, estimator='plain')
     """
 
-    particles: int = option(8, low=1)
-    groups: int = option(4, low=1)
+    particles: int = field(8, low=1)
+    groups: int = field(4, low=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> WeightedBound:
@@ -133,8 +133,8 @@ class PIWAE(Grouped):
     PIWAE(particles=64, groups=8, estimator='plain')
     """
 
-    particles: int = option(8, low=1)
-    groups: int = option(4, low=1)
+    particles: int = field(8, low=1)
+    groups: int = field(4, low=1)
     estimator: Estimator = "plain"
 
     @property
@@ -173,8 +173,8 @@ class CIWAE(ImportanceObjective):
     0.1
     """
 
-    particles: int = option(5, low=1)
-    beta: Number = option(0.5, low=0, high=1)
+    particles: int = field(5, low=1)
+    beta: Number = field(0.5, low=0, high=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> WeightedBound:

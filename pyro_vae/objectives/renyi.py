@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.objectives.estimators import Estimator, WeightedBound, power_mean
 from pyro_vae.objectives.importance import ImportanceObjective
 from pyro_vae.schedules import Number
@@ -35,7 +35,7 @@ class Renyi(ImportanceObjective):
     """
 
     alpha: Number = 0.5
-    particles: int = option(5, low=1)
+    particles: int = field(5, low=1)
     estimator: Estimator = "plain"
 
     def weigh(self, log_weights: Tensor) -> WeightedBound:

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import power_mean
 from pyro_vae.objectives.importance import ImportanceObjective
@@ -59,8 +59,8 @@ class RWS(ImportanceObjective):
     RWS(particles=10, insomnia=1.0)
     """
 
-    particles: int = option(5, low=2)
-    insomnia: Number = option(1.0, low=0, high=1)
+    particles: int = field(5, low=2)
+    insomnia: Number = field(1.0, low=0, high=1)
 
     @property
     def pathwise(self) -> bool:

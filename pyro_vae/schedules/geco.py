@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.schedules.base import Schedule
 
@@ -41,10 +41,10 @@ class GECO(Schedule):
     GECO(rate=5.0, distortion=None, speed=0.01, average=0.9)
     """
 
-    rate: float | None = option(None, low=0)
+    rate: float | None = field(None, low=0)
     distortion: float | None = None
-    speed: float = option(0.01, low=1e-9, high=1)
-    average: float = option(0.9, low=0, high=1 - 1e-9)
+    speed: float = field(0.01, low=1e-9, high=1)
+    average: float = field(0.9, low=0, high=1 - 1e-9)
 
     def __post_init__(self) -> None:
         """Check that there is one target."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.schedules.base import Schedule
 
@@ -35,7 +35,7 @@ class Linear(Schedule):
 
     start: float = 0.0
     end: float = 1.0
-    epochs: float = option(10.0, low=1e-9)
+    epochs: float = field(10.0, low=1e-9)
 
     def value(self, epoch: float, memory: Tensor | None) -> float:
         """The number after some epochs."""
@@ -63,8 +63,8 @@ class Sigmoid(Schedule):
 
     start: float = 0.0
     end: float = 1.0
-    epochs: float = option(10.0, low=1e-9)
-    steepness: float = option(5.0, low=1e-3, high=50)
+    epochs: float = field(10.0, low=1e-9)
+    steepness: float = field(5.0, low=1e-3, high=50)
 
     def value(self, epoch: float, memory: Tensor | None) -> float:
         """The number after some epochs."""
@@ -98,9 +98,9 @@ class Cyclical(Schedule):
 
     start: float = 0.0
     end: float = 1.0
-    period: float = option(10.0, low=1e-9)
-    rise: float = option(0.5, low=1e-9, high=1)
-    periods: int = option(4, low=1)
+    period: float = field(10.0, low=1e-9)
+    rise: float = field(0.5, low=1e-9, high=1)
+    periods: int = field(4, low=1)
 
     def value(self, epoch: float, memory: Tensor | None) -> float:
         """The number after some epochs."""
@@ -138,8 +138,8 @@ class Cosine(Schedule):
 
     start: float = 1e-3
     end: float = 0.0
-    epochs: float = option(10.0, low=1e-9)
-    warmup: float = option(0.0, low=0.0)
+    epochs: float = field(10.0, low=1e-9)
+    warmup: float = field(0.0, low=0.0)
 
     def __post_init__(self) -> None:
         """Check that the rise ends before the whole."""
@@ -173,9 +173,9 @@ class Exponential(Schedule):
     [0.01, 0.001, 0.0001, 0.0001]
     """
 
-    start: float = option(1e-3, low=1e-30)
-    end: float = option(1e-5, low=1e-30)
-    epochs: float = option(10.0, low=1e-9)
+    start: float = field(1e-3, low=1e-30)
+    end: float = field(1e-5, low=1e-30)
+    epochs: float = field(10.0, low=1e-9)
 
     def value(self, epoch: float, memory: Tensor | None) -> float:
         """The number after some epochs."""
@@ -203,7 +203,7 @@ class MultiStep(Schedule):
     """
 
     values: tuple[float, ...] = (1e-3, 1e-4)
-    epochs: tuple[float, ...] = option((10.0,), low=0.0)
+    epochs: tuple[float, ...] = field((10.0,), low=0.0)
 
     def __post_init__(self) -> None:
         """Check that numbers and ends fit."""

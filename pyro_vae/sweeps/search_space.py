@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.core import serialization
-from pyro_vae.core.config import Config, coerce, option
+from pyro_vae.core.config import Config, coerce, field
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.registry import options, tables
 from pyro_vae.workflow.comparison import words as written
@@ -44,8 +44,8 @@ class Range(Config):
         whole: whether the numbers are whole.
     """
 
-    low: float = option(0.0)
-    high: float = option(1.0)
+    low: float = field(0.0)
+    high: float = field(1.0)
     log: bool = False
     whole: bool = False
 

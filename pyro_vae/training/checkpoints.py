@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pyro_vae.core.config import Config, option
+from pyro_vae.core.config import Config, field
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
 from pyro_vae.training import snapshot
@@ -43,9 +43,9 @@ class Checkpoints(Config):
     Checkpoints(every_minutes=5.0, every_epochs=None, keep=2, best=True)
     """
 
-    every_minutes: float | None = option(10.0, low=0.0)
-    every_epochs: int | None = option(None, low=1)
-    keep: int = option(2, low=1)
+    every_minutes: float | None = field(10.0, low=0.0)
+    every_epochs: int | None = field(None, low=1)
+    keep: int = field(2, low=1)
     best: bool = True
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from pyro_vae.core.config import Config, option
+from pyro_vae.core.config import Config, field
 from pyro_vae.core.errors import InputError, ProcessLostError
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
@@ -57,8 +57,8 @@ class Runtime(Config):
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None
-    devices: int | Literal["auto"] = option(1)
-    num_nodes: int = option(1, low=1)
+    devices: int | Literal["auto"] = field(1)
+    num_nodes: int = field(1, low=1)
 
     def __post_init__(self) -> None:
         """Check the number of devices."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pyro_vae.core.config import Config, FrozenMapping, option
+from pyro_vae.core.config import Config, FrozenMapping, field
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.schedules import Number, Schedule
 
@@ -39,13 +39,13 @@ class Optimizer(Config):
         InputError: a learning rate that cannot be one.
     """
 
-    lr: Number = option(1e-3, low=0.0)
-    parts: FrozenMapping[float] = option(FrozenMapping(), low=0.0)
+    lr: Number = field(1e-3, low=0.0)
+    parts: FrozenMapping[float] = field(FrozenMapping(), low=0.0)
     _: KW_ONLY
-    clip_norm: float | None = option(None, low=1e-12)
-    accumulate: int = option(1, low=1)
-    ema: float | None = option(None, low=0.0, high=1 - 1e-9)
-    skip: int = option(0, low=0)
+    clip_norm: float | None = field(None, low=1e-12)
+    accumulate: int = field(1, low=1)
+    ema: float | None = field(None, low=0.0, high=1 - 1e-9)
+    skip: int = field(0, low=0)
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
 
     def __post_init__(self) -> None:
@@ -136,8 +136,8 @@ class Adam(Optimizer):
     Adam(lr=0.0003, parts={}, clip_norm=None, accumulate=1, ema=None, skip=0, betas=(0.9, 0.999), eps=1e-08)
     """
 
-    betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
-    eps: float = option(1e-8, low=0.0)
+    betas: tuple[float, float] = field((0.9, 0.999), low=0.0, high=1.0)
+    eps: float = field(1e-8, low=0.0)
     torch_class: ClassVar = torch.optim.Adam
 
 
@@ -160,9 +160,9 @@ class AdamW(Optimizer):
         skip: steps whose gradient is no number that are left out; see `Optimizer`.
     """
 
-    betas: tuple[float, float] = option((0.9, 0.999), low=0.0, high=1.0)
-    eps: float = option(1e-8, low=0.0)
-    weight_decay: float = option(1e-2, low=0.0)
+    betas: tuple[float, float] = field((0.9, 0.999), low=0.0, high=1.0)
+    eps: float = field(1e-8, low=0.0)
+    weight_decay: float = field(1e-2, low=0.0)
     torch_class: ClassVar = torch.optim.AdamW
 
 
@@ -183,7 +183,7 @@ class SGD(Optimizer):
         skip: steps whose gradient is no number that are left out; see `Optimizer`.
     """
 
-    momentum: float = option(0.0, low=0.0, high=1.0)
+    momentum: float = field(0.0, low=0.0, high=1.0)
     torch_class: ClassVar = torch.optim.SGD
 
 

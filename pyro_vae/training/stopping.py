@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from pyro_vae.core.config import Config, option
+from pyro_vae.core.config import Config, field
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.training.history import History
 
@@ -72,8 +72,8 @@ class EarlyStopping(Stopping):
     'validation_loss had not improved for 2 epochs'
     """
 
-    patience: int = option(10, low=1)
-    min_delta: float = option(0.0, low=0.0)
+    patience: int = field(10, low=1)
+    min_delta: float = field(0.0, low=0.0)
     monitor: str = "validation_loss"
     restore: bool = True
 

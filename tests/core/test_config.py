@@ -12,7 +12,7 @@ import pytest
 from helpers import cases
 
 import pyro_vae as pv
-from pyro_vae.core.config import Config, FrozenMapping, coerce, option
+from pyro_vae.core.config import Config, FrozenMapping, coerce, field
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.families import FAMILIES
 from pyro_vae.networks import NETWORKS
@@ -27,15 +27,15 @@ TABLED = [
 class Thing(Config):
     """One field of each type."""
 
-    size: int = option(2, low=1, high=8)
-    rate: float = option(0.5, low=0.0)
-    name: str = option("relu", known=("relu", "leaky_relu", "tanh"))
+    size: int = field(2, low=1, high=8)
+    rate: float = field(0.5, low=0.0)
+    name: str = field("relu", known=("relu", "leaky_relu", "tanh"))
     switch: bool = False
-    sizes: tuple[int, ...] = option((4,), low=1)
+    sizes: tuple[int, ...] = field((4,), low=1)
     pair: tuple[float, float] = (0.0, 1.0)
     limit: float | None = None
     mode: Literal["mean", "sum"] = "mean"
-    parts: FrozenMapping[float] = option(FrozenMapping(), low=0.0)
+    parts: FrozenMapping[float] = field(FrozenMapping(), low=0.0)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_declared_things_are_values(declared: Config) -> None:
     again = eval(repr(declared), names)
     assert again == declared
     assert hash(again) == hash(declared)
-    for field in dataclasses.fields(declared):
+    for part in dataclasses.fields(declared):
         with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(declared, field.name, getattr(declared, field.name))
+            setattr(declared, part.name, getattr(declared, part.name))
 
 
 def test_different_declarations_differ() -> None:

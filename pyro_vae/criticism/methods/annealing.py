@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.methods.hmc import Density, transition
@@ -85,10 +85,10 @@ class AIS(Method):
     AIS(chains=16, temperatures=500, leapfrog=10, acceptance=0.65, start='prior')
     """
 
-    chains: int = option(16, low=2)
-    temperatures: int = option(1000, low=1)
-    leapfrog: int = option(10, low=1)
-    acceptance: float = option(0.65, low=0.05, high=0.99)
+    chains: int = field(16, low=2)
+    temperatures: int = field(1000, low=1)
+    leapfrog: int = field(10, low=1)
+    acceptance: float = field(0.65, low=0.05, high=0.99)
     start: Literal["prior", "guide"] = "prior"
 
     @property

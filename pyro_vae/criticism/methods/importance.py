@@ -14,7 +14,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.compile.tracing import Function, NotCompilable, lowered
-from pyro_vae.core.config import option
+from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
@@ -66,10 +66,10 @@ class Importance(Method):
     Importance(draws=5000, proposal='guide', draws_at_once=None, steps=None, compiled=False)
     """
 
-    draws: int = option(1000, low=2)
+    draws: int = field(1000, low=2)
     proposal: Literal["guide", "defensive", "refined"] = "guide"
-    draws_at_once: int | None = option(None, low=1)
-    steps: int | None = option(None, low=1)
+    draws_at_once: int | None = field(None, low=1)
+    steps: int | None = field(None, low=1)
     compiled: bool = False
 
     def __post_init__(self) -> None:
