@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from pyro_vae import data as datasets
 from pyro_vae.cli import output
+from pyro_vae.core.rng import seeded
 from pyro_vae.families import Family, Normal
 from pyro_vae.model.vae import VAE
 from pyro_vae.networks import Network
@@ -114,16 +113,16 @@ def fit(
         seed=data_seed,
         stream=stream,
     )
-    torch.manual_seed(seed)
-    vae = VAE(
-        rows.event_shape,
-        latent_dim,
-        prior=prior,
-        likelihood=likelihood,
-        guide=guide,
-        encoder=encoder,
-        decoder=decoder,
-    )
+    with seeded(seed):
+        vae = VAE(
+            rows.event_shape,
+            latent_dim,
+            prior=prior,
+            likelihood=likelihood,
+            guide=guide,
+            encoder=encoder,
+            decoder=decoder,
+        )
     history = fit_programs(
         vae,
         rows.train,

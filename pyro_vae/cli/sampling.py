@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from pyro_vae.cli import output
+from pyro_vae.core.rng import seeded
 from pyro_vae.families.catalogue import catalogue
 from pyro_vae.model.summary import describe as describe_model
 from pyro_vae.runs.folder import RunFolder, load
@@ -27,8 +26,9 @@ def sample(
     """
     target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
     vae = load(run)
-    torch.manual_seed(seed)
-    output.write(target, vae.sample(n, mean=mean))
+    with seeded(seed):
+        draws = vae.sample(n, mean=mean)
+    output.write(target, draws)
     if mean:
         print(output.how_means_come(vae))
 
@@ -57,9 +57,10 @@ def reconstruct(
     """
     target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
     vae, rows = load(run), load_split(RunFolder(Path(run)), data, split)
-    torch.manual_seed(seed)
-    batch = rows.batch(slice(n))
-    output.write(target, vae.reconstruct(**batch, mean=mean), beside=vae.completed(batch))
+    with seeded(seed):
+        batch = rows.batch(slice(n))
+        replicates = vae.reconstruct(**batch, mean=mean)
+    output.write(target, replicates, beside=vae.completed(batch))
     if mean:
         print(output.how_means_come(vae))
 

@@ -1,4 +1,8 @@
-"""Random states that are everybody's: how they are taken and put back, and how a block of code has its own."""
+"""Global random states: how they are read, set, isolated and seeded, on the CPU and one device.
+
+Nothing else in the package seeds or forks a global generator. `seeded` is torch's alone and cheap, for what we draw
+ourselves; `isolate_rng` and `PrivateRng` hold numpy's and Python's too, for code of a user's that may draw from any.
+"""
 
 import contextlib
 import random
@@ -15,16 +19,16 @@ class Generator(NamedTuple):
     """A global generator of random numbers.
 
     Args:
-        take: gives its state, as a value that stays as it is when numbers are drawn.
-        put: puts such a state back.
+        get: returns its state, as a value that does not change when numbers are drawn.
+        set: sets such a state.
     """
 
-    take: Callable[[], Any]
-    put: Callable[[Any], None]
+    get: Callable[[], Any]
+    set: Callable[[Any], None]
 
 
-def _numpy() -> tuple[Any, ...]:
-    """Its state in plain numbers, so that it can be compared and written; nothing of a generator of another kind."""
+def _get_numpy() -> tuple[Any, ...]:
+    """State of numpy's global generator in plain numbers, comparable and writable; empty for one of another kind."""
     state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - users' code draws from the global one
     if state["bit_generator"] != "MT19937":
         return ()
@@ -32,7 +36,7 @@ def _numpy() -> tuple[Any, ...]:
     return (tuple(inner["key"].tolist()), int(inner["pos"]), int(state["has_gauss"]), float(state["gauss"]))
 
 
-def _put_numpy(state: tuple[Any, ...]) -> None:
+def _set_numpy(state: tuple[Any, ...]) -> None:
     if state:
         keys, *rest = state
         np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002 - see above
@@ -40,14 +44,14 @@ def _put_numpy(state: tuple[Any, ...]) -> None:
 
 GENERATORS: Mapping[str, Generator] = {
     "torch": Generator(torch.get_rng_state, torch.set_rng_state),
-    "numpy": Generator(_numpy, _put_numpy),
+    "numpy": Generator(_get_numpy, _set_numpy),
     "python": Generator(random.getstate, random.setstate),
 }
-"""Those of the CPU."""
+"""The generators of the CPU, by name."""
 
 
-def of_device(device: torch.device) -> Generator:
-    """That of a device; for the CPU torch's."""
+def device_generator(device: torch.device) -> Generator:
+    """Torch's global generator of a device; for the CPU that of the CPU."""
     if device.type == "cpu":
         return GENERATORS["torch"]
     module: Any = torch.get_device_module(device)
@@ -55,27 +59,33 @@ def of_device(device: torch.device) -> Generator:
     return Generator(lambda: module.get_rng_state(*which), lambda state: module.set_rng_state(state, *which))
 
 
-def taken(device: torch.device | None = None) -> States:
-    """All of them by name; with a device, its own too."""
-    return {name: generator.take() for name, generator in _generators(device).items()}
+def get_states(device: torch.device | None = None) -> States:
+    """States of all generators of the CPU by name; with a device, its own too."""
+    return {name: generator.get() for name, generator in _generators(device).items()}
 
 
-def put(states: States, device: torch.device | None = None) -> None:
-    """Put back what was taken."""
+def set_states(states: States, device: torch.device | None = None) -> None:
+    """Set what `get_states` returned."""
     for name, generator in _generators(device).items():
-        generator.put(states[name])
+        generator.set(states[name])
 
 
 def _generators(device: torch.device | None) -> Mapping[str, Generator]:
-    return GENERATORS if device is None or device.type == "cpu" else {**GENERATORS, "device": of_device(device)}
+    own = _own(device)
+    return GENERATORS if own is None else {**GENERATORS, "device": device_generator(own)}
+
+
+def _own(device: torch.device | None) -> torch.device | None:
+    """The device, where it has another generator than the CPU's."""
+    return None if device is None or device.type == "cpu" else device
 
 
 @contextlib.contextmanager
 def isolate_rng(device: torch.device | None = None) -> Iterator[None]:
-    """Leave all random states as they were.
+    """Block after which all global random states are as they were before.
 
     Args:
-        device: where numbers are drawn too, if not on the CPU alone.
+        device: a device whose state is restored too; None for the CPU alone.
 
     >>> before = random.getstate(), torch.get_rng_state()
     >>> with isolate_rng():
@@ -83,11 +93,51 @@ def isolate_rng(device: torch.device | None = None) -> Iterator[None]:
     >>> random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[1])
     True
     """
-    before = taken(device)
+    before = get_states(device)
     try:
         yield
     finally:
-        put(before, device)
+        set_states(before, device)
+
+
+def seed_torch(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's generator of the CPU and of one device; `torch.manual_seed` would seed every GPU.
+
+    Args:
+        seed: a whole number.
+        device: the device; None for the CPU alone.
+    """
+    torch.default_generator.manual_seed(int(seed))
+    if (own := _own(device)) is not None:
+        module: Any = torch.get_device_module(own)
+        with contextlib.nullcontext() if own.type == "mps" else module.device(own):
+            module.manual_seed(int(seed))
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
+    """Block with torch's random numbers of a seed, after which torch's states are as they were before.
+
+    Args:
+        seed: a whole number; None goes on from the present state, and restores it too.
+        device: a device that numbers are drawn on too; no other device's state is read or set.
+
+    >>> with seeded(3):
+    ...     first = torch.rand(2)
+    >>> with seeded(3):
+    ...     torch.equal(torch.rand(2), first)
+    True
+    """
+    own = _own(device)
+    used = [GENERATORS["torch"], *([] if own is None else [device_generator(own)])]
+    before = [generator.get() for generator in used]
+    try:
+        if seed is not None:
+            seed_torch(seed, device)
+        yield
+    finally:
+        for generator, state in zip(used, before, strict=True):
+            generator.set(state)
 
 
 class PrivateRng:
@@ -110,15 +160,15 @@ class PrivateRng:
 
     @contextlib.contextmanager
     def numbers(self) -> Iterator[None]:
-        """Draw from these; those of everybody are left as they were."""
+        """Block that draws from these states; the global ones are restored after it."""
         with isolate_rng():
             if self.states:
-                put(self.states)
+                set_states(self.states)
             else:
-                torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would seed every GPU too
+                seed_torch(self.seed)
                 np.random.seed(self.seed % 2**32)  # noqa: NPY002 - users' code draws from the global one
                 random.seed(self.seed)
             try:
                 yield
             finally:
-                self.states = taken()
+                self.states = get_states()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.rows import Rows
@@ -175,10 +176,8 @@ def _drawn(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]) -> Row
     module = as_module(vae)
     reference = next((t for t in module.parameters() if t.is_floating_point()), torch.zeros(()))
     given = {name: value.to(reference.device) for name, value in given.items()}
-    devices = [reference.device] if reference.device.type == "cuda" else []
     outside = getattr(vae, "outside_store", contextlib.nullcontext)
-    with torch.random.fork_rng(devices), outside(), evaluating(module):
-        torch.manual_seed(seed)
+    with seeded(seed, reference.device), outside(), evaluating(module):
         drawn = vae.model(rows=rows, **given)
     if not isinstance(drawn, Tensor) or drawn.shape[:1] != (rows,):
         raise InputError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.base_measure import measure_of
 from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.criticism.methods import Importance, Method
@@ -15,7 +16,6 @@ from pyro_vae.criticism.methods.base import Weights
 from pyro_vae.criticism.refine import (
     LR,
     PARTICLES,
-    numbers_of,
     refine_batch,
     require_finite,
     require_step_size,
@@ -207,7 +207,7 @@ def inference_gap(
             refined = refine_batch(vae, batch, steps=steps, lr=lr, particles=particles)
             own, weights = int(torch.randint(2**62, ())), list[Weights]()
             for programs, given in ((refined, refined.rows.batch()), (vae, batch)):
-                with numbers_of(own, subject.device):  # paired: both guides are drawn from by the same numbers
+                with seeded(own, subject.device):  # paired: both guides are drawn from by the same numbers
                     weights.append(weigher.weigh(programs, given))
             results.append(_split(weights[0], weights[1], None if other is None else other(batch)))
             for bounds in results[-1][3:5]:

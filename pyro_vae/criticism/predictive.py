@@ -7,11 +7,11 @@ them with the data. Data sets pass through one by one: memory holds a few of the
 import copy
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.accumulator import PredictiveAccumulator
 from pyro_vae.criticism.datatree import assembled
 from pyro_vae.criticism.sampler import KINDS
@@ -135,7 +135,7 @@ def _initialised(subject: EvaluationSession) -> EvaluationSession:
     vae = subject.programs
     if not isinstance(vae, VAE):
         return subject
-    with torch.random.fork_rng():
+    with seeded(None, subject.device):
         vae = copy.deepcopy(vae).initialize(**subject.rows.to(subject.device, subject.dtype).batch())
     return EvaluationSession.of(vae, subject.rows)
 

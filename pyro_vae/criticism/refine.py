@@ -6,7 +6,7 @@ of stochastic variational inference per row, at test time, tell by how much, and
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.rows import Rows
 from pyro_vae.distributions.wrappers import expand_right
@@ -300,14 +301,6 @@ def require_step_size(lr: Any) -> None:
         raise InputError(f"lr = {lr!r} has to be a number above 0, the first step on the raw scale: take lr={LR}.")
 
 
-@contextlib.contextmanager
-def numbers_of(seed: int, device: torch.device) -> Iterator[None]:
-    """Within the block, random numbers are those of a seed; then they go on as if nothing had been drawn."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def require_finite(bounds: Tensor, first: int) -> None:
     """Refuse bounds (B,) that are no numbers.
 
@@ -333,7 +326,7 @@ def _numbered(rows: Rows) -> Rows:
 @torch.no_grad()
 def _log_weights(pair: FreeRows, rows: Rows, at_once: int, seed: int) -> Tensor:
     """The log-weights of each row by the draws of a seed, (K, N), in float64 on the CPU."""
-    with numbers_of(seed, rows.x.device):
+    with seeded(seed, rows.x.device):
         chunks = [
             draw(pair.model, pair.guide, at_once, **rows.tensors).log_weights for _ in range(-(-COMPARED // at_once))
         ]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.memory import as_tensor
@@ -232,8 +233,7 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
             {"size_factor": tensors["size_factor"].to(reference)} if "size_factor" in tensors else {}
         )
         count = len(next(iter(tensors.values()))) if tensors else 1
-        with torch.random.fork_rng([reference.device] if reference.is_cuda else []):
-            torch.manual_seed(seed)
+        with seeded(seed, reference.device):
             return Rows.of({"x": vae.sample(count, **sized).cpu(), **tensors})
     if given is None:
         raise InputError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, as_module
 from pyro_vae.networks.base import evaluating
@@ -57,9 +58,7 @@ class EvaluationSession:
         Dynamic rows are drawn at once, by the seed, so that any model gets the same pixels.
         """
         outside = getattr(self.programs, "outside_store", contextlib.nullcontext)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad(), outside(), evaluating(self.module):
-            torch.manual_seed(seed)
+        with seeded(seed, self.device), torch.no_grad(), outside(), evaluating(self.module):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
             if hasattr(self.programs, "check"):
                 self.programs.check(dict(self.rows.tensors))

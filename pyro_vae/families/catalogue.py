@@ -22,6 +22,7 @@ from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.formatting import in_python, in_yaml, number, on_the_command_line, signature, written
 from pyro_vae.core.latex import readable
+from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.constraints import element_of, in_words, real, supports_equal
 from pyro_vae.families import FAMILIES, Family, Parameter
 from pyro_vae.families.base import Composite, event_shaped
@@ -123,7 +124,7 @@ class Trial:
 @functools.cache
 def tried(family: type[Family]) -> Trial:
     """Build a family with its defaults in every role and place."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(None):
         network = MLP(hidden=())
         posterior = Conditional(Normal(), SiteSpec("guide", LATENT, (4,), network))
         prior = _built(family, SiteSpec("prior", LATENT, guide=posterior, data_shape=(4,)))

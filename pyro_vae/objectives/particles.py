@@ -20,6 +20,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.wrappers import name_of
 
 
@@ -341,7 +342,8 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
     methods = tuple(getattr(program, "__func__", None) for program in (model, guide))
     known: dict[Any, int] = _NESTING.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[1], {})
     if methods not in known:
-        with torch.random.fork_rng(), torch.no_grad(), poutine.block():
+        device = next((one.device for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
+        with seeded(None, device), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         frames = [

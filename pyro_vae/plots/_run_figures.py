@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots.latent import latent
@@ -48,8 +48,7 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
         rows: data to look at: the validation data where there are any.
         history: the training history.
     """
-    with torch.random.fork_rng([rows.x.device] if rows.x.is_cuda else []):
-        torch.manual_seed(0)
+    with seeded(0, rows.x.device):
         given: dict[str, Any] = rows.batch()
         x = vae.completed(given)  # pictures of data show what was observed, never a NaN
         del given["x"]

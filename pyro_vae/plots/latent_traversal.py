@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.latent_usage import spread_of_means
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
@@ -172,8 +173,7 @@ def looked_at(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator
 def _random(vae: VAE, seed: int) -> Iterator[None]:
     check_integers(seed=(seed, 0))
     device = vae.likelihood.reference.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), evaluating(vae):
-        torch.manual_seed(seed)
+    with seeded(seed, device), torch.no_grad(), evaluating(vae):
         yield
 
 

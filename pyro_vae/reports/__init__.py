@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.reports.comparison_report import compared
 from pyro_vae.reports.page import reserve
-from pyro_vae.reports.results import Measured, Settings, load_run, rows_of, seeded
+from pyro_vae.reports.results import Measured, Settings, load_run, rows_of
 from pyro_vae.reports.run_report import told
 
 __all__ = ["report"]
@@ -60,7 +63,7 @@ def report(
     settings = Settings(split, draws, rows, method, seed, progress)
     if not folders:
         raise InputError("report takes a run folder, or several: pyro-vae report RUN.")
-    with seeded(seed):
+    with seeded(seed), torch.no_grad():
         return _write(folders, data, settings, None if to is None else Path(to))
 
 

@@ -1,8 +1,7 @@
 """What a report rests on: a run, loaded, and all that was measured of it on the same rows."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.latent_usage import Latents, latents
 from pyro_vae.criticism.methods import Method
@@ -69,7 +69,7 @@ class Measured:
     def of(cls, run: RunFolder, vae: VAE, rows: Rows, settings: Settings) -> "Measured":
         """Take the first rows, in the model's precision; what is random in them is drawn once."""
         chosen = replace(rows, labels=None, tensors={name: t[: settings.rows] for name, t in rows.tensors.items()})
-        with seeded(settings.seed):
+        with seeded(settings.seed), torch.no_grad():
             chosen = replace(chosen, tensors=chosen.batch(), dynamic=False)
         labels = None if rows.labels is None else rows.labels[: settings.rows]
         chosen = replace(chosen.to(dtype=vae.likelihood.reference.dtype), labels=labels)
@@ -143,14 +143,6 @@ class Measured:
         if count < self.available:
             return f"the first {count:,} of {self.available:,} {name}rows"
         return f"all {count:,} {name}rows"
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of their own; the global state is left as it was."""
-    with torch.random.fork_rng([]), torch.no_grad():
-        torch.manual_seed(seed)
-        yield
 
 
 def load_run(path: Path) -> tuple[RunFolder, VAE]:

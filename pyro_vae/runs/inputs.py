@@ -6,6 +6,7 @@ import torch
 
 from pyro_vae import data as datasets
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
 from pyro_vae.data import Rows, Stream
 from pyro_vae.model.vae import VAE
 from pyro_vae.runs.folder import RunFolder
@@ -17,8 +18,7 @@ def load_untrained(run: RunFolder) -> VAE:
     Raises:
         InputError: the run declares no VAE, or its data cannot be read.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(run.spec().get("seed", 0))
+    with seeded(run.spec().get("seed", 0)):
         vae = run.declared()
     return vae.initialize(**load_split(run, None, "train").batch())
 

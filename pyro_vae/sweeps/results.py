@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.base_measure import kind_of
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.sweeps.status import STATUSES, Outcome
@@ -98,7 +99,7 @@ def _kind(run: RunFolder) -> str:
     """What the loss of a run is: of which objective, of densities or probabilities, on which data."""
     plain = run.spec()
     vae = run.declared()
-    with torch.random.fork_rng(), torch.no_grad():
+    with seeded(None), torch.no_grad():
         measured = kind_of(vae.decode(vae.prior().sample((2,))))
     told = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
     return "; ".join([*filter(None, told), *(f"{name} {plain.get(name)}" for name in DATA)])

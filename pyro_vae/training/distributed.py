@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.config import Config, field
 from pyro_vae.core.errors import InputError, ProcessLostError
+from pyro_vae.core.rng import seed_torch, seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 
@@ -137,13 +138,8 @@ class Devices:
     @contextlib.contextmanager
     def seeded(self, seed: int, outside: Any = contextlib.nullcontext) -> Iterator[None]:
         """Run with random numbers of our own, outside of Pyro's store, and leave the user's as they were."""
-        with torch.random.fork_rng(self._forked), outside():
-            torch.manual_seed(seed)
+        with seeded(seed, self.device), outside():
             yield
-
-    @property
-    def _forked(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
 
     def part(self, rows: Tensor) -> Tensor:
         """The rows of a step that are this process's: never none, though they may then count for nothing."""
@@ -207,7 +203,7 @@ class Devices:
     def apart(self, seed: int) -> None:
         """From now on, draw other random numbers than the other processes."""
         if not self.first:
-            torch.manual_seed(seed + self.rank * STRIDE)
+            seed_torch(seed + self.rank * STRIDE, self.device)
 
     def gathered(self, state: Tensor) -> list[Tensor]:
         """A tensor of every process, in their order."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.objectives import Particles
@@ -72,7 +73,7 @@ def diagnose(recorder: Recorder, loss: Loss, rows: Rows | Stream, order: Sequenc
     batch = next(iter(rows.read([numbers])))
     told = f" Step {step + 1} of the epoch was the first, on rows {_listed(numbers.tolist())} of the data."
     try:
-        with torch.random.fork_rng(), valued(recorder.weights, recorder.before):
+        with seeded(None, batch["x"].device), valued(recorder.weights, recorder.before):
             objective = loss.running.now
             particles = objective.draw(loss.model, loss.guide, **batch)
             finite = {name: _by_row(value) for name, value in _sites(particles).items()}

@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
 from pyro_vae.model.programs import Programs, as_module
 from pyro_vae.objectives import Objective, Particles, Running
 
@@ -88,7 +89,7 @@ class Loss(nn.Module):
         Raises:
             InputError: the programs have no weights, or the objective does not fit them.
         """
-        with torch.random.fork_rng(), poutine.trace(param_only=True) as stored:
+        with seeded(None, batch["x"].device), poutine.trace(param_only=True) as stored:
             self.parts(batch)
         named: dict[str, Any] = dict(self.held.named_parameters())
         for name, site in stored.trace.nodes.items():

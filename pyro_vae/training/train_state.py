@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.rng import GENERATORS, of_device
+from pyro_vae.core.rng import GENERATORS, device_generator, seed_torch
 from pyro_vae.model.programs import tensors_of
 from pyro_vae.training.distributed import STRIDE, Devices
 from pyro_vae.training.history import History
@@ -77,8 +77,8 @@ class State:
         self.drawn = self.order.get_state()  # of `order` before the rows of this epoch were put in order
         self.names: list[str] = []
         self.totals = torch.zeros((), device=devices.device, dtype=torch.float64)
-        self.on_device = of_device(devices.device)
-        self.elsewhere = {name: generator.take() for name, generator in ELSEWHERE.items()}
+        self.on_device = device_generator(devices.device)
+        self.elsewhere = {name: generator.get() for name, generator in ELSEWHERE.items()}
         self.ending: Part | None = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
@@ -94,8 +94,8 @@ class State:
 
     def capture(self) -> Tree:
         """The whole state as a tree, by all processes together; the tensors are not copied."""
-        used = {name: now for name, held in ELSEWHERE.items() if (now := held.take()) != self.elsewhere[name]}
-        device = None if self.devices.device.type == "cpu" else self.devices.gathered(self.on_device.take())
+        used = {name: now for name, held in ELSEWHERE.items() if (now := held.get()) != self.elsewhere[name]}
+        device = None if self.devices.device.type == "cpu" else self.devices.gathered(self.on_device.get())
         columns = self.history.columns
         table = [[record.get(column, math.nan) for column in columns] for record in self.history.records]
         average = {} if self.average is None else {"steps": self.average.steps, "means": self.average.means}
@@ -106,7 +106,7 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average,
-            "random": {"torch": self.devices.gathered(GENERATORS["torch"].take()), "device": device, "elsewhere": used},
+            "random": {"torch": self.devices.gathered(GENERATORS["torch"].get()), "device": device, "elsewhere": used},
             "order": self.drawn,
             "at": {"epoch": self.epoch, "done": self.done, "steps": self.steps, "seconds": self.seconds},
             "sums": {"names": self.names, "totals": self.devices.total(self.totals)},
@@ -250,13 +250,13 @@ class State:
         if not isinstance(saved["torch"], list):
             raise ValueError("its random states are none")
         if len(saved["torch"]) == self.devices.world:
-            GENERATORS["torch"].put(saved["torch"][self.devices.rank])
+            GENERATORS["torch"].set(saved["torch"][self.devices.rank])
             if self.devices.device.type != "cpu" and saved["device"] is not None:
-                self.on_device.put(saved["device"][self.devices.rank])
+                self.on_device.set(saved["device"][self.devices.rank])
         else:  # another number of processes: each has numbers that it has not drawn before
-            torch.manual_seed(self.seed + self.steps * STRIDE + self.devices.rank)
+            seed_torch(self.seed + self.steps * STRIDE + self.devices.rank, self.devices.device)
         for name, state in saved["elsewhere"].items():
-            ELSEWHERE[name].put(state)
+            ELSEWHERE[name].set(state)
             self.elsewhere[name] = ()  # used, so held from now on
 
     def _machine(self) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.convert import as_data
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.model.vae import VAE
@@ -55,8 +54,7 @@ def aggregate(
     Normal(loc=0.0, scale=1.0)
     """
     rows = as_data(x)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, vae.likelihood.reference.device):
         rows = rows.checked(vae.check, progress)
         other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
     other.eval()

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.convert import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
@@ -232,7 +231,7 @@ def _checked(
         )
     if not hasattr(vae, "check"):
         return rows, held
-    with torch.random.fork_rng():  # dynamic rows are drawn to be checked
+    with seeded(None):  # dynamic rows are drawn to be checked
         rows = rows.checked(vae.check, progress)
         try:
             return rows, None if held is None else held.checked(vae.check, progress)

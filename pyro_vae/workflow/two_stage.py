@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.families.aggregate import TwoStages
@@ -65,8 +66,7 @@ def second_stage(
     reference: Tensor = vae.likelihood.reference
     stages: Any = vae.prior.distribution
     rows = rows.to(reference.device, reference.dtype)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, reference.device), torch.no_grad():
         z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.pieces(EVALUATION_ROWS)])
     density = Density(copy.deepcopy(stages.density))
     fit(density, z, optimizer=Adam(lr), seed=seed, **options)

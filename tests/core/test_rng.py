@@ -2,7 +2,9 @@
 
 import contextlib
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,16 +33,16 @@ def test_every_generator_is_drawn_from_here() -> None:
 def test_what_is_put_back_gives_the_same_numbers_again(name: str) -> None:
     DRAW[name]()
     generator = GENERATORS[name]
-    state = generator.take()
+    state = generator.get()
     first = DRAW[name]()
     assert DRAW[name]() != first
-    generator.put(state)
+    generator.set(state)
     assert DRAW[name]() == first
 
 
 @pytest.mark.parametrize("name", ["numpy", "python"])
 def test_states_that_are_compared_are_plain_and_tell_a_draw(name: str) -> None:
-    take = GENERATORS[name].take
+    take = GENERATORS[name].get
     before = take()
     assert take() == before
     DRAW[name]()
@@ -56,9 +58,9 @@ def test_a_block_leaves_no_trace(fault: bool) -> None:
             if fault:
                 raise ValueError
 
-    states = rng.taken()
+    states = rng.get_states()
     expected = draws()
-    rng.put(states)
+    rng.set_states(states)
     with contextlib.suppress(ValueError):
         block()
     assert draws() == expected
@@ -73,9 +75,9 @@ def test_own_numbers_depend_on_the_seed_alone_and_go_on() -> None:
             between()
         return found
 
-    states = rng.taken()
+    states = rng.get_states()
     expected = draws()
-    rng.put(states)
+    rng.set_states(states)
     plain = two(5, lambda: None)
     assert draws() == expected
     assert plain == two(5, draws)
@@ -92,3 +94,77 @@ def test_a_generator_that_numpy_was_given_by_a_user_is_left_alone() -> None:
         assert np.random.get_bit_generator().state == np.random.PCG64(1).state
     finally:
         np.random.set_bit_generator(before)
+
+
+PACKAGE = Path(rng.__file__).parents[1]
+
+
+def test_seeded_gives_the_numbers_of_its_seed_and_restores_the_state() -> None:
+    state = torch.get_rng_state()
+    with rng.seeded(3):
+        first = torch.rand(2)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ZeroDivisionError), rng.seeded(3):
+        assert torch.equal(torch.rand(2), first)
+        _ = 1 / 0
+    assert torch.equal(torch.get_rng_state(), state)
+    with rng.seeded(None):
+        now = torch.rand(2)
+    assert torch.equal(torch.rand(2), now)
+
+
+class FakeDevices:
+    """A machine with two devices of a type "cuda", which notes whose state is read, set or seeded."""
+
+    def __init__(self) -> None:
+        self.states = {"cuda:0": 0, "cuda:1": 10}
+        self.touched: list[tuple[str, str]] = []
+        self.present = "cuda:0"
+
+    def get_rng_state(self, device: torch.device) -> int:
+        self.touched.append(("get", str(device)))
+        return self.states[str(device)]
+
+    def set_rng_state(self, state: int, device: torch.device) -> None:
+        self.touched.append(("set", str(device)))
+        self.states[str(device)] = state
+
+    @contextlib.contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        before, self.present = self.present, str(device)
+        yield
+        self.present = before
+
+    def manual_seed(self, seed: int) -> None:
+        self.touched.append(("seed", self.present))
+        self.states[self.present] = seed
+
+
+@pytest.mark.parametrize("block", [rng.isolate_rng, lambda device: rng.seeded(7, device)], ids=["isolated", "seeded"])
+def test_a_block_touches_the_state_of_its_own_device_alone(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = FakeDevices()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: devices)
+    for module in (torch.cuda, torch.random):
+        for name in ("manual_seed_all", "manual_seed", "fork_rng", "get_rng_state_all"):
+            monkeypatch.setattr(module, name, lambda *given: pytest.fail("a global seed"), raising=False)
+    with block(torch.device("cpu")):
+        torch.rand(1)
+    assert devices.touched == []
+    with block(torch.device("cuda:1")):
+        devices.states["cuda:1"] += 1
+    assert devices.states == {"cuda:0": 0, "cuda:1": 10}
+    assert {device for _, device in devices.touched} == {"cuda:1"}
+
+
+def test_no_other_module_seeds_or_forks_a_global_generator() -> None:
+    word = re.compile(r"\bfork_rng\b|(?<!Generator\(\)\.)\bmanual_seed\b|\bset_rng_state\b|\bnp\.random\.seed\b")
+    found = {
+        f"{file.relative_to(PACKAGE)}: {line.strip()}"
+        for file in PACKAGE.rglob("*.py")
+        if file != Path(rng.__file__)
+        for line in file.read_text().splitlines()
+        if word.search(line) and not line.strip().startswith(">>>")
+    }
+    assert found == set()
+    assert word.search("with torch.random.fork_rng():")
+    assert word.search("torch.manual_seed(3)")
