@@ -1,6 +1,5 @@
 """How far annealing is from log p(x), on data of the model's own: a bound from below and one from above."""
 
-import contextlib
 import inspect
 import math
 from dataclasses import dataclass
@@ -11,12 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
-from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import EvaluationSession, evaluation, reference_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, as_module, require_programs
-from pyro_vae.networks.base import evaluating
 
 WIDE = 0.5
 """A gap, in nats, about which models are commonly said to differ."""
@@ -142,7 +139,7 @@ def bdmc(
     subject = EvaluationSession.of(vae, _drawn(vae, rows, seed, given) if x is None else _joined(x, given))
     annealer = method.weigher(vae)
     results: list[tuple[Tensor, ...]] = []
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         for start, batch in subject.batches(batch_size, "BDMC", progress):
             annealer.check(batch)
             with pyro.validation_enabled(False):
@@ -163,7 +160,6 @@ def _joined(x: Any, given: dict[str, Tensor]) -> Rows:
     return Rows({**rows.tensors, **given}, dynamic=rows.dynamic)
 
 
-@torch.no_grad()
 def _drawn(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]) -> Rows:
     """Rows for programs that draw them from nothing but their number."""
     try:
@@ -173,11 +169,9 @@ def _drawn(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]) -> Row
             "this model cannot be called as model(rows=N), without data, to draw some: give it rows of the right "
             "shape, bdmc(programs, x=x); what it observes is then drawn anew."
         ) from None
-    module = as_module(vae)
-    reference = next((t for t in module.parameters() if t.is_floating_point()), torch.zeros(()))
-    given = {name: value.to(reference.device) for name, value in given.items()}
-    outside = getattr(vae, "outside_store", contextlib.nullcontext)
-    with seeded(seed, reference.device), outside(), evaluating(module):
+    device = reference_tensor(as_module(vae)).device
+    given = {name: value.to(device) for name, value in given.items()}
+    with evaluation(vae, seed):
         drawn = vae.model(rows=rows, **given)
     if not isinstance(drawn, Tensor) or drawn.shape[:1] != (rows,):
         raise InputError(

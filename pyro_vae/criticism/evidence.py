@@ -215,7 +215,7 @@ def evidence(
     subject = EvaluationSession.of(vae, x)
     weigher = method.weigher(vae)
     results: list[tuple[Tensor, ...]] = []
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         for start, batch in subject.batches(batch_size, "evidence", progress):
             weights = weigher(batch)
             log_p, error = weights.estimate()

@@ -202,7 +202,7 @@ def inference_gap(
     subject, weigher = EvaluationSession.of(vae, x), Importance(draws).weigher(vae)
     other = None if method is None else method.weigher(vae)
     results: list[list[Tensor]] = []
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         for start, batch in subject.batches(batch_size, "inference gap", progress):
             refined = refine_batch(vae, batch, steps=steps, lr=lr, particles=particles)
             own, weights = int(torch.randint(2**62, ())), list[Weights]()

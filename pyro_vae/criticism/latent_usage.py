@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyro_vae.core.errors import InputError, check_integers
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.criticism.two_sample_tests import ClassifierTest, MMDTest, classifier_test, mmd_test
 from pyro_vae.data.rows import Rows
 from pyro_vae.distributions.wrappers import name_of
@@ -55,24 +55,25 @@ class AggregateKL:
         return self.information > 0.9 * math.log(self.rows)
 
 
-@torch.no_grad()
-def aggregate_kl(vae: VAE, x: Tensor, **given: Tensor) -> AggregateKL:
-    """Take the mean KL of some rows apart, by Monte Carlo with one draw per row.
+def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> AggregateKL:
+    """Terms of the mean KL of some rows, by Monte Carlo with one draw per row.
 
     Args:
-        vae: the model.
+        vae: the model; it is evaluated in eval mode.
         x: rows (N, *event_shape); the first 2,000 are used.
+        seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         The terms; they add up exactly, for they share their draws.
     """
-    posterior = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()})
-    z = posterior.sample()
-    count = len(z)
-    log_prior = vae.prior().log_prob(z)
-    own = posterior.log_prob(z)
-    log_aggregate = _log_sum(posterior, z) - math.log(count)
+    with evaluation(vae, seed):
+        posterior = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()})
+        z = posterior.sample()
+        count = len(z)
+        log_prior = vae.prior().log_prob(z)
+        own = posterior.log_prob(z)
+        log_aggregate = _log_sum(posterior, z) - math.log(count)
     return AggregateKL(
         mean=float((own - log_prior).mean()),
         information=float((own - log_aggregate).mean()),
@@ -88,20 +89,21 @@ def _log_sum(posterior: Any, z: Tensor) -> Tensor:
     return torch.cat([chunk.logsumexp(1) for chunk in chunks])
 
 
-@torch.no_grad()
-def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, **given: Tensor) -> Tensor:
-    """Estimate the variance over rows of each latent's posterior mean, Var_x E[z|x], without bias.
+def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, seed: int = 0, **given: Tensor) -> Tensor:
+    """Unbiased estimate of the variance over rows of each latent's posterior mean, Var_x E[z|x].
 
     Args:
-        vae: the model.
+        vae: the model; it is evaluated in eval mode.
         x: rows (N, *event_shape); the first 2,000 are used.
         draws: draws per row behind each mean.
+        seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         Variances (D,); around 0, and perhaps below it, where the means do not vary.
     """
-    z = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()}).sample((draws,))
+    with evaluation(vae, seed):
+        z = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()}).sample((draws,))
     return _spread(z.mean(0), z.var(0), draws)
 
 
@@ -291,7 +293,7 @@ def latents(
     subject = EvaluationSession.of(vae, x)
     if len(subject.rows) < LEAST:
         raise InputError(f"{len(subject.rows)} rows are too few to tell an aggregate by: give at least {LEAST}.")
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         chosen = torch.randperm(len(subject.rows))[:rows].to(subject.rows.x.device)
         subject.rows = Rows(subject.rows.batch(chosen))
         seen = _Seen(vae, draws)

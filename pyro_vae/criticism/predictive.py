@@ -104,7 +104,7 @@ def predictive_check(
     given = subject.rows
     if kind == "prior":
         subject = _initialised(subject)
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         batch = subject.rows.to(subject.device, subject.dtype).batch()
         look = PredictiveAccumulator(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
         draws = max(LEAST_DRAWS, PER_QUANTITY * len(look.quantities.list)) if draws is None else draws

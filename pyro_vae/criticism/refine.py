@@ -225,7 +225,7 @@ def refine(
     require_step_size(lr)
     subject = EvaluationSession.of(vae, x)
     parts: list[Refined] = []
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         for start, batch in subject.batches(batch_size, "refining", progress):
             parts.append(refine_batch(vae, batch, steps=steps, lr=lr, particles=particles))
             require_finite(parts[-1].bound, start)

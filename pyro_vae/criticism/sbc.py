@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_vae.core.errors import InputError, check_integers
-from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.ranks import JOINT, RankStatistics
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.data.memory import as_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, require_programs
@@ -209,7 +208,7 @@ def sbc(
     _check_arguments(vae, simulations, draws, batch_size, seed)
     subject = EvaluationSession.of(vae, _rows(vae, given, seed))
     ranker = RankStatistics(vae, draws)
-    with subject.looked_at(seed):
+    with subject.activate(seed):
         count = len(subject.rows)
         whole = next(iter(subject.batches(count, "", False)))[1]
         ranker.check(whole)
@@ -233,7 +232,7 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
             {"size_factor": tensors["size_factor"].to(reference)} if "size_factor" in tensors else {}
         )
         count = len(next(iter(tensors.values()))) if tensors else 1
-        with seeded(seed, reference.device):
+        with evaluation(vae, seed):
             return Rows.of({"x": vae.sample(count, **sized).cpu(), **tensors})
     if given is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What criticism looks at: programs and rows, on one device, by random numbers of their own, batch by batch."""
+"""Evaluation of programs on rows: in eval mode, without gradients, by random numbers of their own, batch by batch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,9 +17,29 @@ from pyro_vae.model.programs import Programs, as_module
 from pyro_vae.networks.base import evaluating
 
 
+def reference_tensor(module: nn.Module) -> Tensor:
+    """First floating tensor of a module, for its device and type; a scalar on the CPU where there is none."""
+    held = chain(module.parameters(), module.buffers())
+    return next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
+
+
+@contextlib.contextmanager
+def evaluation(programs: Programs, seed: int) -> Iterator[None]:
+    """Block in which programs are evaluated; after it their modes, Pyro's store and all random states are as before.
+
+    Args:
+        programs: a pair; within the block its modules are in eval mode and get no gradient.
+        seed: of torch's random numbers within the block.
+    """
+    module = as_module(programs)
+    outside = getattr(programs, "outside_store", contextlib.nullcontext)
+    with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside(), evaluating(module):
+        yield
+
+
 @dataclass(eq=False)
 class EvaluationSession:
-    """Programs and rows to be looked at.
+    """Programs and the rows they are evaluated on.
 
     Args:
         programs: the pair.
@@ -39,26 +59,21 @@ class EvaluationSession:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._reference.device
+        return reference_tensor(self.module).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the weights."""
-        return self._reference.dtype
-
-    @property
-    def _reference(self) -> Tensor:
-        held = chain(self.module.parameters(), self.module.buffers())
-        return next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
+        return reference_tensor(self.module).dtype
 
     @contextlib.contextmanager
-    def looked_at(self, seed: int) -> Iterator[None]:
-        """Check the rows, then work without dropout and outside of Pyro's store; random states stay as they were.
+    def activate(self, seed: int) -> Iterator[None]:
+        """Block of `evaluation`, with the rows checked; dynamic rows are drawn once, so that all models get the same.
 
-        Dynamic rows are drawn at once, by the seed, so that any model gets the same pixels.
+        Args:
+            seed: of the dynamic rows, and of what is drawn within the block.
         """
-        outside = getattr(self.programs, "outside_store", contextlib.nullcontext)
-        with seeded(seed, self.device), torch.no_grad(), outside(), evaluating(self.module):
+        with evaluation(self.programs, seed):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
             if hasattr(self.programs, "check"):
                 self.programs.check(dict(self.rows.tensors))

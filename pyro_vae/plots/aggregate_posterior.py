@@ -15,7 +15,7 @@ from pyro_vae.model.vae import VAE
 from pyro_vae.plots._datatree import Numbers
 from pyro_vae.plots._layout import beside, few_ticks, headline, panels, small
 from pyro_vae.plots._style import COLOURS, INK, array
-from pyro_vae.plots.latent_traversal import looked_at
+from pyro_vae.plots.latent_traversal import evaluating_rows
 
 LATENTS = 30
 """Latents at most in the picture."""
@@ -46,7 +46,7 @@ def aggregate(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, **given: A
     Raises:
         InputError: the rows cannot be used.
     """
-    with looked_at(vae, seed, x, given):
+    with evaluating_rows(vae, seed, x, given):
         rows = {name: value[:ROWS] for name, value in {"x": x, **given}.items()}
         spread = spread_of_means(vae, **rows)
         z = array(vae.encode(**rows).sample((draws,)).flatten(0, 1))

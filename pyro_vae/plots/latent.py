@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from pyro_vae.criticism.latent_usage import aggregate_kl, spread_of_means
+from pyro_vae.criticism.session import evaluation
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
@@ -17,9 +18,10 @@ DRAWS = 256
 """Draws per posterior behind each ellipse."""
 
 
-@torch.no_grad()
-def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400, **given: Any) -> Figure:
-    """Draw each datum's posterior over two latents, coloured by class, over the prior's contours.
+def latent(
+    vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400, seed: int = 0, **given: Any
+) -> Figure:
+    """Figure of each datum's posterior over two latents, coloured by class, over the prior's contours.
 
     The two latents are those whose posterior means vary most over the data. An ellipse holds one standard
     deviation of q(z|x); the contours hold 50 %, 90 % and 99 % of the prior's mass in these two latents.
@@ -29,25 +31,27 @@ def latent(vae: VAE, x: Tensor, labels: Tensor | None = None, *, rows: int = 400
         x: rows (N, *event_shape).
         labels: classes (N,) of the rows, for colours.
         rows: how many rows are drawn; the distance to the prior is taken over all.
+        seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
         The figure; its title says how far the aggregate posterior is from the prior.
     """
     dimension = vae.declaration.latent_dim
-    first, *others = torch.argsort(spread_of_means(vae, x, **given), descending=True).tolist()
+    first, *others = torch.argsort(spread_of_means(vae, x, seed=seed, **given), descending=True).tolist()
     chosen = sorted([first, *others[:1]])
-    z = vae.encode(x[:rows], **{name: value[:rows] for name, value in given.items()}).sample((DRAWS,))[..., chosen]
+    with evaluation(vae, seed):
+        z = vae.encode(x[:rows], **{name: value[:rows] for name, value in given.items()}).sample((DRAWS,))[..., chosen]
+        prior = vae.prior().sample((20000,))[:, chosen]
     if dimension == 1:
         z = torch.cat([z, torch.linspace(-1, 1, z.shape[1], device=z.device).expand(DRAWS, -1).unsqueeze(-1)], -1)
     colours = [COLOURS[int(label) % len(COLOURS)] for label in labels[:rows]] if labels is not None else [COLOURS[0]]
     picture = figure(5.2, 5.6)
     axes = picture.subplots()
     _ellipses(axes, z, colours)
-    prior = vae.prior().sample((20000,))[:, chosen]
     if dimension > 1:
         _contours(axes, prior)
-    kl = aggregate_kl(vae, x, **given)
+    kl = aggregate_kl(vae, x, seed=seed, **given)
     bound = "at most " if kl.saturated else ""
     tidy(
         axes,

@@ -19,11 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
-from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.latent_usage import spread_of_means
+from pyro_vae.criticism.session import evaluation
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
-from pyro_vae.networks.base import evaluating
 from pyro_vae.plots._layout import bar, beside, chosen, few_ticks, headline, panels, small, wrapped
 from pyro_vae.plots._style import COLOURS, INK, WIDTH, array, figure
 from pyro_vae.plots.samples import is_image, show_grid
@@ -60,7 +59,7 @@ def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int 
         InputError: an argument or the data cannot be used.
     """
     check_integers(row=(row, 0), steps=(steps, 2))
-    with looked_at(vae, seed, x, given):
+    with evaluating_rows(vae, seed, x, given):
         _require_row(row, len(x))
         spread = spread_of_means(vae, x, **given)
         shown = sorted(torch.argsort(spread, descending=True)[:LATENTS].tolist())
@@ -96,7 +95,7 @@ def interpolations(
         InputError: an argument or the data cannot be used, or a pair names a row that is not there.
     """
     check_integers(steps=(steps, 2))
-    with looked_at(vae, seed, x, given):
+    with evaluating_rows(vae, seed, x, given):
         pairs = [(2 * i, 2 * i + 1) for i in range(min(4, len(x) // 2))] if pairs is None else list(pairs)
         if not 0 < len(pairs) <= PAIRS:
             raise InputError(f"interpolations are between 1 to {PAIRS} pairs of rows: write pairs=[(0, 1), (2, 3)].")
@@ -134,7 +133,7 @@ def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
             f"manifold draws the plane of two latents, and this model has {latent_dim}: write "
             "pv.plots.traversals(vae, x), which moves one latent after the other."
         )
-    with _random(vae, seed):
+    with evaluation(vae, seed):
         levels = (torch.arange(side) + 0.5) / side
         along = _quantiles(vae, levels)
         across, up = along[:, 0].expand(side, side), along[:, 1].flip(0)[:, None].expand(side, side)
@@ -155,7 +154,7 @@ def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
 
 
 @contextlib.contextmanager
-def looked_at(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator[None]:
+def evaluating_rows(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator[None]:
     """Check a model and rows, then look at them by random numbers of their own, without dropout.
 
     Raises:
@@ -165,15 +164,7 @@ def looked_at(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator
     if not isinstance(x, Tensor):
         raise InputError(f"x is a {type(x).__name__}, not a tensor of rows: write pv.data.load(...).validation.x.")
     vae.check({"x": x, **given})
-    with _random(vae, seed):
-        yield
-
-
-@contextlib.contextmanager
-def _random(vae: VAE, seed: int) -> Iterator[None]:
-    check_integers(seed=(seed, 0))
-    device = vae.likelihood.reference.device
-    with seeded(seed, device), torch.no_grad(), evaluating(vae):
+    with evaluation(vae, seed):
         yield
 
 

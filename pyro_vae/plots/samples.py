@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.criticism.session import evaluation
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
@@ -21,8 +22,8 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
-def draws(vae: VAE, x: Tensor, *, side: int = 8, **given: Any) -> Figure:
-    """Draw new data beside real data.
+def draws(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
+    """Figure of new data beside real data.
 
     Images: real rows, draws x ~ p(x|z) with z ~ p(z), and the decoder's means for the same number of other
     z. Vectors: per feature, the 50 % and 90 % intervals of data and of draws.
@@ -31,17 +32,21 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8, **given: Any) -> Figure:
         vae: the model.
         x: real rows (N, *event_shape), for comparison.
         side: images per side of a grid.
+        seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows: draws take their size factors from them, in turn.
 
     Returns:
         The figure.
     """
     if not is_image(tuple(x.shape[1:])):
-        return _intervals(x, vae.sample(2000, **_sizes(given, 2000)))
+        with evaluation(vae, seed):
+            drawn = vae.sample(2000, **_sizes(given, 2000))
+        return _intervals(x, drawn)
     sizes = _sizes(given, side**2)
-    panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2, **sizes))]
-    with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
-        panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True, **sizes)))
+    with evaluation(vae, seed):
+        panels = [("data", x[: side**2]), ("draws: z ~ p(z), x ~ p(x|z)", vae.sample(side**2, **sizes))]
+        with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
+            panels.append(("means of p(x|z), z ~ p(z)", vae.sample(side**2, mean=True, **sizes)))
     picture = figure(7.4 / len(panels), 7.0)
     for axes, (title, images) in zip(picture.subplots(1, len(panels)), panels, strict=True):
         show_grid(axes, images, side, x)
@@ -49,8 +54,8 @@ def draws(vae: VAE, x: Tensor, *, side: int = 8, **given: Any) -> Figure:
     return picture
 
 
-def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, **given: Any) -> Figure:
-    """Show rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
+def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, seed: int = 0, **given: Any) -> Figure:
+    """Figure of rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
 
     Images: originals, draws and means in three rows. Vectors: replicate against original, one colour per
     feature, in units of each feature's standard deviation.
@@ -59,6 +64,7 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, **given: Any) -> Fi
         vae: the model.
         x: rows (N, *event_shape).
         count: how many images.
+        seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows; of vectors, what `mask` leaves out is not shown.
 
     Returns:
@@ -66,11 +72,14 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, **given: Any) -> Fi
     """
     if not is_image(tuple(x.shape[1:])):
         given = {name: value[:500] for name, value in given.items()}
-        return _scatter(x[:500], vae.reconstruct(x[:500], **given), given.get("mask"))
+        with evaluation(vae, seed):
+            replicates = vae.reconstruct(x[:500], **given)
+        return _scatter(x[:500], replicates, given.get("mask"))
     x_shown, given = x[:count], {name: value[:count] for name, value in given.items()}
-    panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown, **given))]
-    with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
-        panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True, **given)))
+    with evaluation(vae, seed):
+        panels = [("originals", x_shown), ("replicates: z ~ q(z|x), x' ~ p(x|z)", vae.reconstruct(x_shown, **given))]
+        with contextlib.suppress(InputError):  # a likelihood without a mean: draws are all there is to see
+            panels.append(("means of p(x|z), z ~ q(z|x)", vae.reconstruct(x_shown, mean=True, **given)))
     picture = figure(0.85 * len(panels))
     for axes, (title, images) in zip(picture.subplots(len(panels), 1), panels, strict=True):
         show_grid(axes, images, count, x)

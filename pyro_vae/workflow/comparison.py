@@ -82,7 +82,7 @@ class Runs:
         for path, vae in self.models.items():
             subject = EvaluationSession.of(vae, self.rows)
             try:
-                with subject.looked_at(seed):
+                with subject.activate(seed):
                     _, batch = next(subject.batches(2, "", False))
                     sides.append((str(path), measure_of(vae, batch), vae.caveat))
             except InputError as error:

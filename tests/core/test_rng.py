@@ -104,9 +104,9 @@ def test_seeded_gives_the_numbers_of_its_seed_and_restores_the_state() -> None:
     with rng.seeded(3):
         first = torch.rand(2)
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ZeroDivisionError), rng.seeded(3):
+    with contextlib.suppress(ZeroDivisionError), rng.seeded(3):
         assert torch.equal(torch.rand(2), first)
-        _ = 1 / 0
+        raise ZeroDivisionError
     assert torch.equal(torch.get_rng_state(), state)
     with rng.seeded(None):
         now = torch.rand(2)
