@@ -40,14 +40,14 @@ def test_the_terms_add_up() -> None:
     vae = pv.VAE((4,), 3, encoder=pv.MLP(hidden=(5,)), prior=pv.Laplace(), guide=pv.StudentT()).double()
     kl = aggregate_kl(vae, torch.randn(50, 4).double())
     assert kl.mean == pytest.approx(kl.information + kl.aggregate, rel=1e-12)
-    assert 0 <= kl.information <= math.log(50)
+    assert kl.information <= math.log(50)  # of each draw; above 0 are the terms only on average
 
 
 @pytest.mark.parametrize("s2", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("n", [50, 1500])
 def test_the_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -> None:
     vae, x, posterior = setting(s2, n)
-    repeats = [aggregate_kl(vae, x) for _ in range(8)]
+    repeats = [aggregate_kl(vae, x, seed=seed) for seed in range(8)]
     for name, exact in exact_terms(posterior).items():
         found = torch.tensor([getattr(kl, name) for kl in repeats], dtype=torch.float64)
         error = float(found.std()) / math.sqrt(8)
