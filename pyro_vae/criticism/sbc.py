@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession, evaluation
-from pyro_vae.data.memory import as_tensor
+from pyro_vae.data.convert import as_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, require_programs
 from pyro_vae.model.vae import VAE

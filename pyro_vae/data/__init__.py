@@ -1,7 +1,7 @@
 """Data: rows in memory or read while training, public data sets by name, a user's own files by path."""
 
-from pyro_vae.data.convert import as_data, stream
 from pyro_vae.data.datasets import Dataset, load
+from pyro_vae.data.dispatch import as_data, stream
 from pyro_vae.data.public import DATASETS
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream

@@ -1,96 +1,120 @@
-"""What holds rows: memory, or a place from which they are read while training."""
+"""What holds numbers in memory, as one dense tensor of real numbers."""
 
-import contextlib
-import math
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.data.rows import Rows
-from pyro_vae.data.streaming import Stream
 
-SHARE = 0.25
-"""Of the memory: rows that would fill more are read while training, unless told otherwise."""
+LABELS = ("label", "class", "target", "species")
+"""Names of a column of labels, in a table."""
 
 
-def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None) -> Stream:
-    """Rows that are read while training, for data larger than memory.
-
-    `fit(vae, stream("big.npy"))` ends with the weights that it has on the same rows in memory, bit for bit, but for the
-    starting values, which come of 10,000 rows at most (1,000 of a data set), and the order of some: Parquet of many
-    groups is shuffled by groups, and an iterable data set has an order of its own. What is random in a data set
-    (augmentation) depends on the row numbers of a batch, or on the epoch, and not on the number of workers.
+def as_tensor(name: str, values: object) -> Tensor:
+    """Turn one named thing into a tensor, keeping its type and, where possible, sharing its memory.
 
     Args:
-        x: the path of a `.npy` or `.parquet` file, or of a folder of `.parquet` files; a mapped array
-            (`numpy.load(file, mmap_mode="r")`), or a mapping of names to those; a torch `Dataset` or `IterableDataset`,
-            or anything with a length whose `x[n]` is row n. A row is a tensor, an array, a pair (x, label), or a
-            mapping of named tensors with "x".
-        workers: processes that read ahead, of everything but Parquet.
-        length: the rows in an epoch of a data set that can only be iterated, and has no length of its own.
-        columns: the columns of Parquet to read; all by default.
+        name: what the thing is called, for the errors.
+        values: a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape.
 
     Returns:
-        The rows; values are checked by `fit`.
+        The values; as float64 from a DataFrame.
 
     Raises:
-        InputError: it cannot be read so, or is no rows.
+        InputError: for text, Python objects, complex numbers, sparse or masked arrays, ragged lists, and
+            what holds no numbers.
 
-    >>> import torch
-    >>> stream(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
-    Stream(StackDataset, N=5, x=(3,) float32)
+    >>> as_tensor("x", [[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
     """
-    return Stream.of(x, workers=workers, length=length, columns=columns)
+    if _is_frame(values):
+        values = _from_frame(name, values)
+    elif isinstance(values, list | tuple):
+        values = _from_list(name, values)
+    if isinstance(values, np.ndarray):
+        values = _from_array(name, values)
+    if not isinstance(values, Tensor):
+        raise InputError(f"{name!r} is a {type(values).__name__}, which cannot be used as rows: {_fix(values)}.")
+    if values.layout != torch.strided:
+        raise InputError(f"{name!r} is a sparse tensor, and rows are dense: give `{name}.to_dense()`.")
+    if values.is_complex():
+        raise InputError(f"{name!r} is complex; give real numbers, such as `torch.view_as_real({name})`.")
+    return values.detach()
 
 
-def as_data(x: Any) -> Rows | Stream:
-    """Rows in memory or rows that are read while training, by what holds them.
+def columns_of(values: object) -> tuple[str, ...]:
+    """The names of the columns of a DataFrame; none of anything else."""
+    frame: Any = values
+    return tuple(map(str, frame.columns)) if _is_frame(values) else ()
 
-    Args:
-        x: what `Rows.of` takes, or what lies elsewhere: a mapped array, or one among others; a torch data set.
 
-    Raises:
-        InputError: it is none of these.
+def _is_frame(values: object) -> bool:
+    pandas = sys.modules.get("pandas")  # a DataFrame exists only where pandas has been imported
+    return pandas is not None and isinstance(values, pandas.DataFrame)
 
-    >>> import torch
-    >>> as_data([[0.0]]), as_data(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
-    (Rows(N=1, x=(1,) float64), Stream(StackDataset, N=5, x=(3,) float32))
-    """
-    if isinstance(x, DataLoader):
+
+def _from_frame(name: str, frame: Any) -> np.ndarray:
+    from pandas.api.types import is_numeric_dtype
+
+    for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if not is_numeric_dtype(dtype):
+            raise InputError(
+                f"column {column!r} of {name!r} is of type {dtype}, not a number: leave it out, "
+                f"`{name}.drop(columns={column!r})`, or code it, "
+                f"`pandas.get_dummies({name}, columns=[{column!r}])`."
+            )
+    array: np.ndarray = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return array
+
+
+def _from_list(name: str, values: Sequence[object]) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        sizes = [len(row) if isinstance(row, Sequence) else 1 for row in values]
+        odd = next((row for row, size in enumerate(sizes) if size != sizes[0]), 0)
+        where = f": row 0 has {sizes[0]} entries, row {odd} has {sizes[odd]}" if odd else ""
+        raise InputError(f"{name!r} is a list whose rows differ in shape{where}; give every row the same.") from None
+
+
+def _from_array(name: str, array: np.ndarray) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
         raise InputError(
-            "x is a DataLoader, and batches are made by fit: give the data set it loads, x = loader.dataset, with "
-            "batch_size=, and with workers by pv.data.stream(loader.dataset, workers=...)."
+            f"{name!r} is a masked array; give the mask as a tensor of its own: "
+            f"{{'x': {name}.filled(0), 'mask': ~numpy.ma.getmaskarray({name})}}."
         )
-    mapped = isinstance(x, np.memmap) or (isinstance(x, Mapping) and any(isinstance(v, np.memmap) for v in x.values()))
-    if mapped or isinstance(x, Stream) or (isinstance(x, Dataset) and not isinstance(x, TensorDataset)):
-        return stream(x)
-    return Rows.of(x)
+    if array.dtype.kind not in "biufc":
+        raise InputError(
+            f"{name!r} has dtype {array.dtype}, and rows are numbers: leave out what is text or missing, "
+            f"and give `{name}.astype('float32')`."
+        )
+    # torch reads native, writable memory only, and computes with no unsigned type but uint8
+    native: Any = array.dtype.newbyteorder("=")
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        native = np.int64
+    elif array.dtype.kind == "f" and array.itemsize > 8:
+        native = np.float64
+    return torch.from_numpy(np.require(array, native, ["C", "W"]))
 
 
-def is_large(path: Path) -> bool:
-    """Whether the rows of a file would fill more than a quarter of the memory, and can be read one by one.
-
-    Args:
-        path: a file or folder that is there.
-    """
-    if path.suffix.lower() == ".npy":
-        return path.stat().st_size > SHARE * _memory()
-    if path.suffix.lower() != ".parquet" and not (path.is_dir() and any(path.rglob("*.parquet"))):
-        return False
-    rows = stream(path)
-    return len(rows) * rows.row_bytes > SHARE * _memory()
-
-
-def _memory() -> float:
-    """Bytes of memory that this process may fill; without end where nobody says."""
-    known = [math.inf]
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with contextlib.suppress(ValueError, OSError):  # of a container; "max" is no number
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(known)
+def _fix(values: object) -> str:
+    """Say what turns a thing of the wrong type into rows."""
+    if isinstance(values, DataLoader):
+        return "give the tensor or the dataset it loads, for rows live on the device as one tensor"
+    if type(values).__name__ == "Stream":
+        return "take some of its rows into memory, `rows.head_sample(1000)`"
+    if isinstance(values, Dataset):
+        return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
+    if hasattr(values, "toarray"):
+        return "it is sparse, and rows are dense: give `x.toarray()`"
+    if isinstance(values, str):
+        return f"read it first, `pyro_vae.data.load({values!r}).train`"
+    if type(values).__name__ == "Dataset":
+        return "give one of its splits, `data.train`"
+    return "give a tensor, an array, a DataFrame, a nested list, or a mapping of names to those"

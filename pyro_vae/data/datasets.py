@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import files
-from pyro_vae.data.convert import is_large
+from pyro_vae.data.dispatch import is_large
+from pyro_vae.data.dispatch import stream as stream_file
 from pyro_vae.data.paths import naming
 from pyro_vae.data.public import DATASETS
-from pyro_vae.data.rows import Rows, require_probabilities, rounded
+from pyro_vae.data.rows import Rows, quantize, require_probabilities
 from pyro_vae.data.streaming import Stream
 
 Data = TypeVar("Data", bound=Rows | Stream)
@@ -88,7 +89,7 @@ def load(
         test: the fraction of the rows to test on, in [0, 1); 0 for none.
         seed: of the split and of the static draw.
         stream: whether rows are read while training, instead of now: `.npy` and `.parquet` can; "auto" does so where
-            they would fill more than a quarter of the memory. The splits are the same.
+            they would fill more than a quarter of the free memory. The splits are the same.
 
     Returns:
         The data set; every split records these arguments as its `source`.
@@ -113,8 +114,8 @@ def load(
             official_test = official_test and _binarize(official_test, binarize, generator)
     if levels is not None:
         with naming(Path(data)):
-            rows = _rounded(rows, levels)
-            official_test = official_test and _rounded(official_test, levels)
+            rows = _quantize(rows, levels)
+            official_test = official_test and _quantize(official_test, levels)
     splits = _split(rows, order, validation, test=0.0 if official_test else test)
     if official_test:
         splits["test"] = official_test
@@ -179,7 +180,7 @@ def _read(
             "of images."
         )
     large = stream == "auto" and path.exists() and is_large(path)
-    return (Stream.of(path) if stream is True or large else files.read(path)), None
+    return (stream_file(path) if stream is True or large else files.read(path)), None
 
 
 def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
@@ -197,12 +198,12 @@ def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
     return replace(rows, tensors={**rows.tensors, "x": x}, dynamic=binarize == "dynamic")
 
 
-def _rounded(rows: Data, levels: int) -> Data:
+def _quantize(rows: Data, levels: int) -> Data:
     """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type."""
     if isinstance(rows, Stream):
         return replace(rows, levels=levels)
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
-    return replace(rows, tensors={**rows.tensors, "x": rounded(x, levels)})
+    return replace(rows, tensors={**rows.tensors, "x": quantize(x, levels)})
 
 
 def _split(rows: Rows | Stream, order: Tensor, validation: float, test: float) -> dict[str, Rows | Stream]:
@@ -218,4 +219,4 @@ def _split(rows: Rows | Stream, order: Tensor, validation: float, test: float) -
             "give smaller fractions, or validation=0, test=0."
         )
     parts = order.split(list(counts.values()))
-    return {split: rows.pick(part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)}
+    return {split: rows.select(part.sort().values) for split, part in zip(counts, parts, strict=True) if len(part)}

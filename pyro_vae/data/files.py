@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import images
+from pyro_vae.data.convert import LABELS, columns_of
+from pyro_vae.data.dispatch import file_source
 from pyro_vae.data.limits import require_file, require_honest, require_room
-from pyro_vae.data.memory import LABELS, columns_of
-from pyro_vae.data.origins import located
 from pyro_vae.data.paths import naming, require_there
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
@@ -132,8 +132,8 @@ def table(path: Path) -> Rows:
 
 def parquet(path: Path) -> Rows:
     """Read all rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
-    rows = Stream(located(path))
-    return rows.take(len(rows))
+    rows = Stream(file_source(path))
+    return rows.head_sample(len(rows))
 
 
 FORMATS: Mapping[str, Callable[[Path], Rows]] = {

@@ -50,15 +50,15 @@ def require_room(size: float, what: str) -> None:
     """
     if size > (room := available()):
         raise InputError(
-            f"{what} would take {in_words(size)} of memory, and {in_words(room)} are free: give fewer rows or smaller "
-            "ones, in a smaller type such as float32."
+            f"{what} would take {describe_bytes(size)} of memory, and {describe_bytes(room)} are free: give fewer "
+            "rows or smaller ones, in a smaller type such as float32."
         )
 
 
-def in_words(size: float) -> str:
+def describe_bytes(size: float) -> str:
     """Write a number of bytes.
 
-    >>> in_words(3.2e9), in_words(2048)
+    >>> describe_bytes(3.2e9), describe_bytes(2048)
     ('3.2 GB', '2.05 kB')
     """
     for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -103,8 +103,8 @@ def require_honest(path: Path) -> None:
         size = count * dtype.itemsize
         if size > held - stream.tell():
             raise InputError(
-                f"{what} is declared with shape {shape}, {in_words(size)}, and the file has "
-                f"{in_words(max(held - stream.tell(), 0))} of it: it is damaged, so get or save it anew."
+                f"{what} is declared with shape {shape}, {describe_bytes(size)}, and the file has "
+                f"{describe_bytes(max(held - stream.tell(), 0))} of it: it is damaged, so get or save it anew."
             )
         pictures = dtype == np.uint8 and len(shape) in (3, 4)
         total += size * (5 if pictures else 1)  # they become float32

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, unknown_name_error
-from pyro_vae.data.memory import LABELS
+from pyro_vae.data.convert import LABELS
 from pyro_vae.data.rows import Rows, concat
 from pyro_vae.data.source import Source
 
@@ -90,7 +90,7 @@ class Parquet(Source):
         self.stamp_parts = [(file.name, file.stat().st_size, one.num_rows) for file, one in metadata.items()]
 
     @property
-    def stamp(self) -> str:
+    def content_id(self) -> str:
         """Names, sizes and lengths of the files."""
         return f"{self.columns} {self.stamp_parts}"
 
@@ -116,13 +116,13 @@ class Parquet(Source):
         rows = [torch.cat([members[i] for i in window.tolist()]) for window in windows]
         return torch.cat([some[torch.randperm(len(some), generator=generator)] for some in rows])
 
-    def spread(self, count: int, n: int) -> Tensor:
+    def representative_rows(self, count: int, n: int) -> Tensor:
         """Runs of neighbours at some places, for each place costs a group."""
         each = -(-n // LOOKS)
         if each * LOOKS >= count:
-            return super().spread(count, n)
+            return super().representative_rows(count, n)
         places = (torch.arange(LOOKS)[:, None] * count // LOOKS + torch.arange(each)).flatten()
-        return places[super().spread(len(places), n)]
+        return places[super().representative_rows(len(places), n)]
 
     def read(self, plan: Sequence[Tensor], workers: int, epoch: int) -> Iterator[Rows]:
         """The rows of each batch; pyarrow decodes in threads, so there are no workers."""
@@ -143,10 +143,10 @@ class Parquet(Source):
         begins = np.concatenate([[0], self.ends[:-1]])
         order = np.argsort(groups, kind="stable")
         parts = [
-            kept[group].pick(torch.from_numpy(rows[order][groups[order] == group] - begins[group]))
+            kept[group].select(torch.from_numpy(rows[order][groups[order] == group] - begins[group]))
             for group in np.unique(groups).tolist()
         ]
-        return concat(parts).pick(torch.from_numpy(np.argsort(order)))
+        return concat(parts).select(torch.from_numpy(np.argsort(order)))
 
     def _group(self, number: int) -> Rows:
         file, group = self.groups[number]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.data.convert import as_tensor, columns_of
 from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.memory import as_tensor, columns_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +103,7 @@ class Rows:
         return tuple(self.x.shape[1:])
 
     @property
-    def observed(self) -> float:
+    def n_observed(self) -> float:
         """The elements of x per row, on average; with a mask, those that it lets in."""
         mask = self.tensors.get("mask")
         return float(self.x[0].numel()) if mask is None else float(mask.sum()) / len(self)
@@ -129,7 +129,7 @@ class Rows:
             batch = {name: tensor[index] for name, tensor in self.tensors.items()}
         else:  # index_select gathers rows twice as fast as tensor[index] on a CPU
             batch = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
-        return drawn(batch) if self.dynamic else batch
+        return binarize(batch) if self.dynamic else batch
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The row numbers of one epoch, in its order.
@@ -158,18 +158,18 @@ class Rows:
         """
         return (self.batch(numbers.to(self.x.device)) for numbers in plan)
 
-    def pick(self, index: Tensor) -> "Rows":
+    def select(self, index: Tensor) -> "Rows":
         """The rows of these numbers, shape (B,), labels and all."""
         tensors = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
         return replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
 
-    def take(self, n: int | None = None) -> "Rows":
+    def head_sample(self, n: int | None = None) -> "Rows":
         """At most n rows in memory, evenly spread over all; without n as many as may be held, which here is all."""
         if n is None or n >= len(self):
             return self
-        return self.pick((torch.arange(n) * len(self) // n).to(self.x.device))
+        return self.select((torch.arange(n) * len(self) // n).to(self.x.device))
 
-    def pieces(self, size: int | None = None) -> Iterator["Rows"]:
+    def chunks(self, size: int | None = None) -> Iterator["Rows"]:
         """All rows in order, at most `size` at a time; without it as many as may be held, which here is all."""
         for start in range(0, len(self), size or len(self)):
             index = slice(start, start + (size or len(self)))
@@ -253,7 +253,7 @@ def concat(parts: Sequence[Rows]) -> Rows:
     return Rows(tensors, torch.cat(labels) if len(labels) == len(parts) else None)
 
 
-def drawn(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def binarize(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Draw binary x ~ Bernoulli(x) with torch's global generator: dynamic binarisation.
 
     Args:
@@ -285,7 +285,7 @@ def require_probabilities(x: Tensor) -> None:
         )
 
 
-def rounded(x: Tensor, levels: int) -> Tensor:
+def quantize(x: Tensor, levels: int) -> Tensor:
     """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type.
 
     Args:
@@ -295,7 +295,7 @@ def rounded(x: Tensor, levels: int) -> Tensor:
     Raises:
         InputError: some x lie outside of [0, 1].
 
-    >>> rounded(torch.tensor([0.0, 0.4, 1.0]), 3)
+    >>> quantize(torch.tensor([0.0, 0.4, 1.0]), 3)
     tensor([0., 1., 2.])
     """
     low, high = (float(value) for value in torch.aminmax(x))

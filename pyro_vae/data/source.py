@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.data import images
-from pyro_vae.data.memory import as_tensor
+from pyro_vae.data.convert import as_tensor
 from pyro_vae.data.rows import Rows
 
 
@@ -29,12 +29,12 @@ class Source(ABC):
 
     Attributes:
         name: what messages call it.
-        cheap: whether a pass over all rows before training costs little beside an epoch.
+        cheap_to_scan: whether a pass over all rows before training costs little beside an epoch.
         features: names of the elements of a row, where they have some.
     """
 
     name: str
-    cheap: bool = True
+    cheap_to_scan: bool = True
     features: Sequence[str] = ()
 
     @abstractmethod
@@ -68,12 +68,12 @@ class Source(ABC):
         """
         return torch.randperm(len(self) if numbers is None else len(numbers), generator=generator)
 
-    def spread(self, count: int, n: int) -> Tensor:
+    def representative_rows(self, count: int, n: int) -> Tensor:
         """Positions, ascending, of n rows among `count` that stand for all."""
         return torch.arange(n) * count // n
 
     @property
-    def stamp(self) -> str:
+    def content_id(self) -> str:
         """What is known of all of the content without reading it; part of a fingerprint."""
         return ""
 

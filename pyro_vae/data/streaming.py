@@ -1,16 +1,14 @@
 """Rows that are read while training, for data larger than memory.
 
 `Stream` is to a file or a data set what `Rows` is to a tensor, and training asks both for the same things: an `order`
-of row numbers, the batches of a plan (`read`), some rows in memory (`take`) and all of them in `pieces`.
+of row numbers, the batches of a plan (`read`), some rows in memory (`head_sample`) and all of them in `chunks`.
 """
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,15 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.errors import InputError
 from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.origins import origin_of
-from pyro_vae.data.paths import naming
-from pyro_vae.data.rows import Rows, concat, drawn, require_probabilities, rounded
+from pyro_vae.data.rows import Rows, binarize, concat, quantize, require_probabilities
 from pyro_vae.data.source import Source
 from pyro_vae.data.torch_datasets import IterableSource
 
-PIECE = 2**26
+CHUNK_BYTES = 2**26
 """Bytes of rows that are looked at together."""
 
 TAKEN, TAKEN_OF_ITEMS = 10_000, 1_000
@@ -51,10 +47,10 @@ class Stream:
         dtype: the type of x and of every other floating tensor; None for that of the origin.
         check: what looks at each batch before it is used; None where all were looked at before.
 
-    >>> import numpy, tempfile
+    >>> import numpy, tempfile, pyro_vae
     >>> folder = tempfile.TemporaryDirectory()
     >>> numpy.save(f"{folder.name}/x.npy", numpy.arange(12.0).reshape(6, 2))
-    >>> rows = Stream.of(f"{folder.name}/x.npy")
+    >>> rows = pyro_vae.data.stream(f"{folder.name}/x.npy")
     >>> [batch["x"].tolist() for batch in rows.read([torch.tensor([5, 0])])]
     [[[10.0, 11.0], [0.0, 1.0]]]
     >>> folder.cleanup()
@@ -73,17 +69,6 @@ class Stream:
     def __post_init__(self) -> None:
         """Refuse whatever cannot be rows, by the first one."""
         _ = self.first
-
-    @classmethod
-    def of(
-        cls, x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None
-    ) -> "Stream":
-        """Rows that are read while training, by what holds them: see `stream`."""
-        if isinstance(x, Stream):
-            return x
-        check_integers(workers=(workers, 0), **({} if length is None else {"length": (length, 1)}))
-        with naming(Path(x)) if isinstance(x, str | Path) else contextlib.nullcontext():
-            return cls(origin_of(x, workers, length, columns), workers=workers)
 
     def __len__(self) -> int:
         """Return the number of rows, N."""
@@ -107,7 +92,7 @@ class Stream:
         Raises:
             InputError: always.
         """
-        raise InputError(f"the rows of {self.origin.name} are not in memory: take some, as in rows.take(1000).x.")
+        raise InputError(f"the rows of {self.origin.name} are not in memory: take some, rows.head_sample(1000).x.")
 
     @property
     def labels(self) -> None:
@@ -130,13 +115,13 @@ class Stream:
         return self.first.event_shape
 
     @cached_property
-    def observed(self) -> float:
+    def n_observed(self) -> float:
         """The elements of x per row, on average; with a mask, those that it lets in, of a data set in some rows."""
         if "mask" not in self.names:
             return float(math.prod(self.event_shape))
-        if not self.origin.cheap:
-            return self.take().observed
-        return sum(piece.observed * len(piece) for piece in self.pieces()) / len(self)
+        if not self.origin.cheap_to_scan:
+            return self.head_sample().n_observed
+        return sum(piece.n_observed * len(piece) for piece in self.chunks()) / len(self)
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The row numbers of one epoch in its order: see `Rows.order`."""
@@ -155,12 +140,12 @@ class Stream:
         plan = [numbers.cpu() for numbers in plan]
         for numbers, rows in zip(plan, self._rows(plan, epoch), strict=True):
             placed = _placed(rows, self.device, self.dtype)
-            batch = drawn(placed.tensors) if self.dynamic else dict(placed.tensors)
+            batch = binarize(placed.tensors) if self.dynamic else dict(placed.tensors)
             if self.check is not None:
                 self._checked(self.check, batch, self._numbers(numbers))
             yield batch
 
-    def pick(self, index: Tensor) -> "Stream":
+    def select(self, index: Tensor) -> "Stream":
         """The rows of these numbers, ascending; rows in an order of their own cannot be picked."""
         if isinstance(self.origin, IterableSource):
             raise InputError(f"{self.origin.name} can only be read from its start: make a data set for each part.")
@@ -170,18 +155,18 @@ class Stream:
         """Say where batches go and in which type: see `Rows.to`."""
         return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
-    def take(self, n: int | None = None) -> Rows:
+    def head_sample(self, n: int | None = None) -> Rows:
         """At most n rows in memory, evenly spread over all where that is cheap; without it as many as may be held."""
         if n is None:
-            n = self._taken
-        return concat(list(self._in_memory(self._spread(n), min(n, self._piece))))
+            n = self._sample_rows
+        return concat(list(self._in_memory(self._spread(n), min(n, self._chunk_rows))))
 
-    def pieces(self, size: int | None = None) -> Iterator[Rows]:
+    def chunks(self, size: int | None = None) -> Iterator[Rows]:
         """All rows in order, at most `size` at a time; without it as many as may be held."""
-        return self._in_memory(torch.arange(len(self)), size or self._piece)
+        return self._in_memory(torch.arange(len(self)), size or self._chunk_rows)
 
     def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Stream":
-        """Let a model check the rows: all of them by pieces where that is cheap; else some, and each batch as it comes.
+        """Let a model check the rows: all of them by chunks where that is cheap; else some, and each batch as it comes.
 
         Args:
             check: raises an `InputError` for a batch that cannot be used.
@@ -193,12 +178,12 @@ class Stream:
         Raises:
             InputError: what `check` says, and the number in the file of the first row of which it says it.
         """
-        if not self.origin.cheap:
-            self._checked(check, self.take().batch(), self._numbers(self._spread(self._taken)))
+        if not self.origin.cheap_to_scan:
+            self._checked(check, self.head_sample().batch(), self._numbers(self._spread(self._sample_rows)))
             return replace(self, check=check)
         start, seen, console = 0, "mask" not in self.names, Console(stderr=True)
         how: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal), "transient": True}
-        parts = track(self.pieces(), f"checking {self.origin.name}", -(-len(self) // self._piece), **how)
+        parts = track(self.chunks(), f"checking {self.origin.name}", -(-len(self) // self._chunk_rows), **how)
         for piece in parts:
             batch = piece.batch()
             if "mask" not in batch or bool(batch["mask"].any()):  # else nothing of it is ever looked at
@@ -206,7 +191,7 @@ class Stream:
                 self._checked(check, batch, self._numbers(torch.arange(start, start + len(piece))))
             start += len(piece)
         if not seen:
-            check(self.take().batch())
+            check(self.head_sample().batch())
         return self
 
     def fingerprint(self, name: str = "x") -> str:
@@ -215,9 +200,9 @@ class Stream:
         Some are 1,000 evenly spread ones of a file, or 64 of a data set: a change of a few rows may go unnoticed.
         """
         some = replace(self, device=None, dtype=None, check=None, dynamic=False)
-        rows = some.take(KNOWN_BY if self.origin.cheap else KNOWN_BY_OF_ITEMS)
+        rows = some.head_sample(KNOWN_BY if self.origin.cheap_to_scan else KNOWN_BY_OF_ITEMS)
         picked = "" if self.numbers is None else hashlib.sha256(self.numbers.numpy().tobytes()).hexdigest()
-        known = f"{len(self)} {picked} {self.origin.stamp} {self.levels} {fingerprint(rows.tensors[name])}"
+        known = f"{len(self)} {picked} {self.origin.content_id} {self.levels} {fingerprint(rows.tensors[name])}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     @property
@@ -226,16 +211,16 @@ class Stream:
         return max(sum(t.numel() * max(t.itemsize, 4) for t in self.first.tensors.values()), 1)
 
     @property
-    def _taken(self) -> int:
-        return max(min(TAKEN if self.origin.cheap else TAKEN_OF_ITEMS, 4 * PIECE // self.row_bytes), 2)
+    def _sample_rows(self) -> int:
+        return max(min(TAKEN if self.origin.cheap_to_scan else TAKEN_OF_ITEMS, 4 * CHUNK_BYTES // self.row_bytes), 2)
 
     def _spread(self, n: int) -> Tensor:
         """Where at most n rows are that stand for all."""
-        return torch.arange(len(self)) if n >= len(self) else self.origin.spread(len(self), n)
+        return torch.arange(len(self)) if n >= len(self) else self.origin.representative_rows(len(self), n)
 
     @property
-    def _piece(self) -> int:
-        return max(PIECE // self.row_bytes, 1)
+    def _chunk_rows(self) -> int:
+        return max(CHUNK_BYTES // self.row_bytes, 1)
 
     def _numbers(self, index: Tensor) -> Tensor:
         return index if self.numbers is None else self.numbers[index]
@@ -250,7 +235,7 @@ class Stream:
                 )
             x = rows.x if rows.x.is_floating_point() or not (self.dynamic or self.levels) else rows.x.float()
             if self.levels:
-                x = rounded(x, self.levels)
+                x = quantize(x, self.levels)
             yield rows if x is rows.x else replace(rows, tensors={**rows.tensors, "x": x})
 
     def _in_memory(self, positions: Tensor, size: int) -> Iterator[Rows]:

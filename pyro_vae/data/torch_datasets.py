@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import PrivateRng
-from pyro_vae.data.memory import as_tensor
+from pyro_vae.data.convert import as_tensor
 from pyro_vae.data.rows import Rows, concat
 from pyro_vae.data.source import Fetched, Source, loader
 
@@ -31,7 +31,7 @@ class MapSource(Fetched):
         dataset: the data set.
     """
 
-    cheap = False
+    cheap_to_scan = False
 
     def __init__(self, dataset: Any) -> None:
         self.dataset, self.name = dataset, type(dataset).__name__
@@ -67,7 +67,7 @@ class IterableSource(Source):
         length: how many rows are read of it in an epoch.
     """
 
-    cheap = False
+    cheap_to_scan = False
 
     def __init__(self, dataset: "IterableDataset[Any]", length: int) -> None:
         self.dataset, self.length, self.name = dataset, length, type(dataset).__name__
@@ -80,7 +80,7 @@ class IterableSource(Source):
         """The order of the data set itself."""
         return torch.arange(self.length)
 
-    def spread(self, count: int, n: int) -> Tensor:
+    def representative_rows(self, count: int, n: int) -> Tensor:
         """The first ones: to reach others is to read all before."""
         return torch.arange(n)
 
@@ -100,7 +100,7 @@ class IterableSource(Source):
                     ) from None
                 while kept and first + len(kept[0]) <= low:
                     first += len(kept.pop(0))
-            yield concat(kept).pick(numbers - first)
+            yield concat(kept).select(numbers - first)
             while kept and first + len(kept[0]) <= high + 1:
                 first += len(kept.pop(0))
 

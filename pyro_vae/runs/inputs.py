@@ -43,7 +43,7 @@ def load_split(run: RunFolder, data: str | None, split: str) -> Rows:
     rows: Rows | Stream | None = getattr(datasets.load(data or plain["data"], **arguments), split)
     if rows is None:
         raise InputError(f"--split {split}: this data has no such rows; take --split train.")
-    taken = rows.to(dtype=torch.get_default_dtype()).take()
+    taken = rows.to(dtype=torch.get_default_dtype()).head_sample()
     if len(taken) < len(rows):
         print(f"Of {len(rows):,} rows, {len(taken):,} are looked at, evenly spread over all.", file=sys.stderr)
     return taken

@@ -76,7 +76,7 @@ class RunContents:
             safetensors.torch.save_model(module, str(folder / "model.safetensors"))
             (folder / "model.safetensors").chmod((folder / SPEC).stat().st_mode)  # it keeps others out
         if isinstance(self.vae, VAE) and len(self.history):
-            shown = (self.held or self.rows).take(_run_figures.ROWS)
+            shown = (self.held or self.rows).head_sample(_run_figures.ROWS)
             _run_figures.write(folder / "figures", self.vae, shown, self.history)
 
 

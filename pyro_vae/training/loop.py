@@ -126,7 +126,7 @@ class Loop:
         """Weights that get no gradient want none: each process would wait for that of the others."""
         weights = {name: weight for name, weight in self.at.weights.items() if weight.requires_grad}
         with self.devices.seeded(self.at.seed):
-            loss, _ = self.loss(rows.take(2).batch())
+            loss, _ = self.loss(rows.head_sample(2).batch())
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
             if gradient is None:
@@ -136,7 +136,7 @@ class Loop:
         self, rows: Rows | Stream, held: Rows | Stream | None, epochs: int, batch_size: int, reporter: Reporter
     ) -> signal.Signals | None:
         """Train to the end, or to a signal; returns which."""
-        at, subject = self.at, rows.take(EVALUATION_ROWS) if held is None else held
+        at, subject = self.at, rows.head_sample(EVALUATION_ROWS) if held is None else held
         reporter.begin(at.steps)
         both = (signal.SIGINT, signal.SIGTERM)
         saved = False
@@ -151,7 +151,7 @@ class Loop:
                         break
                     record = self._record(len(rows), subject, held is not None)
                     record["seconds"] = time.perf_counter() - start
-                    pixels = [subject.observed if subject and self.levels else 0.0 for subject in (rows, held)]
+                    pixels = [subject.n_observed if subject and self.levels else 0.0 for subject in (rows, held)]
                     at.history.add(record, *pixels)
                     reporter.epoch(record)
                     failure = self.ending.after_epoch()

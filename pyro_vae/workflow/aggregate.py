@@ -3,7 +3,7 @@
 from typing import Any
 
 from pyro_vae.core.rng import seeded
-from pyro_vae.data.convert import as_data
+from pyro_vae.data.dispatch import as_data
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.model.vae import VAE
 from pyro_vae.workflow.fit import fit

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.rng import seeded
-from pyro_vae.data.convert import as_data
+from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import Programs, require_programs
@@ -123,7 +123,7 @@ def fit(
             keeper = stack.enter_context(folder.keeper(checkpoints))
         stack.enter_context(devices.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
         given, rows, held = rows, devices.placed(rows, loss), None if held is None else devices.placed(held, loss)
-        weights = loss.weights(rows.take(2).batch())
+        weights = loss.weights(rows.head_sample(2).batch())
         _check_stopping(stopping, loss, rows, held, devices, seed)
         stepper = Stepper(loss, weights, optimizer, devices)
         state = State(loss, weights, stepper, devices, seed, history)
@@ -182,7 +182,7 @@ def _check_stopping(
     """Refuse a rule that looks at a column which the history will not have."""
     if stopping is not None:
         with devices.seeded(seed):
-            parts = loss.parts(rows.take(2).batch())
+            parts = loss.parts(rows.head_sample(2).batch())
         stopping.check([name for name, value in parts.items() if not value.ndim], held is not None)
 
 
@@ -191,7 +191,7 @@ def _initialize(vae: Any, rows: Rows | Stream, given: Rows | Stream) -> None:
     if isinstance(vae, VAE):
         vae.trained_on = given.fingerprint()
     if hasattr(vae, "initialize"):
-        vae.initialize(**rows.take().batch())
+        vae.initialize(**rows.head_sample().batch())
 
 
 def _declared(vae: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def second_stage(
     stages: Any = vae.prior.distribution
     rows = rows.to(reference.device, reference.dtype)
     with seeded(seed, reference.device), torch.no_grad():
-        z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.pieces(EVALUATION_ROWS)])
+        z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.chunks(EVALUATION_ROWS)])
     density = Density(copy.deepcopy(stages.density))
     fit(density, z, optimizer=Adam(lr), seed=seed, **options)
     stages.replace(density.density)

@@ -153,7 +153,7 @@ def test_command_line_reads_while_it_trains(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_criticism_is_told_to_take_some(tmp_path: Path) -> None:
-    with pytest.raises(pv.InputError, match=r"take\(1000\)"):
+    with pytest.raises(pv.InputError, match=r"head_sample\(1000\)"):
         pv.evidence(small(), stream(npy(tmp_path)))
 
 

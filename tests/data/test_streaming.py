@@ -87,21 +87,21 @@ def test_rows_are_those_that_lie_there(place: str, tmp_path: Path) -> None:
     for plan in (order.split(16), [torch.tensor([5]), torch.tensor([5, 4, 202, 0]), torch.arange(60, 90)]):
         read = list(placed.read(plan))
         assert [batch["x"].numpy().tolist() for batch in read] == [VALUES[part.numpy()].tolist() for part in plan]
-    pieces = list(placed.pieces(50))
+    pieces = list(placed.chunks(50))
     assert [len(piece) for piece in pieces] == [50, 50, 50, 50, 3]
     assert np.array_equal(torch.cat([piece.x for piece in pieces]), VALUES)
-    assert np.array_equal(placed.take().x, VALUES)
-    assert {tuple(row) for row in placed.take(24).x.flatten(1).tolist()} <= {
+    assert np.array_equal(placed.head_sample().x, VALUES)
+    assert {tuple(row) for row in placed.head_sample(24).x.flatten(1).tolist()} <= {
         tuple(r) for r in VALUES.reshape(N, -1).tolist()
     }
-    assert len(placed.take(24)) == 24
+    assert len(placed.head_sample(24)) == 24
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_picked_rows_keep_the_laws_of_all(place: str, tmp_path: Path) -> None:
     index = torch.arange(1, N, 3)
-    rows, held = PLACES[place](tmp_path).to(dtype=torch.float32).pick(index), Rows.of(VALUES).pick(index)
-    assert np.array_equal(rows.take().x, held.x)
+    rows, held = PLACES[place](tmp_path).to(dtype=torch.float32).select(index), Rows.of(VALUES).select(index)
+    assert np.array_equal(rows.head_sample().x, held.x)
     plan = rows.order(shuffled()).split(10)
     assert sorted(torch.cat(plan).tolist()) == list(range(len(index)))
     for mine, theirs in zip(rows.read(plan), held.read(plan), strict=True):
@@ -128,7 +128,7 @@ def test_rows_that_are_passed_over_are_not_kept(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("pyro_vae.data.torch_datasets.CHUNK", 8)
     kept: list[int] = []
     monkeypatch.setattr(
-        "pyro_vae.data.torch_datasets.joined", lambda parts: (kept.append(sum(map(len, parts))), concat(parts))[1]
+        "pyro_vae.data.torch_datasets.concat", lambda parts: (kept.append(sum(map(len, parts))), concat(parts))[1]
     )
     list(stream(IterableSource(), length=N).read(torch.arange(N).split(10)[12:]))
     assert max(kept) <= 10 + 2 * 8
@@ -136,7 +136,7 @@ def test_rows_that_are_passed_over_are_not_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_shorter_length_is_an_epoch_of_the_first_rows() -> None:
     rows = stream(IterableSource(), length=10)
-    assert np.array_equal(rows.take().x, VALUES[:10])
+    assert np.array_equal(rows.head_sample().x, VALUES[:10])
 
 
 class Augmenting(Dataset):
@@ -221,7 +221,7 @@ def test_columns_side_by_side_are_x(tmp_path: Path) -> None:
     path = parquet(tmp_path, a=a, label=label, b=b)
     rows = stream(path)
     assert (rows.features, rows.event_shape) == (("a", "b"), (2,))
-    taken = rows.take(9)
+    taken = rows.head_sample(9)
     assert taken.features == ("a", "b")
     assert taken.labels is not None
     assert torch.equal(taken.labels, taken.x[:, 1].long() % 4)
@@ -254,7 +254,7 @@ def test_load_splits_as_in_memory(kind: dict[str, Any], bytes: bool, tmp_path: P
     for split in ("train", "validation", "test"):
         mine, theirs = getattr(read, split), getattr(held, split)
         assert isinstance(mine, Stream)
-        assert torch.equal(mine.take().x, theirs.x)
+        assert torch.equal(mine.head_sample().x, theirs.x)
         plan = theirs.order(shuffled()).split(6)
         for one, other in zip(seeded(mine, plan), seeded(theirs, plan), strict=True):
             assert torch.equal(one["x"], other["x"])
@@ -267,7 +267,7 @@ def seeded(rows: Rows | Stream, plan: Sequence[Tensor]) -> list[dict[str, Tensor
 
 def test_auto_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(pv.data.load(npy(tmp_path)).train, Rows)
-    monkeypatch.setattr("pyro_vae.data.convert._memory", lambda: 4.0 * VALUES.nbytes - 1)
+    monkeypatch.setattr("pyro_vae.data.dispatch.available", lambda: 4.0 * VALUES.nbytes - 1)
     assert isinstance(pv.data.load(npy(tmp_path)).train, Stream)
     assert isinstance(pv.data.load(npy(tmp_path), stream=False).train, Rows)
 
@@ -276,14 +276,16 @@ def test_a_fingerprint_tells_other_rows(tmp_path: Path, monkeypatch: pytest.Monk
     rows = stream(npy(tmp_path))
     known = rows.fingerprint()
     assert rows.to("cpu", torch.float64).fingerprint() == known == stream(npy(tmp_path)).fingerprint()
-    others = [rows.pick(torch.arange(100)), stream(npy(tmp_path, VALUES[:-1])), stream(npy(tmp_path, VALUES + 1))]
+    others = [rows.select(torch.arange(100)), stream(npy(tmp_path, VALUES[:-1])), stream(npy(tmp_path, VALUES + 1))]
     assert len({known, *(other.fingerprint() for other in others)}) == 4
     monkeypatch.setattr("pyro_vae.data.streaming.KNOWN_BY", 2)  # rows 0 and 9 of both
-    assert rows.pick(torch.tensor([0, 3, 9, 20])).fingerprint() != rows.pick(torch.tensor([0, 4, 9, 20])).fingerprint()
+    assert (
+        rows.select(torch.tensor([0, 3, 9, 20])).fingerprint() != rows.select(torch.tensor([0, 4, 9, 20])).fingerprint()
+    )
 
 
 def test_values_are_checked_by_their_number_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_vae.data.streaming.PIECE", 40 * 32)  # forty rows
+    monkeypatch.setattr("pyro_vae.data.streaming.CHUNK_BYTES", 40 * 32)  # forty rows
     vae = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,)))
     bad = VALUES.copy()
     bad[177, 2, 1] = np.nan
@@ -293,21 +295,21 @@ def test_values_are_checked_by_their_number_in_the_file(tmp_path: Path, monkeypa
     ):
         rows.checked(vae.check)
     with pytest.raises(pv.InputError, match=r"^row 177 of"):
-        rows.pick(torch.arange(100, N)).checked(vae.check)
-    assert rows.pick(torch.arange(100)).checked(vae.check) is not None
+        rows.select(torch.arange(100, N)).checked(vae.check)
+    assert rows.select(torch.arange(100)).checked(vae.check) is not None
 
 
 def test_what_no_mask_lets_in_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_vae.data.streaming.PIECE", 40 * 64)
+    monkeypatch.setattr("pyro_vae.data.streaming.CHUNK_BYTES", 40 * 64)
     vae, mask = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,))), np.ones((N, *EVENT), bool)
     mask[:90] = False
     values = np.where(mask, VALUES, np.nan)
     mapped = {"x": np.load(npy(tmp_path, values), mmap_mode="r"), "mask": mask}
     rows = as_data(mapped)
     assert isinstance(rows, Stream)
-    assert rows.checked(vae.check).observed == 8 * (N - 90) / N
+    assert rows.checked(vae.check).n_observed == 8 * (N - 90) / N
     with pytest.raises(pv.InputError, match="mask leaves out every value"):
-        rows.pick(torch.arange(90)).checked(vae.check)
+        rows.select(torch.arange(90)).checked(vae.check)
 
 
 def test_signals_end_workers_by_ending_training() -> None:
@@ -344,7 +346,7 @@ class Late(Numbered):
 def test_a_bad_row_of_a_data_set_is_named_when_it_comes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_vae.data.streaming.TAKEN_OF_ITEMS", 64)  # among which it is not
     vae = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,)))
-    rows = stream(Late(), workers=workers).pick(torch.arange(51, N)).checked(vae.check)
+    rows = stream(Late(), workers=workers).select(torch.arange(51, N)).checked(vae.check)
     read = rows.read(torch.arange(len(rows)).split(30))
     assert len(list(itertools.islice(read, 3))) == 3
     with pytest.raises(pv.InputError, match=r"row 151 of Late, which is x\[0\] here: x\[0, 0, 0\] is nan"):
