@@ -30,15 +30,15 @@ def ours(setting: Setting, images: np.ndarray, gate: Gate, **options: Any) -> No
     importlib.import_module("lightning.fabric")  # `fit` imports it late; what is imported does not count for anybody
 
     import pyro_vae as pv
-    from pyro_vae.training.step import Stepper
+    from pyro_vae.training.step import TrainStep
 
-    x, after = _tensor(images), Stepper.after
+    x, after = _tensor(images), TrainStep.finish_step
 
     def then(*arguments: Any) -> None:
         after(*arguments)
         gate()
 
-    Stepper.after = then  # for a compiled step runs no hook of torch's optimizers
+    TrainStep.finish_step = then  # for a compiled step runs no hook of torch's optimizers
     gate.begin()
     encoder = pv.MLP(hidden=(400,), activation=setting.activation) if setting.network == "mlp" else pv.Conv()
     likelihood = pv.Normal(scale="learned") if setting.likelihood == "gaussian" else pv.Bernoulli(grey=True)

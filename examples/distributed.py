@@ -21,7 +21,7 @@ import os
 import torch
 
 import pyro_vae as pv
-from pyro_vae.training.distributed import first_process
+from pyro_vae.training.distributed import is_first_process
 
 QUICK = bool(os.environ.get("PYRO_VAE_QUICK"))
 
@@ -49,7 +49,7 @@ def main() -> None:
         run=pv.RunOptions(options.folder, resume=True, checkpoints=pv.Checkpoints(every_minutes=5)),
         runtime=pv.Runtime(options.accelerator, devices=options.devices, num_nodes=options.nodes),
     )
-    if first_process():  # the others go on with the script too: let one of them speak
+    if is_first_process():  # the others go on with the script too: let one of them speak
         seconds = sorted(history["seconds"])[len(history) // 2]
         print(f"{len(digits.train) / seconds:,.0f} rows a second; held-out loss {history.last['validation_loss']:.2f}")
         print(f"The run, with its picture of the training: {options.folder}")

@@ -224,7 +224,7 @@ def test_everybody_makes_one_step_for_each_batch(bench: Any, name: str, setting:
 def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyro_vae.compile.tracing import NotCompilable
     from pyro_vae.training import compiled
-    from pyro_vae.training.step import Stepper
+    from pyro_vae.training.step import TrainStep
 
     def refuse(*_: Any) -> None:
         raise NotCompilable("the moon is full")
@@ -240,7 +240,9 @@ def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypat
             assert self.steps < 2, "only the first step is made as it is"
 
     monkeypatch.setattr(compiled, "lowered", refuse)
-    monkeypatch.setattr(Stepper, "after", Stepper.after)  # which the contender changes, in a process of its own
+    monkeypatch.setattr(
+        TrainStep, "finish_step", TrainStep.finish_step
+    )  # which the contender changes, in a process of its own
     images = np.zeros((8, 28, 28), dtype=np.uint8)
     images[::2] = 255
     with warnings.catch_warnings():

@@ -140,7 +140,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "optimizer by name": (lambda: fit(optimizer="Adam"), ["optimizer", "'Adam'", "pv.Adam(lr=1e-3)"]),
     "negative learning rate": (lambda: pv.Adam(lr=-1), ["Adam.lr", "at least 0"]),
-    "unknown part": (lambda: fit(optimizer=pv.Adam(parts={"posterir": 0})), ["'posterir'", "'posterior'"]),
+    "unknown part": (lambda: fit(optimizer=pv.Adam(lr_by_part={"posterir": 0})), ["'posterir'", "'posterior'"]),
     "all frozen": (lambda: fit(optimizer=pv.Adam(lr=0)), ["frozen", "raise lr"]),
     "no programs": (lambda: fit(model=object()), [".model and .guide"]),
     "no weights": (
@@ -157,7 +157,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "one callback": (lambda: fit(callbacks=print), ["callbacks", "list", "callbacks=[...]"]),
     "no callback": (lambda: fit(callbacks=["print"]), ["'print'", "cannot be called"]),
     "logger by name": (lambda: fit(loggers=["csv"]), ["'csv'", "give run="]),
-    "negative skips": (lambda: pv.Adam(skip=-1), ["Adam.skip", "at least 0"]),
+    "negative skips": (lambda: pv.Adam(max_nonfinite_steps=-1), ["Adam.max_nonfinite_steps", "at least 0"]),
     "sweep over nothing": (lambda: pv.sweep({}, to="s"), ["over = {}", "latent_dim: [2, 8]"]),
     "sweep over a slip": (lambda: pv.sweep({"latent_dims": [2]}, to="s"), ["'latent_dims'", "'latent_dim'"]),
     "sweep with a wrong value": (

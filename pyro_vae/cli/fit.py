@@ -14,7 +14,7 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.training import Adam, Optimizer, Stopping
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.distributed import Runtime, first_process
+from pyro_vae.training.distributed import Runtime, is_first_process
 from pyro_vae.workflow.fit import fit as fit_programs
 from pyro_vae.workflow.options import Monitor, RunOptions
 
@@ -77,7 +77,7 @@ def fit(
         encoder: network of the guide; by default Conv for images, MLP otherwise.
         decoder: network of the likelihood; by default the encoder's mirror.
         objective: the bound to maximise.
-        optimizer: Adam, AdamW or SGD; parts sets learning rates by part, as in --optimizer.parts "{posterior: 1e-4}".
+        optimizer: Adam, AdamW or SGD; lr_by_part as in --optimizer.lr_by_part "{posterior: 1e-4}".
         epochs: passes over the data.
         batch_size: rows per step.
         seed: seed of weights, shuffling and draws.
@@ -97,7 +97,7 @@ def fit(
         num_nodes: nodes.
     """
     folder = run or str(Path("runs") / Path(data).stem)
-    if first_process():
+    if is_first_process():
         RunFolder.reserve(folder, overwrite, resume)
     number: Any = int(devices) if devices.isdecimal() else devices
     runtime = Runtime(accelerator, precision, number, num_nodes)
@@ -139,5 +139,5 @@ def fit(
         progress=progress,
         runtime=runtime,
     )
-    if first_process():
+    if is_first_process():
         print(output.summary(rows, history, folder))

@@ -12,6 +12,7 @@ last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finis
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -32,7 +33,6 @@ from pyro_vae.runs.writer import CHECKPOINTS, RunContents
 from pyro_vae.training import snapshot
 from pyro_vae.training.checkpoints import BEST, SPEC, CheckpointManager, Checkpoints
 from pyro_vae.training.history import History
-from pyro_vae.training.train_state import State
 
 
 @dataclass(frozen=True)
@@ -108,37 +108,31 @@ class RunFolder:
         """Return what keeps the checkpoints of this run."""
         return CheckpointManager(self.path.absolute() / CHECKPOINTS, plan)
 
-    def begin(
-        self, keeper: CheckpointManager, state: State, contents: RunContents, resume: bool
+    def prepare_resume(
+        self,
+        keeper: CheckpointManager,
+        contents: RunContents,
+        resume: bool,
+        check: Callable[[dict[str, Any], str], None],
     ) -> tuple[dict[str, Any], str] | None:
-        """Say in the folder what is under way, or find what it is to go on from.
+        """The checkpoint tree to resume from and its name, or None; the folder then says what is being trained.
 
         Args:
             keeper: the checkpoints.
-            state: of the training, before its first step.
             contents: what the run is to be written of.
-            resume: whether to go on.
-
-        Returns:
-            The newest checkpoint and its name, if training goes on from one.
+            resume: whether to resume.
+            check: raises an error if a tree of that name is of another training.
 
         Raises:
             InputError: the folder cannot be written, or holds checkpoints of another training.
         """
-        record, settings = contents.record(), contents.settings
-        names = [*(field.name for field in fields(Declaration)), *settings]
-        facts = {name: record[name] for name in names if name in record and name != "epochs"}
-        for split, subject in (("data", contents.rows), ("validation data", contents.held)):
-            tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}
-            facts[f"fingerprint of the {split}"] = tensors
-            facts[f"dynamic {split}"] = subject is not None and subject.dynamic
-        state.identify(facts)
-        found = keeper.newest() if resume else None
+        newest = keeper.newest() if resume else None
+        found = None if newest is None else (newest[0], str(newest[1]))
         if found is not None:
             self._require_present_format()
-            state.require_same(found[0], str(found[1]), settings["epochs"])
-        keeper.declare(serialization.dump(record), anew=found is None)
-        return None if found is None else (found[0], str(found[1]))
+            check(*found)
+        keeper.declare(serialization.dump(contents.record()), anew=found is None)
+        return found
 
     def _require_present_format(self) -> None:
         """Refuse to resume from checkpoints of an older format, whose training state has other names."""

@@ -18,7 +18,6 @@ from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import as_module
 from pyro_vae.model.vae import VAE, Declaration
-from pyro_vae.plots import _run_figures
 from pyro_vae.registry.migrations import FORMAT
 from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History
@@ -65,8 +64,19 @@ class RunContents:
         record |= {name: note for name in ("caveat", "stopped") if (note := getattr(self.history, name))}
         return record
 
+    def identity(self) -> dict[str, Any]:
+        """Plain facts by which a checkpoint is known to be of the same training."""
+        record = self.record()
+        names = [*(part.name for part in fields(Declaration)), *self.settings]
+        facts = {name: record[name] for name in names if name in record and name != "epochs"}
+        for split, subject in (("data", self.rows), ("validation data", self.held)):
+            tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}
+            facts[f"fingerprint of the {split}"] = tensors
+            facts[f"dynamic {split}"] = subject is not None and subject.dynamic
+        return facts
+
     def write(self, folder: Path) -> None:
-        """Write all of it into a new folder."""
+        """Write all of it but the pictures, which are drawn once it is in place, into a new folder."""
         (folder / "figures").mkdir(parents=True)
         (folder / SPEC).write_text(serialization.dump(self.record()))
         (folder / "history.csv").write_text(self.history.to_csv())
@@ -75,9 +85,6 @@ class RunContents:
         if (module := as_module(self.vae)).state_dict():  # what lies in Pyro's store only is left there
             safetensors.torch.save_model(module, str(folder / "model.safetensors"))
             (folder / "model.safetensors").chmod((folder / SPEC).stat().st_mode)  # it keeps others out
-        if isinstance(self.vae, VAE) and len(self.history):
-            shown = (self.held or self.rows).head_sample(_run_figures.ROWS)
-            _run_figures.write(folder / "figures", self.vae, shown, self.history)
 
 
 def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:

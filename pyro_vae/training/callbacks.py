@@ -1,4 +1,4 @@
-"""Who is told of each epoch: callbacks of the user's, and Lightning's loggers."""
+"""Callbacks and Lightning's loggers, called after each epoch."""
 
 import contextlib
 import math
@@ -19,13 +19,13 @@ LOGGERS = ("csv", "tensorboard")
 
 @dataclass(frozen=True)
 class EpochEvent:
-    """What a callback is told.
+    """The argument of a callback.
 
     Args:
-        epoch: the epoch that is done, from 1.
+        epoch: the finished epoch, from 1.
         record: its line of the history.
         history: all of it so far.
-        vae: the model in evaluation mode; with an average of weights, it has that.
+        vae: the model in evaluation mode, with the average of its weights where there is one.
     """
 
     epoch: int
@@ -38,13 +38,13 @@ Callback = Callable[[EpochEvent], Any]
 """Called after each epoch; True, or a reason as text, ends the training."""
 
 
-def name_of(callback: Callback) -> str:
-    """What to call a callback in messages."""
+def callback_name(callback: Callback) -> str:
+    """Name of a callback in messages."""
     return str(getattr(callback, "__qualname__", None) or type(callback).__qualname__)
 
 
 class CallbackList:
-    """All who are told.
+    """The callbacks and loggers of a training.
 
     Args:
         callbacks: in the order in which they are called.
@@ -66,15 +66,15 @@ class CallbackList:
                 )
         self.callbacks = list(callbacks)
         self.loggers = [make_logger(logger, run) for logger in loggers]
-        self.anybody = bool(callbacks or loggers)  # in all processes alike, also when a logger has failed in one
+        self.is_needed = bool(callbacks or loggers)  # in all processes alike, also when a logger has failed in one
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Tell loggers what is declared."""
+        """Log what is declared as hyperparameters."""
         plain = {name: value if isinstance(value, int | float) else str(value) for name, value in facts.items()}
         self._log(lambda logger: logger.log_hyperparams(plain))
 
     def epoch(self, at: EpochEvent) -> str:
-        """Tell everybody of an epoch; returns why somebody wants to stop.
+        """Log an epoch and call the callbacks; returns the reason to stop, if one asks for it.
 
         Raises:
             Exception: what a callback raised, with a note of its name.
@@ -86,26 +86,26 @@ class CallbackList:
             try:
                 wanted = callback(at)
             except Exception as error:
-                error.add_note(f"This was raised by the callback {name_of(callback)} after epoch {at.epoch}.")
+                error.add_note(f"This was raised by the callback {callback_name(callback)} after epoch {at.epoch}.")
                 raise
             if wanted is True or (isinstance(wanted, str) and wanted):
-                reason = reason or (f"{name_of(callback)} asked for it" if wanted is True else wanted)
+                reason = reason or (f"{callback_name(callback)} asked for it" if wanted is True else wanted)
         return reason
 
     def end(self, status: str) -> None:
-        """Tell loggers that it is over: "success" or "failed", words that all of them know."""
+        """Finalize the loggers, with "success" or "failed", words that all of them know."""
         self._log(lambda logger: logger.finalize(status))
 
-    def _log(self, told: Callable[[Any], Any]) -> None:
-        """Tell each logger; one that fails ends no training: it is left out from then on."""
+    def _log(self, call: Callable[[Any], Any]) -> None:
+        """Call each logger; one that fails ends no training: it is left out from then on."""
         for logger in list(self.loggers):
             try:
                 with environment_kept(), contextlib.suppress(NotImplementedError):  # some take no hyperparameters
-                    told(logger)
+                    call(logger)
             except Exception as error:
                 self.loggers.remove(logger)
                 warnings.warn(
-                    f"{type(logger).__name__} failed and is told no more, and training goes on: "
+                    f"{type(logger).__name__} failed and is left out from now on, and training continues: "
                     f"{type(error).__name__}: {error}.",
                     stacklevel=4,
                 )

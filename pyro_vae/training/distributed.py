@@ -1,8 +1,7 @@
-"""Where training runs: one device or many processes, in Fabric's terms.
+"""The processes of a training, one device each, in Fabric's terms.
 
-With several processes each takes its share of the rows of every step, and all have the same weights: what they do is
-what one process would do with the same steps. All of them decide alike, from numbers that they have added up, and the
-first one alone writes and speaks.
+With several processes each takes its shard of the rows of every step, and all have the same weights: together they make
+the steps of one process. All of them decide alike, from reduced numbers, and the first one alone writes and prints.
 """
 
 import contextlib
@@ -21,10 +20,10 @@ from pyro_vae.core.rng import seed_torch, seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 
-STRIDE = 1_000_003
-"""Between the seeds of two processes."""
+RANK_SEED_STRIDE = 1_000_003
+"""The difference between the seeds of two processes."""
 
-LOST = (
+LOST_CONNECTION = (
     "connection closed",
     "connection reset",
     "broken pipe",
@@ -33,7 +32,7 @@ LOST = (
     "nccl",
     "remote peer",
 )
-"""Words of which the libraries make their messages when a process does not answer."""
+"""Phrases of the libraries' messages when a process does not answer."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Runtime(Config):
     """Where and how precisely the numbers are computed, in Fabric's terms.
 
     With more than one process, `fit` starts the others, which run the same script or command from its beginning; under
-    `torchrun`, or a cluster that Fabric knows, they are there already, and `devices` and `num_nodes` need not be said.
+    `torchrun`, or a cluster that Fabric knows, they run already, and `devices` and `num_nodes` need not be given.
 
     Args:
         accelerator: "auto" takes a GPU where there is one.
@@ -68,14 +67,14 @@ class Runtime(Config):
             raise InputError(f"Runtime.devices = {self.devices} has to be at least 1, or 'auto' for all there are.")
 
 
-def first_process() -> bool:
-    """Whether this is the process of a training that writes and speaks, before anything of it has begun."""
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints, before its training has begun."""
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 @contextlib.contextmanager
 def environment_kept() -> Iterator[None]:
-    """Leave the environment as it was.
+    """A block that leaves the environment variables as they were.
 
     Lightning sets what makes torch query the GPU's driver at every step, and MLflow's where the next writes.
     """
@@ -88,14 +87,14 @@ def environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-class Devices:
-    """The processes of a training, seen from one of them.
+class ProcessGroup:
+    """The processes of a training, as one of them sees it.
 
     Args:
-        runtime: what was asked for.
+        runtime: devices and precision.
 
     Raises:
-        InputError: it is not to be had on this machine.
+        InputError: this machine does not have them.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -118,21 +117,24 @@ class Devices:
             )
         except (ValueError, RuntimeError, TypeError) as error:
             first = " ".join(str(error).split())
-            raise InputError(f"{runtime} is not to be had here: {first.rstrip('.')}.") from error
+            raise InputError(f"{runtime} is not available here: {first.rstrip('.')}.") from error
         if self.fabric.strategy.launcher is not None:
             self.fabric.launch()
         self.rank: int = self.fabric.global_rank
-        self.world: int = self.fabric.world_size
+        self.world_size: int = self.fabric.world_size
         self.device: torch.device = self.fabric.device
 
     @property
-    def plain(self) -> bool:
-        """Whether there is one process and one precision, so that Fabric has nothing to do at a step."""
-        return self.world == 1 and type(self.fabric.strategy.precision).__name__ in ("Precision", "DoublePrecision")
+    def bypasses_fabric(self) -> bool:
+        """Whether there is one process and one precision, so that steps need nothing of Fabric."""
+        return self.world_size == 1 and type(self.fabric.strategy.precision).__name__ in (
+            "Precision",
+            "DoublePrecision",
+        )
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_rank0(self) -> bool:
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     @contextlib.contextmanager
@@ -141,97 +143,99 @@ class Devices:
         with seeded(seed, self.device), outside():
             yield
 
-    def part(self, rows: Tensor) -> Tensor:
-        """The rows of a step that are this process's: never none, though they may then count for nothing."""
-        return rows if self.world == 1 else rows[self.rank :: self.world] if len(rows) > self.rank else rows[:1]
+    def shard(self, rows: Tensor) -> Tensor:
+        """This process's rows of a step: at least one, which may not count; see `has_rows`."""
+        if self.world_size == 1:
+            return rows
+        return rows[self.rank :: self.world_size] if len(rows) > self.rank else rows[:1]
 
-    def counts(self, rows: Tensor) -> bool:
-        """Whether the rows of `part` count in this process."""
+    def has_rows(self, rows: Tensor) -> bool:
+        """Whether the rows of `shard` count in this process."""
         return len(rows) > self.rank
 
-    def total(self, numbers: Tensor) -> Tensor:
+    def all_reduce(self, numbers: Tensor) -> Tensor:
         """The sum of a tensor over all processes; the tensor itself where there is one."""
-        if self.world == 1:
+        if self.world_size == 1:
             return numbers
         summed: Any = self.fabric.all_reduce(numbers.clone(), reduce_op="sum")
         return torch.as_tensor(summed)
 
-    def summed(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sums of named tensors over all processes; the first has all of them, and some may have none."""
-        if self.world == 1:
+    def all_reduce_dict(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums of named tensors over all processes; the first has every name, and others may have fewer."""
+        if self.world_size == 1:
             return dict(named)
-        shapes: dict[str, torch.Size] = self.of_first({name: tensor.shape for name, tensor in named.items()})
+        shapes: dict[str, torch.Size] = self.broadcast({name: tensor.shape for name, tensor in named.items()})
         mine = [
             named[name].flatten() if name in named else torch.zeros(shape.numel()) for name, shape in shapes.items()
         ]
-        whole = self.total(torch.cat([part.to(self.device, torch.float64) for part in mine]))
+        whole = self.all_reduce(torch.cat([part.to(self.device, torch.float64) for part in mine]))
         pieces = whole.split([shape.numel() for shape in shapes.values()])
         return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Which of these are so in some process."""
-        if self.world == 1:
+    def any_rank(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is true in any process."""
+        if self.world_size == 1:
             return list(flags)
-        return [bool(number) for number in self.total(torch.tensor(flags, device=self.device).double()).tolist()]
+        return [bool(number) for number in self.all_reduce(torch.tensor(flags, device=self.device).double()).tolist()]
 
-    def of_first(self, thing: Any) -> Any:
-        """What the first process has."""
-        return thing if self.world == 1 else self.fabric.broadcast(thing)
+    def broadcast(self, thing: Any) -> Any:
+        """The first process's object."""
+        return thing if self.world_size == 1 else self.fabric.broadcast(thing)
 
-    def by_first(self, function: Callable[[], Any]) -> Any:
-        """What the first process returns, or raises, when it alone calls a function."""
-        if self.world == 1:
+    def run_on_rank0(self, function: Callable[[], Any]) -> Any:
+        """The result of a function that the first process alone calls; an exception is raised in all of them."""
+        if self.world_size == 1:
             return function()
         value, failure = None, None
-        if self.first:
+        if self.is_rank0:
             try:
                 value = function()
             except Exception as error:  # which all are to raise
                 failure = error
-        value, failed = self.of_first((value, failure))
+        value, failed = self.broadcast((value, failure))
         if failed is not None:
             raise failure or failed
         return value
 
-    def alike(self, module: nn.Module) -> None:
-        """Give the weights and buffers of the first process to all."""
-        if self.world > 1:
+    def sync_module(self, module: nn.Module) -> None:
+        """Broadcast the weights and buffers of the first process."""
+        if self.world_size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.numel():
                     torch.distributed.broadcast(tensor.detach(), 0)
 
-    def apart(self, seed: int) -> None:
-        """From now on, draw other random numbers than the other processes."""
-        if not self.first:
-            seed_torch(seed + self.rank * STRIDE, self.device)
+    def seed_per_rank(self, seed: int) -> None:
+        """Seed this process with a number of its own."""
+        if not self.is_rank0:
+            seed_torch(seed + self.rank * RANK_SEED_STRIDE, self.device)
 
-    def gathered(self, state: Tensor) -> list[Tensor]:
-        """A tensor of every process, in their order."""
-        if self.world == 1:
+    def all_gather(self, state: Tensor) -> list[Tensor]:
+        """A tensor of every process, in the order of their ranks."""
+        if self.world_size == 1:
             return [state]
-        listed: list[Any] = [None] * self.world
+        listed: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(listed, state)
         return listed
 
-    def placed(self, rows: Rows | Stream, loss: nn.Module) -> Rows | Stream:
-        """Rows on the device of this process, where the loss goes too, their numbers of the type of its weights."""
+    def to_device(self, rows: Rows | Stream, loss: nn.Module) -> Rows | Stream:
+        """Rows on the device of this process, of the type of the loss's weights; the loss is moved there too."""
         self.fabric.strategy.precision.convert_module(loss).to(self.device)
         return rows.to(self.device, next((w.dtype for w in loss.parameters()), torch.get_default_dtype()))
 
     @contextlib.contextmanager
-    def telling_of_losses(self, run: Any) -> Iterator[None]:
-        """Within the block, the end of another process is told in a sentence.
+    def explain_lost_process(self, run: Any) -> Iterator[None]:
+        """A block within which the end of another process is one clear error.
 
         Raises:
-            ProcessLostError: it came.
+            ProcessLostError: another process has ended.
         """
         try:
             yield
         except RuntimeError as error:
-            if self.world == 1 or not any(word in str(error).lower() for word in LOST):
+            if self.world_size == 1 or not any(word in str(error).lower() for word in LOST_CONNECTION):
                 raise
             ahead = "" if run is None else ", or resume=True (--resume) from its last checkpoint"
             raise ProcessLostError(
-                f"process {self.rank} of {self.world}: another process of this training has ended, so this one "
-                f"ends too. See what that one said, and start all of them again{ahead}."
+                f"process {self.rank} of {self.world_size}: another process of this training has ended, so this one "
+                f"ends too. See that one's messages, and start all of them again{ahead}."
             ) from error

@@ -1,7 +1,7 @@
-"""Why a training diverged, found out when it has: a step costs nothing for it but a reference to its sums.
+"""The cause of a divergence, found once it has happened: a step costs nothing for it but a reference to its sums.
 
-The weights of some steps before are kept. If with these the batch at fault has a log-probability that is no number, the
-data or the likelihood are to blame, and the site and the rows are named; if it has none, the steps were too long.
+The weights of some steps before are kept. If with these the batch at fault has a NaN or infinite log-probability, the
+data or the likelihood are the cause, and the site and the rows are named; otherwise the steps were too long.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ ROWS = 3
 """Rows that are named at most."""
 
 FAR = 1e3
-"""How many times the batch's median size a value has to have to be called far from the others."""
+"""How many times the batch's median size a value needs to count as far from the others."""
 
 
-class Recorder:
-    """Remembers what a diagnosis needs: the sums of the last steps, and weights from before them.
+class DivergenceRecorder:
+    """The sums of the last steps, and the weights before them, as a diagnosis needs them.
 
     Args:
         weights: every trainable tensor by name.
@@ -33,69 +33,69 @@ class Recorder:
         self.weights = weights
         self.first, self.sums = 0, list[Tensor]()
         self.before: list[Tensor] = []
-        self.good(0)
+        self.mark_good(0)
 
-    def good(self, done: int) -> None:
-        """After so many steps of an epoch, all was well."""
+    def mark_good(self, done: int) -> None:
+        """Keep the weights after so many steps of an epoch, all of them finite."""
         self.first, self.sums = done, []
         if not self.before:
             self.before = [weight.detach().clone() for weight in self.weights.values()]
             return
         torch._foreach_copy_(self.before, [weight.detach() for weight in self.weights.values()])
 
-    def step(self, sums: Tensor) -> None:
-        """A step has come to this: the loss and its parts, summed over rows."""
+    def record_step(self, sums: Tensor) -> None:
+        """Record the loss and its parts of a step, summed over rows."""
         self.sums.append(sums)
 
-    def bad(self) -> int | None:
-        """The first step of the epoch, from 0, whose loss or a part of it is no number; None if there is none."""
+    def first_bad_step(self) -> int | None:
+        """The first step of the epoch, from 0, whose loss or a part of it is NaN or infinite; None if there is none."""
         if not self.sums:
             return None
         finite = torch.stack(self.sums).isfinite().all(1).tolist()
         return self.first + finite.index(False) if False in finite else None
 
 
-def diagnose(recorder: Recorder, loss: Loss, rows: Rows | Stream, order: Sequence[Tensor]) -> str:
-    """Say where a training went astray, in sentences with a space before them.
+def diagnose(recorder: DivergenceRecorder, loss: Loss, rows: Rows | Stream, order: Sequence[Tensor]) -> str:
+    """Description of a divergence, in sentences with a space before them.
 
     Args:
-        recorder: what was remembered.
+        recorder: the last steps, and the weights before them.
         loss: the loss.
         rows: the data.
         order: the numbers of the rows of each step of the epoch.
 
     Returns:
-        The step and its rows, the site and the parts at fault, and what is likely to have caused it.
+        The step and its rows, the site and the parts at fault, and the likely cause.
     """
-    if (step := recorder.bad()) is None:
+    if (step := recorder.first_bad_step()) is None:
         return _parts(recorder.weights)
     numbers = order[step]
     batch = next(iter(rows.read([numbers])))
-    told = f" Step {step + 1} of the epoch was the first, on rows {_listed(numbers.tolist())} of the data."
+    text = f" Step {step + 1} of the epoch was the first, on rows {_listed(numbers.tolist())} of the data."
     try:
         with seeded(None, batch["x"].device), valued(recorder.weights, recorder.before):
             objective = loss.running.now
             particles = objective.draw(loss.model, loss.guide, **batch)
             finite = {name: _by_row(value) for name, value in _sites(particles).items()}
             gradient = _gradient(-objective.bound(particles).mean(), recorder.weights)
-    except Exception as error:  # of programs that check their arguments: they say it themselves
-        return f"{told} The programs fail on them: {str(error).strip().splitlines()[0]}."
+    except Exception as error:  # of programs that check their arguments: their message says it
+        return f"{text} The programs fail on them: {str(error).strip().splitlines()[0]}."
     since = step - recorder.first
     when = f"the weights of {since} step{'s' * (since != 1)} before" if since else "the weights before that step"
     wrong = {name: good for name, good in finite.items() if not good.all()}
     for name, good in wrong.items():
         at = numbers[~good.to(numbers.device)].tolist() if len(good) == len(numbers) else numbers.tolist()
-        told += f" By {when}, {name} is no number on row{'s' * (len(at) != 1)} {_listed(at)}."
+        text += f" By {when}, {name} is NaN or infinite on row{'s' * (len(at) != 1)} {_listed(at)}."
     if wrong:
-        return f"{told}{_far(batch['x'], numbers)} Look at these rows, and at whether the likelihood suits the data."
+        return f"{text}{_far(batch['x'], numbers)} Look at these rows, and at whether the likelihood suits the data."
     if gradient:
-        return f"{told} By {when}, the loss is a number and its gradient to {', '.join(gradient)} is none."
+        return f"{text} By {when}, the loss is finite and its gradient to {', '.join(gradient)} is not."
     steps = " The steps were too long: besides a lower rate, clip_norm=1.0 of the optimizer bounds them."
-    return f"{told} By {when}, every log-probability of these rows is a number.{steps}{_far(batch['x'], numbers)}"
+    return f"{text} By {when}, every log-probability of these rows is finite.{steps}{_far(batch['x'], numbers)}"
 
 
 def _sites(particles: Particles) -> dict[str, Tensor]:
-    """Every log-probability by its name."""
+    """Log-probabilities by name."""
     named = {f"log p({site}|...)": value for site, value in particles.log_likelihoods.items()}
     for site, latent in particles.latents.items():
         named[f"log q({site}|...)"] = latent.log_posterior
@@ -104,13 +104,13 @@ def _sites(particles: Particles) -> dict[str, Tensor]:
 
 
 def _by_row(value: Tensor) -> Tensor:
-    """Whether all particles of each row are numbers, (N,)."""
+    """Whether all particles of each row are finite, (N,)."""
     finite = value.detach().isfinite()
     return finite.reshape(-1, finite.shape[-1]).all(0) if finite.ndim else finite[None]
 
 
 def _gradient(loss: Tensor, weights: Mapping[str, nn.Parameter]) -> list[str]:
-    """The parts of the model to which the gradient is no number."""
+    """The parts of the model whose gradient is NaN or infinite."""
     trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
     found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     pairs = zip(trained, found, strict=True)
@@ -119,16 +119,16 @@ def _gradient(loss: Tensor, weights: Mapping[str, nn.Parameter]) -> list[str]:
 
 def _parts(weights: Mapping[str, nn.Parameter]) -> str:
     bad = _groups(name for name, weight in weights.items() if not weight.isfinite().all())
-    return f" Weights of {', '.join(bad)} are no numbers." if bad else ""
+    return f" Weights of {', '.join(bad)} are NaN or infinite." if bad else ""
 
 
 def _groups(names: Iterator[str]) -> list[str]:
-    """The parts that weights belong to, as an optimizer's `parts` name them."""
+    """The parts that weights belong to, as an optimizer's `lr_by_part` names them."""
     return list(dict.fromkeys(name.split(".")[0] for name in names))
 
 
 def _far(x: Tensor, numbers: Tensor) -> str:
-    """Name the row whose largest value is far from those of the others."""
+    """A sentence on the row whose largest value is far from those of the others."""
     sizes = x.detach().double().reshape(len(x), -1).abs().amax(1).nan_to_num(0.0)
     largest, middle = float(sizes.max()), float(sizes.median())
     if len(x) < 3 or not largest > FAR * middle:

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, beside those that are trained."""
+"""The exponential moving average of the weights."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -9,39 +9,39 @@ from torch import Tensor, nn
 from pyro_vae.training.loss import valued
 
 
-class Average:
-    """An average of weights; see `Optimizer` for the formula.
+class ExponentialMovingAverage:
+    """A moving average of weights; see `Optimizer` for the formula.
 
     Args:
-        weights: what is averaged, by name.
-        decay: how much of the average is kept each step, once there are many.
+        weights: the averaged weights by name.
+        decay: the share of the average that is kept each step, once there are many.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], decay: float) -> None:
         self.weights, self.decay, self.steps = dict(weights), decay, 0
         self.means: dict[str, Tensor] = {}
 
-    def begin(self) -> None:
-        """Take the present weights for the first average."""
+    def reset(self) -> None:
+        """Start the average at the present weights."""
         self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
-    def next_share(self) -> float:
-        """How much of the weights the average takes up after the coming step."""
+    def next_rate(self) -> float:
+        """Rate 1 - d of the coming step, which is counted."""
         self.steps += 1
         return 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
 
     @torch.no_grad()
-    def move(self, share: float | Tensor) -> None:
-        """Take up so much of the weights of now."""
+    def update(self, rate: float | Tensor) -> None:
+        """Move the average towards the present weights at a rate 1 - d."""
         for mean, weight in zip(self.means.values(), self.weights.values(), strict=True):
-            mean.lerp_(weight.detach(), share)
+            mean.lerp_(weight.detach(), rate)
 
-    def settle(self) -> None:
+    def copy_to_model(self) -> None:
         """Give the weights the values of their averages."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self.means[name])
 
-    def in_place(self) -> AbstractContextManager[None]:
-        """Within the block, the weights have the values of their averages."""
+    def applied(self) -> AbstractContextManager[None]:
+        """A block within which the weights are their averages."""
         return valued(self.weights, list(self.means.values()))

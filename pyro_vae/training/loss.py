@@ -14,8 +14,8 @@ from pyro_vae.model.programs import Programs, as_module
 from pyro_vae.objectives import Objective, Particles, Running
 
 
-class Given:
-    """A batch as it is: Fabric would round the data of a batch that it can see to the lower of two mixed precisions."""
+class OpaqueBatch:
+    """A batch that Fabric leaves as it is: it would round tensors that it can see to a mixed precision."""
 
     def __init__(self, batch: Mapping[str, Tensor]) -> None:
         self.batch = batch
@@ -41,7 +41,7 @@ class Loss(nn.Module):
         self.held = as_module(programs)
 
     def forward(
-        self, given: Mapping[str, Tensor] | Given, values: Mapping[str, float | Tensor] | None = None
+        self, given: Mapping[str, Tensor] | OpaqueBatch, values: Mapping[str, float | Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still.
 
@@ -49,7 +49,7 @@ class Loss(nn.Module):
             given: named tensors.
             values: those of the schedules; the present ones by default.
         """
-        batch = given.batch if isinstance(given, Given) else given
+        batch = given.batch if isinstance(given, OpaqueBatch) else given
         objective = self.running.at(self.running.values if values is None else values)
         particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)

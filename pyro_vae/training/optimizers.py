@@ -1,9 +1,9 @@
 """Optimizers: declared like families, with one learning rate per part where that is wanted."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,11 +15,11 @@ from pyro_vae.schedules import Number, Schedule
 
 @dataclass(frozen=True)
 class Optimizer(Config):
-    r"""Base of every declared optimizer: a torch optimizer's arguments as fields, and what is done around its step.
+    r"""Base of every declared optimizer: a torch optimizer's arguments as fields, and accumulation and averaging.
 
-    The gradient of a step is that of the mean loss of `accumulate` batches. Where its norm over all weights is above
-    `clip_norm` it is scaled down to that. With `ema` the model that is evaluated, and that is left at the end, has the
-    exponential moving average of the weights,
+    The gradient of a step is that of the mean loss of `accumulate_grad_batches` batches. Where its norm over all
+    weights is above `clip_norm` it is scaled down to that. With `ema` the model that is evaluated, and left at the end,
+    has the exponential moving average of the weights,
 
     $$ \bar w_t = d_t \bar w_{t-1} + (1 - d_t) w_t, \qquad d_t = \min\{d, (1 + t) / (10 + t)\} $$
 
@@ -29,23 +29,24 @@ class Optimizer(Config):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
+        lr_by_part: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
         clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate: batches per step.
+        accumulate_grad_batches: batches per step.
         ema: the decay d of the average, in [0, 1); None for no average.
-        skip: steps whose gradient is no number that are left out, and counted in the history, before that is an error.
+        max_nonfinite_steps: the largest number of steps with a NaN or infinite gradient that are skipped, and counted
+            in the history, before that is an error.
 
     Raises:
         InputError: a learning rate that cannot be one.
     """
 
     lr: Number = field(1e-3, low=0.0)
-    parts: FrozenMapping[float] = field(FrozenMapping(), low=0.0)
+    lr_by_part: FrozenMapping[float] = field(FrozenMapping(), low=0.0)
     _: KW_ONLY
     clip_norm: float | None = field(None, low=1e-12)
-    accumulate: int = field(1, low=1)
+    accumulate_grad_batches: int = field(1, low=1)
     ema: float | None = field(None, low=0.0, high=1 - 1e-9)
-    skip: int = field(0, low=0)
+    max_nonfinite_steps: int = field(0, low=0)
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
 
     def __post_init__(self) -> None:
@@ -70,12 +71,14 @@ class Optimizer(Config):
         Raises:
             InputError: a part that no weight belongs to, or nothing left to train.
         """
-        for part in self.parts:
+        for part in self.lr_by_part:
             if not any(_belongs(name, part) for name in weights):
                 raise unknown_name_error("part of the model", part, sorted({name.split(".")[0] for name in weights}))
         groups = self.groups(weights)
         if not groups:
-            raise InputError("every part of the model is frozen, so there is nothing to train: raise lr or drop parts.")
+            raise InputError(
+                "every part of the model is frozen, so there is nothing to train: raise lr or drop lr_by_part."
+            )
         around = {field.name for field in dataclasses.fields(Optimizer)}
         arguments = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in around}
         now = self.rates(0.0)
@@ -94,21 +97,21 @@ class Optimizer(Config):
         """The numbers that learning rates are after some epochs.
 
         >>> from pyro_vae.schedules import Linear
-        >>> Adam(Linear(1e-3, 0, epochs=10), parts={"posterior": 1e-4}).rates(5.0)
+        >>> Adam(Linear(1e-3, 0, epochs=10), lr_by_part={"posterior": 1e-4}).rates(5.0)
         {Linear(start=0.001, end=0.0, epochs=10.0): 0.0005, 0.0001: 0.0001}
         """
         nothing = torch.zeros(0)
-        listed: tuple[Number, ...] = (self.lr, *self.parts.values())
+        listed: tuple[Number, ...] = (self.lr, *self.lr_by_part.values())
         return {rate: float(rate.value(epoch, nothing)) if isinstance(rate, Schedule) else rate for rate in listed}
 
     def rate(self, name: str) -> Number:
         """The learning rate of a weight: that of the longest part it belongs to.
 
-        >>> Adam(1e-3, parts={"posterior": 0}).rate("posterior.network.body.0.weight")
+        >>> Adam(1e-3, lr_by_part={"posterior": 0}).rate("posterior.network.body.0.weight")
         0.0
         """
-        mine = [part for part in self.parts if _belongs(name, part)]
-        return self.parts[max(mine, key=len)] if mine else self.lr
+        mine = [part for part in self.lr_by_part if _belongs(name, part)]
+        return self.lr_by_part[max(mine, key=len)] if mine else self.lr
 
 
 def _belongs(name: str, part: str) -> bool:
@@ -124,16 +127,17 @@ class Adam(Optimizer):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
+        lr_by_part: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
         clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate: batches per step.
+        accumulate_grad_batches: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
-        skip: steps whose gradient is no number that are left out; see `Optimizer`.
+        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
 
     >>> Adam(3e-4)
-    Adam(lr=0.0003, parts={}, clip_norm=None, accumulate=1, ema=None, skip=0, betas=(0.9, 0.999), eps=1e-08)
+    Adam(lr=0.0003, lr_by_part={}, clip_norm=None, accumulate_grad_batches=1, ema=None, max_nonfinite_steps=0,
+         betas=(0.9, 0.999), eps=1e-08)
     """
 
     betas: tuple[float, float] = field((0.9, 0.999), low=0.0, high=1.0)
@@ -150,14 +154,14 @@ class AdamW(Optimizer):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix; 0 freezes a part.
+        lr_by_part: learning rates of parts by name prefix; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
         weight_decay: the share of a weight that is taken off, times lr, at each step.
         clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate: batches per step.
+        accumulate_grad_batches: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
-        skip: steps whose gradient is no number that are left out; see `Optimizer`.
+        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
     """
 
     betas: tuple[float, float] = field((0.9, 0.999), low=0.0, high=1.0)
@@ -175,12 +179,12 @@ class SGD(Optimizer):
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
-        parts: learning rates of parts by name prefix; 0 freezes a part.
+        lr_by_part: learning rates of parts by name prefix; 0 freezes a part.
         momentum: the decay rate of the velocity; 0 for none.
         clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate: batches per step.
+        accumulate_grad_batches: batches per step.
         ema: the decay of an average of the weights; see `Optimizer`.
-        skip: steps whose gradient is no number that are left out; see `Optimizer`.
+        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
     """
 
     momentum: float = field(0.0, low=0.0, high=1.0)
@@ -188,3 +192,27 @@ class SGD(Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"Adam": Adam, "AdamW": AdamW, "SGD": SGD}
+
+OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+"""A declared optimizer, or a callable from parameters to a torch one."""
+
+
+def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """The torch optimizer of some weights.
+
+    Args:
+        spec: an `OptimizerLike`.
+        weights: every trainable tensor by name.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    if isinstance(spec, Optimizer):
+        return spec.build(weights)
+    made = spec(list(weights.values())) if callable(spec) else None
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer = {spec!r} makes no torch optimizer: write optimizer=pv.Adam(lr=1e-3), or a callable such as "
+            "functools.partial(torch.optim.RMSprop, lr=1e-3)."
+        )
+    return made

@@ -1,4 +1,4 @@
-"""Where the time of some steps goes, by torch's profiler."""
+"""A profile of some steps, by torch's profiler."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 WAIT, STEPS, LINES = 10, 20, 20
-"""Steps before the first that is looked at, steps that are, and operations in the table."""
+"""Steps before the first that is profiled, profiled steps, and operations in the table."""
 
 
-class Profile:
-    """Looks at some steps of a training, after it has warmed up.
+class StepProfiler:
+    """A profiler of some steps of a training, after it has warmed up.
 
     Args:
-        steps: how many steps there will be; of few, fewer are waited for.
-        device: where they are made.
+        steps: the number of steps of the training; of few, fewer are skipped first.
+        device: of the steps.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
@@ -35,20 +35,20 @@ class Profile:
         self.running.start()
 
     def step(self) -> None:
-        """A step is done."""
+        """Count a step."""
         if self.running is not None:
             self.running.step()
             if self.files:  # of no use any more, and not free
                 self.end()
 
     def end(self) -> None:
-        """Training is over."""
+        """End profiling."""
         if self.running is not None:
             running, self.running = self.running, None
             running.stop()
 
-    def told(self) -> dict[str, str]:
-        """Training is over: show the largest operations, and return the files of what was seen, if there was any."""
+    def finish(self) -> dict[str, str]:
+        """Texts of the profile by file name, if there is one; the table of operations is printed."""
         self.end()
         print(self.files.get("profile.txt", ""))
         return self.files

@@ -1,4 +1,4 @@
-"""What a waiting person sees: a bar in a terminal, one line an epoch in a log, or nothing."""
+"""Progress of a training: a bar in a terminal, one line an epoch in a log, or nothing."""
 
 import datetime
 import sys
@@ -20,12 +20,12 @@ PARTS = {"log_likelihood": "log-likelihood", "kl": "KL"}
 """The parts of the loss that are shown, and what they are called."""
 
 
-class Reporter:
-    """Shows epochs and steps; costs a step no synchronisation with the device.
+class ProgressReporter:
+    """A display of epochs and steps, with no host sync.
 
     Args:
-        epochs: how many epochs there will be.
-        steps: how many steps an epoch has.
+        epochs: the number of epochs.
+        steps: the number of steps of an epoch.
         show: whether to show anything.
     """
 
@@ -46,7 +46,7 @@ class Reporter:
         )
         self.task = self.bar.add_task("epoch 1", total=epochs * steps)
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "ProgressReporter":
         self.bar.start()
         return self
 
@@ -56,17 +56,17 @@ class Reporter:
         self.bar.stop()
 
     def begin(self, steps: int) -> None:
-        """So many steps were done before."""
+        """Start after so many steps that a resumed training has made before."""
         self.done = steps // self.steps
         self.bar.update(self.task, completed=steps)
 
     def step(self) -> None:
-        """One step is done."""
+        """Count a step."""
         if not self.bar.disable:
             self.bar.advance(self.task)
 
-    def now(self, names: Sequence[str], means: Tensor) -> None:
-        """Show what an epoch has come to so far; asked for only where somebody sees it.
+    def update(self, names: Sequence[str], means: Tensor) -> None:
+        """Show the means of the running epoch; read only where there is a bar.
 
         Args:
             names: of the loss and its parts.
@@ -77,7 +77,7 @@ class Reporter:
             self.bar.update(self.task, description=self._line(record))
 
     def epoch(self, record: Mapping[str, float]) -> None:
-        """An epoch is done."""
+        """Show the record of a finished epoch."""
         self.done = int(record["epoch"])
         self.seconds.append(record["seconds"])
         if not self.show:
@@ -93,9 +93,9 @@ class Reporter:
     def _line(self, record: Mapping[str, float]) -> str:
         """The loss and its parts in a line."""
         line = f"epoch {int(record['epoch'])}/{self.epochs}  loss {record['loss']:.3f}"
-        parts = {name: told for name, told in PARTS.items() if name in record}
+        parts = {name: label for name, label in PARTS.items() if name in record}
         if parts:
-            line += f" ({', '.join(f'{told} {record[name]:.3f}' for name, told in parts.items())})"
+            line += f" ({', '.join(f'{label} {record[name]:.3f}' for name, label in parts.items())})"
         if "validation_loss" in record:
             line += f"  validation {record['validation_loss']:.3f}"
         return line

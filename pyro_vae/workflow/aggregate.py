@@ -1,4 +1,4 @@
-"""A prior for a trained model: a density fitted to where its encoder puts the data."""
+"""A prior for a trained model: a density fitted to its aggregate posterior."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pyro_vae.data.dispatch import as_data
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
 from pyro_vae.model.vae import VAE
 from pyro_vae.workflow.fit import fit
-from pyro_vae.workflow.two_stage import BATCH_SIZE, EPOCHS, LR, second_stage
+from pyro_vae.workflow.two_stage import BATCH_SIZE, EPOCHS, LR, fit_density
 
 
 def aggregate(
@@ -58,7 +58,7 @@ def aggregate(
         rows = rows.checked(vae.check, progress)
         other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
     other.eval()
-    second_stage(fit, other, rows, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
+    fit_density(fit, other, rows, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
     return other
 
 

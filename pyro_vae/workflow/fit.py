@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,19 +26,20 @@ from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.writer import RunContents
 from pyro_vae.training.callbacks import Callback, CallbackList
-from pyro_vae.training.distributed import Devices, Runtime
+from pyro_vae.training.checkpoints import CheckpointManager
+from pyro_vae.training.distributed import ProcessGroup, Runtime
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.loss import Loss, frozen
-from pyro_vae.training.optimizers import Adam, Optimizer
-from pyro_vae.training.profile import Profile
-from pyro_vae.training.progress import Reporter
-from pyro_vae.training.step import Asked, Stepper
+from pyro_vae.training.optimizers import Adam, Optimizer, OptimizerLike
+from pyro_vae.training.profile import StepProfiler
+from pyro_vae.training.progress import ProgressReporter
+from pyro_vae.training.step import TrainStep
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.termination import Termination
-from pyro_vae.training.train_state import State
+from pyro_vae.training.train_state import TrainState
 from pyro_vae.workflow.options import Monitor, RunOptions
-from pyro_vae.workflow.two_stage import settle
+from pyro_vae.workflow.two_stage import fit_second_stage
 
 
 def fit(
@@ -46,7 +48,7 @@ def fit(
     *,
     validation: Any = None,
     objective: Objective = ELBO(),
-    optimizer: Asked = Adam(),
+    optimizer: OptimizerLike = Adam(),
     epochs: int = 20,
     batch_size: int = 128,
     seed: int = 0,
@@ -78,10 +80,9 @@ def fit(
         run: a folder to write: declaration, weights, history, pictures; or `pv.RunOptions(path, overwrite=, resume=,
             checkpoints=)`.
         compile: whether to compile whole steps, from the second on: they are faster, after half a minute. By the
-            same random numbers a step changes all weights alike, which is checked before it is relied on and from time
-            to time; where that cannot be had (programs whose structure changes, or that wait for values) it is said in
-            a warning, and training is as without. "auto" compiles where it pays: long trainings.
-            precision="16-mixed" goes without.
+            same random numbers a step changes all weights alike, which is checked at the start and from time to time;
+            programs that cannot be compiled (their structure changes, or they read values) are trained without, with a
+            warning, and so is precision="16-mixed". "auto" compiles where it pays: long trainings.
         monitor: loggers, a profile, and a rule of when to end early, as in
             pv.Monitor(loggers=["csv"], stopping=pv.EarlyStopping(patience=10)).
         callbacks: functions called after each epoch with a `pv.EpochEvent`: its number, its record, the history and the
@@ -90,12 +91,12 @@ def fit(
         runtime: devices and precision.
 
     Returns:
-        The history. Interrupted by the keyboard (SIGINT), training stops after the running step, keeps what was
-        learned, and says so in `history.stopped`. With checkpoints SIGTERM does the same, and then what it always does.
+        The history. Interrupted by the keyboard (SIGINT), training stops after the running step, keeps its weights, and
+        says so in `history.stopped`. With checkpoints SIGTERM does the same, and then ends the process as ever.
 
     Raises:
-        InputError: an argument or the data cannot be used; nothing has been done then.
-        FloatingPointError: the loss is no longer finite; the message names the epoch. What is in the run stays.
+        InputError: an argument or the data cannot be used; nothing has been changed then.
+        FloatingPointError: the loss is no longer finite; the message names the epoch. Checkpoints of the run stay.
         ProcessLostError: another process of this training has ended.
 
     >>> import pyro_vae as pv
@@ -106,52 +107,46 @@ def fit(
     """
     _check_arguments(vae, objective, epochs, batch_size, seed, compile, monitor)
     options = run if isinstance(run, RunOptions) or run is None else RunOptions(run)
-    stopping = monitor.stopping
-    watchers = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
-    rows, held = _checked(vae, as_data(x), None if validation is None else as_data(validation), progress)
-    settings = _settings(objective, optimizer, epochs, batch_size, seed, stopping)
-    devices = Devices(runtime)
-    folder = None if options is None else devices.by_first(lambda: _reserve(options))
-    checkpoints = None if options is None else options.checkpoints
+    callback_list = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
+    rows, held = _check_data(vae, as_data(x), None if validation is None else as_data(validation), progress)
+    settings = _settings(objective, optimizer, epochs, batch_size, seed, monitor.stopping)
+    group = ProcessGroup(runtime)
+    folder = None if options is None else group.run_on_rank0(lambda: _reserve(options))
     steps_per_epoch = math.ceil(len(rows) / _rows_per_step(optimizer, batch_size))
     loss = Loss(vae, objective, steps_per_epoch, len(rows))
     history = History(caveat=getattr(vae, "caveat", ""))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(devices.telling_of_losses(folder))
-        keeper = None
-        if folder is not None and checkpoints is not None and devices.first:
-            keeper = stack.enter_context(folder.keeper(checkpoints))
-        stack.enter_context(devices.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
-        given, rows, held = rows, devices.placed(rows, loss), None if held is None else devices.placed(held, loss)
+        stack.enter_context(group.explain_lost_process(folder))
+        manager = _open_checkpoints(stack, folder, options, group)
+        stack.enter_context(group.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
+        original, rows, held = rows, group.to_device(rows, loss), None if held is None else group.to_device(held, loss)
         weights = loss.weights(rows.head_sample(2).batch())
-        _check_stopping(stopping, loss, rows, held, devices, seed)
-        stepper = Stepper(loss, weights, optimizer, devices)
-        state = State(loss, weights, stepper, devices, seed, history)
-        ending = state.ending = Termination(vae, stepper, state, stopping, watchers)
+        _check_stopping(monitor.stopping, loss, rows, held, group, seed)
+        state = TrainState(loss, weights, optimizer, group, seed, history)
         contents = RunContents(vae, rows, held, history, settings)
-        found = None
-        if folder is not None and checkpoints is not None:
-            resume = options is not None and options.resume
-            found = devices.by_first(lambda: None if keeper is None else folder.begin(keeper, state, contents, resume))
-        _initialize(vae, rows, given)
-        stack.enter_context(frozen(weights, stepper.optimizer))
-        looked = Profile(steps_per_epoch * epochs, devices.device) if monitor.profile and devices.first else None
-        levels = getattr(vae, "pixels", False) and objective.bounds
-        loop = Loop(stepper, state, keeper, checkpoints is not None, levels, ending, looked)
-        if devices.first:
-            watchers.begin(_declared(vae) | settings)
-            stack.push(lambda kind, error, trace: watchers.end("success" if kind is None else "failed"))
-        loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, found)
-        with Reporter(epochs, steps_per_epoch, progress and devices.first) as reporter:
+        checkpoint = _find_checkpoint(folder, manager, state, contents, options)
+        _initialize(vae, rows, original)
+        stack.enter_context(frozen(weights, state.optimizer))
+        termination = Termination(vae, state, monitor.stopping, callback_list)
+        profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
+        has_levels = getattr(vae, "pixels", False) and objective.bounds
+        saves = options is not None and options.checkpoints is not None
+        loop = Loop(state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler)
+        if group.is_rank0:
+            callback_list.begin(_declared(vae) | settings)
+            stack.push(lambda kind, error, trace: callback_list.end("success" if kind is None else "failed"))
+        loop.begin(rows, batch_size, compile, steps_per_epoch * epochs, checkpoint)
+        with ProgressReporter(epochs, steps_per_epoch, progress and group.is_rank0) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
-        files = looked.told() if looked is not None else {}
+        files = profiler.finish() if profiler is not None else {}
         if not history.stopped:
-            history.stopped = ending.settle(epochs)
-            settle(vae, rows, seed, fit)
-        elif stepper.average is not None:
-            stepper.average.settle()
-        if folder is not None and devices.first and stopped_by != signal.SIGTERM:  # who sent that waits for no pictures
-            folder.write(dataclasses.replace(contents, files=files), merge=keeper is not None)
+            history.stopped = termination.finish(epochs)
+            fit_second_stage(vae, rows, seed, fit)
+        elif state.ema is not None:
+            state.ema.copy_to_model()
+        if folder is not None and group.is_rank0 and stopped_by != signal.SIGTERM:  # its sender waits for no pictures
+            folder.write(dataclasses.replace(contents, files=files), merge=manager is not None)
+            _draw_figures(folder, contents)
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -159,7 +154,12 @@ def fit(
 
 
 def _settings(
-    objective: Objective, optimizer: Asked, epochs: int, batch_size: int, seed: int, stopping: Stopping | None
+    objective: Objective,
+    optimizer: OptimizerLike,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    stopping: Stopping | None,
 ) -> dict[str, Any]:
     """The arguments that shape a training, as they are recorded."""
     settings = {
@@ -172,30 +172,35 @@ def _settings(
     return settings if stopping is None else settings | {"stopping": stopping}
 
 
-def _rows_per_step(optimizer: Asked, batch_size: int) -> int:
-    return batch_size * (optimizer.accumulate if isinstance(optimizer, Optimizer) else 1)
+def _rows_per_step(optimizer: OptimizerLike, batch_size: int) -> int:
+    return batch_size * (optimizer.accumulate_grad_batches if isinstance(optimizer, Optimizer) else 1)
 
 
 def _check_stopping(
-    stopping: Stopping | None, loss: Loss, rows: Rows | Stream, held: Rows | Stream | None, devices: Devices, seed: int
+    stopping: Stopping | None,
+    loss: Loss,
+    rows: Rows | Stream,
+    held: Rows | Stream | None,
+    group: ProcessGroup,
+    seed: int,
 ) -> None:
-    """Refuse a rule that looks at a column which the history will not have."""
+    """Refuse a rule that monitors a column which the history will not have."""
     if stopping is not None:
-        with devices.seeded(seed):
+        with group.seeded(seed):
             parts = loss.parts(rows.head_sample(2).batch())
         stopping.check([name for name, value in parts.items() if not value.ndim], held is not None)
 
 
-def _initialize(vae: Any, rows: Rows | Stream, given: Rows | Stream) -> None:
-    """Let the model start from the data, as it was given, and remember it."""
+def _initialize(vae: Any, rows: Rows | Stream, original: Rows | Stream) -> None:
+    """Initialise the model at the data, and note the fingerprint of the rows as they were passed."""
     if isinstance(vae, VAE):
-        vae.trained_on = given.fingerprint()
+        vae.trained_on = original.fingerprint()
     if hasattr(vae, "initialize"):
         vae.initialize(**rows.head_sample().batch())
 
 
 def _declared(vae: Any) -> dict[str, Any]:
-    """What a VAE is made of, by name; nothing of other programs."""
+    """The parts of a VAE's declaration by name; nothing for other programs."""
     declaration = getattr(vae, "declaration", None)
     if declaration is None:
         return {}
@@ -206,14 +211,62 @@ def _reserve(options: RunOptions) -> RunFolder:
     return RunFolder.reserve(options.path, options.overwrite, options.resume)
 
 
+def _open_checkpoints(
+    stack: contextlib.ExitStack, folder: RunFolder | None, options: RunOptions | None, group: ProcessGroup
+) -> CheckpointManager | None:
+    """The manager of the run's checkpoints, in the first process alone; None without checkpoints."""
+    if folder is None or options is None or options.checkpoints is None or not group.is_rank0:
+        return None
+    return stack.enter_context(folder.keeper(options.checkpoints))
+
+
+def _find_checkpoint(
+    folder: RunFolder | None,
+    manager: CheckpointManager | None,
+    state: TrainState,
+    contents: RunContents,
+    options: RunOptions | None,
+) -> tuple[dict[str, Any], str] | None:
+    """The checkpoint tree to resume from and its name, the same in all processes; None where training begins anew."""
+
+    def find() -> tuple[dict[str, Any], str] | None:
+        if folder is None or manager is None or options is None:
+            return None
+        state.set_identity(contents.identity())
+        epochs = contents.settings["epochs"]
+        return folder.prepare_resume(
+            manager, contents, options.resume, lambda tree, where: state.check_same_run(tree, where, epochs)
+        )
+
+    found: tuple[dict[str, Any], str] | None = state.group.run_on_rank0(find)
+    return found
+
+
+def _draw_figures(folder: RunFolder, contents: RunContents) -> None:
+    """Draw the pictures of a run that is in place: one that fails is a warning."""
+    if not isinstance(contents.vae, VAE) or not len(contents.history):
+        return
+    from pyro_vae.plots import _run_figures  # here, for it imports matplotlib
+
+    try:
+        shown = (contents.held or contents.rows).head_sample(_run_figures.ROWS)
+        _run_figures.write(folder.path / "figures", contents.vae, shown, contents.history)
+    except Exception as error:  # of any kind: a training is worth more than its pictures
+        warnings.warn(
+            f"the pictures of {folder.path} could not be drawn ({type(error).__name__}: {error}): the run is complete "
+            "without them.",
+            stacklevel=3,
+        )
+
+
 def _check_arguments(
     vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, monitor: Any
 ) -> None:
     require_programs(vae, "fit")
     if not isinstance(objective, Objective):
         raise InputError(
-            f"objective = {objective!r} is no objective of this package: write objective=pv.objectives.ELBO(); Pyro's "
-            "own run with pyro.infer.SVI on vae.model and vae.guide."
+            f"objective = {objective!r} is not an objective of this package: write objective=pv.objectives.ELBO(); "
+            "Pyro's own run with pyro.infer.SVI on vae.model and vae.guide."
         )
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
@@ -222,7 +275,7 @@ def _check_arguments(
         raise InputError(f"monitor = {monitor!r} has to be a monitor, as in monitor=pv.Monitor(loggers=['csv']).")
 
 
-def _checked(
+def _check_data(
     vae: Any, rows: Rows | Stream, held: Rows | Stream | None, progress: bool
 ) -> tuple[Rows | Stream, Rows | Stream | None]:
     if len(rows) < 2:

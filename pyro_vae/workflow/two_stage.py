@@ -1,6 +1,6 @@
 """The second stage of an `Aggregate` prior: a density fitted to where the encoder puts the data.
 
-It is fitted by `fit`, which has such a stage itself, and so hands itself in.
+It is fitted by `fit`, which has such a stage itself, and so passes itself.
 """
 
 import copy
@@ -21,7 +21,7 @@ from pyro_vae.training.loop import EVALUATION_ROWS
 from pyro_vae.training.optimizers import Adam
 
 EPOCHS, BATCH_SIZE, LR = 50, 256, 5e-3
-"""How a density is fitted, unless told otherwise."""
+"""Default epochs, rows per step and learning rate of the density."""
 
 
 class Density(nn.Module):
@@ -44,24 +44,24 @@ class Density(nn.Module):
         """Nothing is hidden."""
 
 
-def settle(vae: Any, rows: Rows | Stream, seed: int, fit: Callable[..., Any]) -> None:
+def fit_second_stage(vae: Any, rows: Rows | Stream, seed: int, fit: Callable[..., Any]) -> None:
     """Fit the density of a model whose prior is an `Aggregate` in its first stage; do nothing with any other."""
     if isinstance(vae, VAE) and isinstance(vae.prior.distribution, TwoStages) and not vae.prior.distribution.fitted:
-        second_stage(fit, vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
+        fit_density(fit, vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
 
 
-def second_stage(
+def fit_density(
     fit: Callable[..., Any], vae: VAE, rows: Rows | Stream, *, seed: int, lr: float, **options: Any
 ) -> None:
     """Fit the density to draws of z, one for each row, and make it the prior.
 
     Args:
-        fit: what fits, with the arguments of `pyro_vae.fit`.
+        fit: the function `pyro_vae.fit`.
         vae: a model whose prior is an `Aggregate`; it is changed.
         rows: the data.
         seed: of the draws and of the fit.
         lr: learning rate of Adam.
-        options: what else `fit` is told.
+        options: other arguments of `fit`.
     """
     reference: Tensor = vae.likelihood.reference
     stages: Any = vae.prior.distribution

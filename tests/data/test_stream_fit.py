@@ -70,7 +70,7 @@ SAME: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("place", SAME)
 def test_weights_and_history_are_those_of_rows_in_memory(place: str, tmp_path: Path) -> None:
     held, read = small(), small()
-    arguments = {"optimizer": pv.Adam(0.01, accumulate=2), "batch_size": 4}
+    arguments = {"optimizer": pv.Adam(0.01, accumulate_grad_batches=2), "batch_size": 4}
     reference = held, fit(held, VALUES, validation=VALUES[:9], **arguments)
     x = SAME[place](tmp_path)
     require_equal(reference, (read, fit(read, x, validation=np.load(npy(tmp_path), mmap_mode="r")[:9], **arguments)))

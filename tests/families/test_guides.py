@@ -39,7 +39,7 @@ def fit_guide(vae: pv.VAE, x: Tensor, plan: list[tuple[float, int]], *, particle
             vae,
             x,
             objective=pv.objectives.ELBO(particles),
-            optimizer=pv.Adam(lr, parts=frozen),
+            optimizer=pv.Adam(lr, lr_by_part=frozen),
             epochs=epochs,
             batch_size=batch_size,
             progress=False,

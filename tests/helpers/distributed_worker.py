@@ -30,9 +30,11 @@ RANK = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 # Steps of 10, 10 and 1 rows: the last leaves a process without any.
 CERTAIN: dict[str, dict[str, Any]] = {
     "plain": {"optimizer": pv.SGD(0.01)},
-    "accumulated": {"optimizer": pv.SGD(0.01, accumulate=2), "batch_size": 4},
+    "accumulated": {"optimizer": pv.SGD(0.01, accumulate_grad_batches=2), "batch_size": 4},
     "everything": {
-        "optimizer": pv.Adam(Linear(0.05, 0, 2), accumulate=3, clip_norm=1.0, ema=0.5, parts={"decoder": 0.01}),
+        "optimizer": pv.Adam(
+            Linear(0.05, 0, 2), accumulate_grad_batches=3, clip_norm=1.0, ema=0.5, lr_by_part={"decoder": 0.01}
+        ),
         "batch_size": 3,
         "objective": pv.objectives.ELBO(beta=GECO(rate=1)),
     },
@@ -119,7 +121,7 @@ def cut_off(folder: Path, by: signal.Signals) -> dict[str, Any]:
 def main(folder: Path, command: str = "all") -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="training runs uncompiled")
-    loop.AGREE = 1
+    loop.SYNC_RANKS_EVERY_STEPS = 1
     found = all_of_it(folder) if command == "all" else cut_off(folder, signal.Signals[command])
     (folder / f"{RANK}.json").write_text(json.dumps(found))
 

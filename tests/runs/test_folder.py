@@ -167,7 +167,7 @@ def test_programs_whose_weights_lie_in_pyros_store_leave_none_in_the_run(tmp_pat
 
 def test_the_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) -> None:
     vae, x = small(), rows()
-    history = fit(vae, x, tmp_path / "run", validation=x, optimizer=pv.Adam(0.01, parts={"posterior": 0.02}))
+    history = fit(vae, x, tmp_path / "run", validation=x, optimizer=pv.Adam(0.01, lr_by_part={"posterior": 0.02}))
     files = content(tmp_path / "run")
     pictures = {f"figures/{name}.png" for name in ("training", "draws", "reconstructions", "latent")}
     assert set(files) == {"spec.yaml", "model.safetensors", "history.csv", *pictures}
@@ -257,12 +257,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], tuple[type[BaseException], dict[str, Any]]]] = {
     "training diverges": lambda patch: (FloatingPointError, {"optimizer": pv.SGD(1e30)}),
-    "wrong options": lambda patch: (pv.InputError, {"optimizer": pv.Adam(parts={"posterir": 0})}),
-    "the pictures fail": lambda patch: (_break(patch, "pyro_vae.plots._run_figures.write", ZeroDivisionError), {}),
-    "interrupted while drawing": lambda patch: (
-        _break(patch, "pyro_vae.plots._run_figures.write", KeyboardInterrupt),
-        {},
-    ),
+    "wrong options": lambda patch: (pv.InputError, {"optimizer": pv.Adam(lr_by_part={"posterir": 0})}),
     "the weights cannot be written": lambda patch: (_break(patch, "safetensors.torch.save_model", OSError), {}),
     "the move fails": lambda patch: (_break(patch, "pathlib.Path.replace", OSError, only=".run.writing"), {}),
 }
@@ -300,6 +295,19 @@ def test_a_fit_that_fails_leaves_no_half_a_run(fault: str, tmp_path: Path, monke
     with pytest.raises(error):
         fit(small(), rows(), tmp_path / "run", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("checkpoints", [None, pv.Checkpoints()])
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError, KeyboardInterrupt])
+def test_run_stays_when_a_picture_fails(
+    error: type[BaseException], checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break(monkeypatch, "pyro_vae.plots._run_figures.write", error)
+    vae, warned = small(), pytest.warns(UserWarning, match=rf"pictures .*{error.__name__}.* run is complete without")
+    with pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else warned:
+        fit(vae, rows(), tmp_path / "run", checkpoints=checkpoints)
+    assert same(pv.load(tmp_path / "run").state_dict(), vae.state_dict())
+    assert len(RunFolder(tmp_path / "run").history()) == 2
 
 
 def test_whoever_may_read_the_declaration_may_read_the_weights(run: Path) -> None:

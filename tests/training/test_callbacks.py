@@ -126,7 +126,9 @@ def test_loggers_are_told_what_is_declared_each_epoch_and_the_end() -> None:
 
 def test_a_logger_that_fails_ends_no_training() -> None:
     failing, memory = Memory("no network"), Memory()
-    with pytest.warns(UserWarning, match=r"Memory failed and is told no more.*ConnectionError: no network") as caught:
+    with pytest.warns(
+        UserWarning, match=r"Memory failed and is left out from now on.*ConnectionError: no network"
+    ) as caught:
         history = fit(small(), rows(), loggers=[failing, memory])
     assert len(caught) == 1
     assert len(history) == 3

@@ -157,7 +157,7 @@ def test_a_signal_ends_training_after_its_step_and_nothing_is_lost(
         run, optimizer = tmp_path / "run", acting(at, lambda: os.kill(os.getpid(), number))
         history = fit(small(), rows(), run=run, checkpoints=pv.Checkpoints(), optimizer=optimizer)
         word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
-        told = f"{word} in epoch {(at - 1) // 3 + 1} of 3; resume=True (--resume) goes on from there"
+        told = f"{word} in epoch {(at - 1) // 3 + 1} of 3; resume=True (--resume) continues from there"
         assert history.stopped == told
         assert [snapshot.read(file)["at"]["steps"] for file in steps(run)] == [at]
         assert came == [signal.SIGTERM] * (number == signal.SIGTERM)  # it does then what it did before
@@ -190,7 +190,7 @@ def test_a_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: p
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(history) == 3
-    assert history.stopped == "terminated after the last epoch; resume=True (--resume) goes on from there"
+    assert history.stopped == "terminated after the last epoch; resume=True (--resume) continues from there"
     assert came == [signal.SIGTERM]
 
 
@@ -245,7 +245,7 @@ def test_signals_that_are_ignored_or_elsewhere_are_left_alone() -> None:
 def test_a_loss_that_is_no_number_ends_training_soon(
     saving: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "LOOK", 2)
+    monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", 2)
     vae = small()
 
     def spoil() -> None:
@@ -258,7 +258,7 @@ def test_a_loss_that_is_no_number_ends_training_soon(
         fit(vae, rows(100), optimizer=counted, **plan)  # thirteen steps an epoch
     told = str(caught.value)
     assert told.startswith("the loss is nan in epoch 1: lower the learning rate")
-    assert "No numbers any more: " in told
+    assert "NaN or infinite weights: " in told
     assert not (tmp_path / "run").exists()
     if saving:
         plan["checkpoints"] = EVERY

@@ -26,7 +26,7 @@ import pyro_vae.compile.tracing as lowering
 import pyro_vae.training.compiled as compiled
 import pyro_vae.training.loop as loop
 from pyro_vae.schedules import GECO, Linear
-from pyro_vae.training.step import Stepper
+from pyro_vae.training.step import TrainStep
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_masks_and_dynamic_rows_do_too() -> None:
 @pytest.mark.parametrize(
     "optimizer",
     [
-        pv.Adam(0.01, clip_norm=1.0, ema=0.9, skip=3, parts={"likelihood": 0.001}),
-        pv.Adam(0.01, accumulate=2, clip_norm=1.0, ema=0.9),
+        pv.Adam(0.01, clip_norm=1.0, ema=0.9, max_nonfinite_steps=3, lr_by_part={"likelihood": 0.001}),
+        pv.Adam(0.01, accumulate_grad_batches=2, clip_norm=1.0, ema=0.9),
         pv.SGD(Linear(0.01, 0, 3), momentum=0.9),
         functools.partial(torch.optim.RMSprop, lr=0.01),
     ],
@@ -127,21 +127,23 @@ def test_all_that_is_done_around_a_step_is_done(optimizer: Any, precision: Any) 
 def test_a_graph_draws_new_numbers_each_step(graphs: list[Any]) -> None:
     seen: list[float] = []
     vae, x = small(), rows(20)
-    original = Stepper.after
+    original = TrainStep.finish_step
 
-    def after(self: Stepper, summed: Any, rows: int) -> None:
+    def after(self: TrainStep, summed: Any, rows: int) -> None:
         seen.append(float(summed[0]))
         original(self, summed, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stepper, "after", after)
+        patch.setattr(TrainStep, "finish_step", after)
         fit(vae, x, compile=True, epochs=6, optimizer=pv.SGD(1e-300))
     assert graphs[0].calls == 5 + 1
     assert len(set(seen)) == 6
 
 
 @pytest.mark.usefixtures("graphs", "no_pictures")
-@pytest.mark.parametrize("optimizer", [pv.Adam(0.01), pv.AdamW(Linear(0.02, 0, 3), ema=0.9, clip_norm=1, accumulate=2)])
+@pytest.mark.parametrize(
+    "optimizer", [pv.Adam(0.01), pv.AdamW(Linear(0.02, 0, 3), ema=0.9, clip_norm=1, accumulate_grad_batches=2)]
+)
 def test_it_resumes_bit_for_bit(optimizer: Any, tmp_path: Path) -> None:
     dynamic = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
     require_resumable(
@@ -191,7 +193,7 @@ class Turning(nn.Module):
 
 @pytest.mark.usefixtures("graphs")
 def test_programs_that_change_are_trained_uncompiled_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "LOOK", 1)
+    monkeypatch.setattr(compiled, "RECHECK_EVERY_STEPS", 1)
     programs = Turning(12)  # the dry run that finds the weights, recordings and looks, and then a look each epoch
     with pytest.warns(UserWarning, match=r"training runs uncompiled: from epoch \d+ on, value 0 differs") as told:
         fit(programs, rows(40), compile=True, epochs=12)
@@ -207,7 +209,7 @@ def test_no_compiler_is_a_warning_and_for_auto_nothing(monkeypatch: pytest.Monke
     with pytest.warns(UserWarning, match="training runs uncompiled: RuntimeError: no C"):
         trained.append((vae := small(), fit(vae, rows(), compile=True)))
     require_alike(trained, 1e-12)
-    monkeypatch.setattr(loop, "PAYS_ELSEWHERE", 0)
+    monkeypatch.setattr(loop, "COMPILE_FROM_STEPS_ELSEWHERE", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(small(), rows(), compile="auto")
@@ -229,7 +231,7 @@ def test_weights_in_the_store_train_as_they_do_uncompiled() -> None:
 @pytest.mark.parametrize("place", [0, 25, 45], ids=["first step", "when it is recorded", "short step"])
 def test_steps_without_a_number_are_left_out_and_counted(place: int, graphs: list[Any]) -> None:
     x = bad(first_rows()[place])
-    trained = both(bounded, x, optimizer=pv.Adam(0.01, skip=9, ema=0.9))
+    trained = both(bounded, x, optimizer=pv.Adam(0.01, max_nonfinite_steps=9, ema=0.9))
     require_alike(trained)
     assert trained[1][1]["skipped"].tolist() == [1, 1, 1]
     assert len(graphs) == 1
@@ -247,7 +249,7 @@ def test_precision_that_scales_gradients_by_what_it_finds_is_not_compiled(monkey
 def test_auto_compiles_long_trainings_only_and_goes_on_as_it_began(
     graphs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "PAYS_ELSEWHERE", 9)  # three steps an epoch
+    monkeypatch.setattr(loop, "COMPILE_FROM_STEPS_ELSEWHERE", 9)  # three steps an epoch
     plan = {"run": tmp_path / "run", "checkpoints": pv.Checkpoints()}
     for epochs, expected in ((2, 0), (3, 1)):
         graphs.clear()

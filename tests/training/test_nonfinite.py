@@ -1,4 +1,4 @@
-"""Steps whose gradient is no number are left out as if they had not been, and counted; too many are an error."""
+"""Steps whose gradient is NaN or infinite are left out as if they had not been, and counted; too many are an error."""
 
 import math
 from pathlib import Path
@@ -51,7 +51,7 @@ def first_rows() -> list[int]:
 def test_a_bad_step_is_as_if_it_had_not_been(name: str) -> None:
     skipping, whole = model(), model()
     order = first_rows()
-    history = fit(skipping, bad(order[0]), epochs=1, batch_size=25, optimizer=OPTIMIZERS[name](skip=1))
+    history = fit(skipping, bad(order[0]), epochs=1, batch_size=25, optimizer=OPTIMIZERS[name](max_nonfinite_steps=1))
     assert history["skipped"].tolist() == [1]
     assert all(weight.isfinite().all() for weight in skipping.parameters())
     # the second half of the rows alone, with the numbers that were drawn for it
@@ -90,7 +90,7 @@ class _Skipper:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None:
     allowing, plain = model(), model()
-    one = fit(allowing, good_rows(), optimizer=OPTIMIZERS[name](skip=5))
+    one = fit(allowing, good_rows(), optimizer=OPTIMIZERS[name](max_nonfinite_steps=5))
     other = fit(plain, good_rows(), optimizer=OPTIMIZERS[name]())
     assert equal(allowing, plain)
     assert one["skipped"].tolist() == [0, 0, 0]
@@ -101,7 +101,7 @@ def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None
 def test_the_mean_of_an_epoch_is_of_the_rows_that_counted() -> None:
     order = first_rows()
     vae = model()
-    history = fit(vae, bad(order[0]), epochs=1, batch_size=25, optimizer=pv.SGD(1e-30, skip=1))
+    history = fit(vae, bad(order[0]), epochs=1, batch_size=25, optimizer=pv.SGD(1e-30, max_nonfinite_steps=1))
     assert math.isfinite(history["loss"][0])
     assert history["loss"][0] == pytest.approx(-history["log_likelihood"][0] + history["kl"][0], rel=1e-6)
     rows = good_rows()[order[25:]]
@@ -110,18 +110,18 @@ def test_the_mean_of_an_epoch_is_of_the_rows_that_counted() -> None:
 
 
 def test_too_many_are_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LOOK", 2)
+    monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", 2)
     with pytest.raises(FloatingPointError) as caught:
-        fit(model(), bad(7, 30, 41), batch_size=1, optimizer=pv.Adam(skip=2))
+        fit(model(), bad(7, 30, 41), batch_size=1, optimizer=pv.Adam(max_nonfinite_steps=2))
     told = str(caught.value)
-    assert "the gradient of 3 steps was no number, and skip = 2 allows for fewer, in epoch 1" in told
-    assert "log p(x|...) is no number on row" in told
+    assert "the gradient of 3 steps was NaN or infinite, more than max_nonfinite_steps = 2, in epoch 1" in told
+    assert "log p(x|...) is NaN or infinite on row" in told
     assert any(f"on rows {row} of the data" in told for row in (7, 30, 41))
 
 
 def test_a_schedule_that_observes_is_not_spoilt() -> None:
     objective = pv.objectives.ELBO(beta=GECO(distortion=2.0))
-    history = fit(model(), bad(3), batch_size=10, optimizer=pv.Adam(skip=9), objective=objective)
+    history = fit(model(), bad(3), batch_size=10, optimizer=pv.Adam(max_nonfinite_steps=9), objective=objective)
     assert all(math.isfinite(beta) for beta in history["beta"])
     assert history["skipped"].tolist() == [1, 1, 1]
 
@@ -135,7 +135,7 @@ def test_a_resumed_training_skips_and_counts_alike(
 ) -> None:
     words: dict[str, Any] = {
         "batch_size": 10,
-        "optimizer": pv.Adam(0.05, skip=9),
+        "optimizer": pv.Adam(0.05, max_nonfinite_steps=9),
         "checkpoints": pv.Checkpoints(every_minutes=0),
     }
     whole = model()

@@ -80,7 +80,7 @@ def test_what_is_refused_is_refused_by_all(outcome: Any) -> None:
 def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
     vae = small(likelihood=LIKELIHOOD, prior=pv.VampPrior(4))
     x = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
-    with pytest.warns(UserWarning, match=r"processes 2 \(now 1\): it goes on, and not bit for bit"):
+    with pytest.warns(UserWarning, match=r"processes 2 \(now 1\): it continues, and not bit for bit"):
         history = pv.fit(
             vae,
             x,

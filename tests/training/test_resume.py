@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 NAMED: dict[str, Any] = {
     **{name: one(0.02) for name, one in OPTIMIZERS.items()},
     "momentum": pv.SGD(0.01, momentum=0.9),
-    "by part": pv.Adam(0.01, parts={"posterior": 0.02, "likelihood.constants": 0}),
+    "by part": pv.Adam(0.01, lr_by_part={"posterior": 0.02, "likelihood.constants": 0}),
     "a user's own": functools.partial(torch.optim.RMSprop, lr=0.01, momentum=0.5, centered=True),
 }
 REMEMBERING = [

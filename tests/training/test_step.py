@@ -18,7 +18,7 @@ import pyro_vae as pv
 from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.schedules import Cosine, Exponential, Linear, MultiStep
-from pyro_vae.training.step import SWEEP
+from pyro_vae.training.step import FLUSH_EVERY_STEPS
 
 
 class Certain(nn.Module):
@@ -62,7 +62,7 @@ def after(optimizer: Any, n: int = 20, **arguments: Any) -> tuple[Certain, pv.Hi
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(10, 2), (4, 5), (3, 7), (6, 4), (20, 1), (20, 3)])
 def test_accumulated_batches_make_the_step_of_one_large_batch(batch_size: int, accumulate: int) -> None:
     whole, (x, start) = after(pv.SGD(0.1), batch_size=20)[0], (rows(20).double(), Certain())
-    parts, history = after(pv.SGD(0.1, accumulate=accumulate), batch_size=batch_size)
+    parts, history = after(pv.SGD(0.1, accumulate_grad_batches=accumulate), batch_size=batch_size)
     for name, moved in gradient(start, x).items():
         torch.testing.assert_close(parts.get_parameter(name), start.get_parameter(name) - 0.1 * moved)
         torch.testing.assert_close(parts.get_parameter(name), whole.get_parameter(name))
@@ -75,7 +75,7 @@ def loss_of(programs: Certain, x: Tensor) -> Tensor:
 
 
 def test_a_short_last_step_counts_its_own_rows() -> None:
-    programs, _ = after(pv.SGD(0.1, accumulate=2), n=17, batch_size=6)  # steps of 12 and 5 rows
+    programs, _ = after(pv.SGD(0.1, accumulate_grad_batches=2), n=17, batch_size=6)  # steps of 12 and 5 rows
     x, by_hand = rows(17).double(), Certain()
     order = torch.randperm(17, generator=torch.Generator().manual_seed(0))
     for step in order.split(12):
@@ -90,7 +90,7 @@ def test_a_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float
     start, x = Certain(), rows(20).double()
     moved = gradient(start, x)
     norm = float(torch.cat([each.flatten() for each in moved.values()]).norm())
-    optimizer = pv.SGD(0.1, clip_norm=share * norm, accumulate=accumulate)
+    optimizer = pv.SGD(0.1, clip_norm=share * norm, accumulate_grad_batches=accumulate)
     programs, _ = after(optimizer, batch_size=20 // accumulate)
     for name, weight in programs.named_parameters():
         expected = start.get_parameter(name) - 0.1 * min(share, 1) * moved[name]
@@ -103,7 +103,7 @@ def test_a_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float
     ids=lambda schedule: type(schedule).__name__,
 )
 def test_each_step_is_made_at_the_rate_of_its_time(schedule: Any) -> None:
-    programs, history = after(pv.SGD(schedule, parts={"decoder": 0.05}), batch_size=10, epochs=3)
+    programs, history = after(pv.SGD(schedule, lr_by_part={"decoder": 0.05}), batch_size=10, epochs=3)
     x, by_hand = rows(20).double(), Certain()
     order = torch.Generator().manual_seed(0)
     for epoch in range(3):
@@ -146,13 +146,13 @@ def test_the_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
 def test_a_frozen_part_is_not_averaged_and_stays_bit_for_bit() -> None:
     vae = small().initialize(rows())
     before = weights(vae)
-    fit(vae, rows(), optimizer=pv.Adam(0.02, ema=0.5, parts={"posterior": 0}))
+    fit(vae, rows(), optimizer=pv.Adam(0.02, ema=0.5, lr_by_part={"posterior": 0}))
     moved = {name for name, weight in vae.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name, _ in vae.named_parameters() if name.startswith("likelihood")}
 
 
 @pytest.mark.parametrize(
-    "optimizer", [pv.Adam(0.02, accumulate=2, clip_norm=1.0, ema=0.9), pv.AdamW(Cosine(0.02, 0, 3))]
+    "optimizer", [pv.Adam(0.02, accumulate_grad_batches=2, clip_norm=1.0, ema=0.9), pv.AdamW(Cosine(0.02, 0, 3))]
 )
 def test_what_is_declared_is_written_read_and_repeated(optimizer: Any, tmp_path: Path) -> None:
     vae = small()
@@ -188,7 +188,7 @@ def test_memories_of_gradients_that_are_long_nothing_are_let_go() -> None:
         made.append(torch.optim.Adam(weights, lr=0.01))
         return made[0]
 
-    fit(Once(), rows(SWEEP * 7), epochs=1, batch_size=1, optimizer=adam)
+    fit(Once(), rows(FLUSH_EVERY_STEPS * 7), epochs=1, batch_size=1, optimizer=adam)
     mean = made[0].state[made[0].param_groups[0]["params"][0]]["exp_avg"].flatten()
     assert float(mean[1]) == 0  # 0.9 ** 700 is 1e-32, and would not end at 0 but at a few 1e-45
     assert float(mean[0]) != 0

@@ -148,7 +148,7 @@ def test_modules_train_in_training_mode_and_are_evaluated_and_left_in_evaluation
 def test_a_frozen_part_stays_bit_for_bit(part: str) -> None:
     vae = small().initialize(rows())
     before = weights(vae)
-    fit(vae, rows(), optimizer=pv.Adam(0.01, parts={part: 0}))
+    fit(vae, rows(), optimizer=pv.Adam(0.01, lr_by_part={part: 0}))
     for name, weight in vae.named_parameters():
         assert torch.equal(weight, before[name]) == name.startswith(part), name
         assert weight.requires_grad
@@ -159,7 +159,7 @@ def test_a_weight_that_the_user_froze_stays_frozen() -> None:
     vae = small().initialize(rows())
     vae.posterior.requires_grad_(False)
     before = weights(vae)
-    fit(vae, rows(), optimizer=pv.Adam(0.01, parts={"likelihood.constants": 0}))
+    fit(vae, rows(), optimizer=pv.Adam(0.01, lr_by_part={"likelihood.constants": 0}))
     moved = {name for name, weight in vae.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name, _ in vae.named_parameters() if name.startswith("likelihood.network")}
     assert [w.requires_grad for w in vae.posterior.parameters()] == [False] * 6
@@ -171,7 +171,7 @@ def test_learning_rates_by_part_are_exact_and_the_longest_name_wins() -> None:
     for parts in ({}, {"posterior": 0.01, "posterior.network.body": 0.03}):
         vae, x = small().double().initialize(rows()), rows().double()
         before = weights(vae)
-        fit(vae, x, epochs=1, batch_size=len(x), optimizer=pv.SGD(0.1, parts=parts))
+        fit(vae, x, epochs=1, batch_size=len(x), optimizer=pv.SGD(0.1, lr_by_part=parts))
         moves.append({name: weight.detach() - before[name] for name, weight in vae.named_parameters()})
     for name, move in moves[0].items():
         share = 0.3 if name.startswith("posterior.network.body") else 0.1 if name.startswith("posterior") else 1
@@ -307,7 +307,7 @@ def test_an_error_in_a_step_is_the_users_to_see(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_names_the_epoch(tmp_path: Path) -> None:
     vae = small()
     with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf|-inf) in epoch [123]: lower the learning rate"):
-        fit(vae, rows(), optimizer=pv.SGD(1e30, parts={"posterior": 0}), run=tmp_path / "run")
+        fit(vae, rows(), optimizer=pv.SGD(1e30, lr_by_part={"posterior": 0}), run=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
     assert all(weight.requires_grad for weight in vae.parameters())
 

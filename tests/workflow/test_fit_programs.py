@@ -118,7 +118,7 @@ def test_any_pair_of_programs_trains_to_the_exact_posterior(kind: str) -> None:
 def test_a_parameter_in_the_store_trains_in_place_and_by_name() -> None:
     pair = functions()
     pyro.get_param_store().setdefault("loc", torch.tensor(5.0))
-    fit(pair, NUMBERS, optimizer=pv.Adam(0.1, parts={"loc": 0}))
+    fit(pair, NUMBERS, optimizer=pv.Adam(0.1, lr_by_part={"loc": 0}))
     assert pyro.param("loc").item() == 5.0
     assert pyro.param("scale").item() != 1.0
     assert set(pyro.get_param_store()) == {"loc", "scale"}
@@ -133,8 +133,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": True}, "epochs = True has to be"),
     ({"batch_size": 0}, "batch_size = 0 has to be"),
     ({"seed": -1}, "seed = -1 has to be"),
-    ({"objective": pyro.infer.Trace_ELBO()}, "is no objective of this package: write objective=pv.objectives.ELBO"),
-    ({"objective": ELBO}, "is no objective"),
+    ({"objective": pyro.infer.Trace_ELBO()}, "is not an objective of this package: write objective=pv.objectives.ELBO"),
+    ({"objective": ELBO}, "is not an objective"),
     ({"vae": lambda x: x}, "fit takes an object with .model and .guide, two Pyro programs; function has not"),
     ({"vae": SimpleNamespace(model=model, guide=fixed), "x": NUMBERS}, "these programs have no weights to train"),
     ({"vae": SimpleNamespace(model=model, guide=empty), "x": NUMBERS}, "latent site 'mean' that the guide does not"),
@@ -145,11 +145,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"validation": torch.full((4, 3), math.nan)}, "validation data: x\\[0, 0\\] is nan"),
     ({"validation": torch.zeros(4, 2)}, "validation data: x has shape"),
     (
-        {"optimizer": pv.Adam(parts={"posterir": 0.1})},
+        {"optimizer": pv.Adam(lr_by_part={"posterir": 0.1})},
         "unknown part of the model 'posterir': did you mean 'posterior'?",
     ),
     ({"optimizer": pv.Adam(0)}, "every part of the model is frozen"),
-    ({"optimizer": pv.Adam(parts={"posterior": 0, "likelihood": 0})}, "every part of the model is frozen"),
+    ({"optimizer": pv.Adam(lr_by_part={"posterior": 0, "likelihood": 0})}, "every part of the model is frozen"),
     ({"optimizer": "Adam"}, "optimizer = 'Adam' makes no torch optimizer: write optimizer=pv.Adam"),
     ({"optimizer": list}, "makes no torch optimizer"),
 ]
