@@ -55,10 +55,17 @@ class Migration:
         return {names.get(name, name): self.rename(value, name) for name, value in plain.items()}
 
 
+OPTIMIZER_FIELDS = {
+    "parts": "lr_by_part",
+    "accumulate": "accumulate_grad_batches",
+    "skip": "max_nonfinite_steps",
+}
+"""New names of an optimizer's fields by those of format 1."""
+
 MIGRATIONS: Mapping[int, Migration] = {
     1: Migration(
         classes={"Steps": "MultiStep"},
-        fields={},
+        fields=dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS),
         parts={"encoder": "posterior", "decoder": "likelihood"},
         keyed_by_part=frozenset({"parts"}),
     ),

@@ -189,7 +189,7 @@ def test_the_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path
         "encoder": {"MLP": {"hidden": [5]}},
         "decoder": {"MLP": {"hidden": [5]}},
         "objective": "ELBO",
-        "optimizer": {"Adam": {"lr": 0.01, "parts": {"posterior": 0.02}}},
+        "optimizer": {"Adam": {"lr": 0.01, "lr_by_part": {"posterior": 0.02}}},
         "epochs": 2,
         "batch_size": 6,
         "seed": 0,
