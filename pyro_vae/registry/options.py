@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -234,12 +233,6 @@ def read_config(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise unknown_name_error(f"option in {file},", name, known)
     return config
-
-
-def fail(error: Exception) -> NoReturn:
-    """End the program as a wrong input ends it: one sentence, status 2."""
-    print(f"pyro-vae: {error}", file=sys.stderr)
-    raise SystemExit(2) from error
 
 
 def _reader(role: str) -> Callable[[Any], Any]:
