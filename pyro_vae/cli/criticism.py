@@ -132,7 +132,7 @@ def compare(
     target = None if to is None else output.reserve(to, overwrite, (".png", ".csv"))
     loaded = Runs.of(runs, data, split)
     found = loaded.compare(method, batch_size=batch_size, seed=seed, progress=progress)
-    print(f"{found}\nWhat differs: {loaded.told(found.names)}")
+    print(f"{found}\nWhat differs: {loaded.differences(found.names)}")
     if target is not None:
         output.write_comparison(target, found)
 

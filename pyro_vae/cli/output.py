@@ -11,11 +11,12 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.compare import Comparison
 from pyro_vae.criticism.datatree import save
 from pyro_vae.data import Dataset
+from pyro_vae.data.images import is_image
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._run_figures import predictive_pictures
 from pyro_vae.plots.compare import comparison
-from pyro_vae.plots.samples import image_grid, is_image
+from pyro_vae.plots.samples import image_grid
 from pyro_vae.training import History
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed, sites
+from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import Particles, draw
 
@@ -66,7 +67,7 @@ class RankStatistics:
         """Draws at once, so that memory does not grow with their number."""
         widths = [max(WIDTH, tensor[0].numel()) for tensor in data.values()]
         at_once = max(1, NUMBERS_AT_ONCE // (len(next(iter(data.values()))) * max(widths)))
-        return (min(at_once, self.draws - start) for start in range(0, self.draws, at_once))
+        return map(len, chunk_ranges(self.draws, at_once))
 
     def _values(self, particles: Particles, k: int) -> Tensor:
         """Every quantity of k draws, (k, B, Q) in float64: the log joint, then the elements of each site."""

@@ -12,6 +12,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan
 from pyro_vae.criticism.statistics import Statistic
+from pyro_vae.data.rows import Rows, chunk_ranges
 from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import draw
 
@@ -81,10 +82,9 @@ class PredictiveSampler:
         width = self.candidates * max(WIDTH, x[0].numel())
         rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
         at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
-        parts = [{name: tensor[at : at + rows] for name, tensor in batch.items()} for at in range(0, len(x), rows)]
+        parts = [part.batch() for part in Rows(batch).chunks(rows)]
         room = x.new_empty(min(at_once, draws), *x.shape)  # made once: fresh memory costs as much as a pass over it
-        for start in range(0, draws, at_once):
-            count = min(at_once, draws - start)
+        for count in map(len, chunk_ranges(draws, at_once)):
             drawn, done = [], 0
             for part in parts:
                 one = self(part, count, discrepancies)

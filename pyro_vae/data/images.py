@@ -16,6 +16,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 
 
+def is_image(event_shape: tuple[int, ...]) -> bool:
+    """Whether events can be shown as images: (H, W), or (C, H, W) with C = 1 (grey) or 3 (RGB)."""
+    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
+
+
 def intensities(pixels: np.ndarray) -> Tensor:
     """Scale bytes to [0, 1], all at once: x = pixels / 255.
 

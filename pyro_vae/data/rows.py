@@ -171,8 +171,8 @@ class Rows:
 
     def chunks(self, size: int | None = None) -> Iterator["Rows"]:
         """All rows in order, at most `size` at a time; without it as many as may be held, which here is all."""
-        for start in range(0, len(self), size or len(self)):
-            index = slice(start, start + (size or len(self)))
+        for numbers in chunk_ranges(len(self), size or len(self)):
+            index = slice(numbers.start, numbers.stop)
             tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
             yield replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
 
@@ -238,6 +238,15 @@ class Rows:
         if isinstance(x, TensorDataset):
             return cls({"x": as_tensor("x", x.tensors[0])}, _labels(x))
         return cls({"x": as_tensor("x", x)}, features=columns_of(x))
+
+
+def chunk_ranges(total: int, size: int) -> Iterator[range]:
+    """Consecutive numbers 0, ..., total - 1, at most `size` at a time.
+
+    >>> [list(numbers) for numbers in chunk_ranges(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    return (range(start, min(start + size, total)) for start in range(0, total, size))
 
 
 def concat(parts: Sequence[Rows]) -> Rows:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.sampler import KINDS
-from pyro_vae.plots.samples import is_image
+from pyro_vae.data.images import is_image
 
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree

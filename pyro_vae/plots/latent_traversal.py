@@ -21,11 +21,12 @@ from torch import Tensor
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.latent_usage import spread_of_means
 from pyro_vae.criticism.session import evaluation
+from pyro_vae.data.images import is_image
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._layout import bar, beside, chosen, few_ticks, headline, panels, small, wrapped
 from pyro_vae.plots._style import COLOURS, INK, WIDTH, array, figure
-from pyro_vae.plots.samples import is_image, show_grid
+from pyro_vae.plots.samples import show_grid
 
 LATENTS, PAIRS, FEATURES = 9, 6, 30
 """Latents, pairs and features at most in a picture."""

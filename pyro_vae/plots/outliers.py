@@ -9,11 +9,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 
 from pyro_vae.criticism.summary import RATE
+from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, events, group, shape_of
 from pyro_vae.plots._layout import DATA, STANDS_OUT, bar, few_ticks, headline, maps, shortened, small
 from pyro_vae.plots._style import INK, figure
 from pyro_vae.plots.pit import furthest
-from pyro_vae.plots.samples import is_image, show_grid
+from pyro_vae.plots.samples import show_grid
 
 if TYPE_CHECKING:
     from xarray import DataTree

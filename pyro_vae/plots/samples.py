@@ -10,16 +10,12 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.session import evaluation
+from pyro_vae.data.images import is_image
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
 FEATURES = 30
 """Features shown of a long vector."""
-
-
-def is_image(event_shape: tuple[int, ...]) -> bool:
-    """Whether events can be looked at: (H, W), or (1 or 3, H, W)."""
-    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
 def draws(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:

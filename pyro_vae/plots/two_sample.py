@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_vae.criticism.summary import RATE
+from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, group, shape_of
 from pyro_vae.plots._layout import bar, few_ticks, headline, maps, shortened, small
 from pyro_vae.plots._style import COLOURS, INK, figure
-from pyro_vae.plots.samples import is_image
 
 if TYPE_CHECKING:
     from xarray import DataTree

@@ -104,7 +104,7 @@ class RunFolder:
         begun = all(file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir())  # and then killed
         return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
 
-    def keeper(self, plan: Checkpoints) -> CheckpointManager:
+    def checkpoints(self, plan: Checkpoints) -> CheckpointManager:
         """Return what keeps the checkpoints of this run."""
         return CheckpointManager(self.path.absolute() / CHECKPOINTS, plan)
 
@@ -206,7 +206,7 @@ class RunFolder:
         plain = self.spec()
         return History.from_csv(self.path / "history.csv", plain.get("caveat", ""), plain.get("stopped", ""))
 
-    def declared(self, checkpoint: bool = False) -> VAE:
+    def build_model(self, checkpoint: bool = False) -> VAE:
         """Build the model as declared, without its weights; with `checkpoint`, that of the training under way."""
         plain = migrate_spec(self._stored_spec(checkpoint))
         names = [field.name for field in fields(Declaration)]
@@ -234,7 +234,7 @@ class RunFolder:
                 f"{self.path} has no {which} checkpoint: fit with run=pv.RunOptions({str(self.path)!r}, "
                 "checkpoints=pv.Checkpoints())."
             )
-        loaded: Any = self.declared(checkpoint=True) if vae is None else vae
+        loaded: Any = self.build_model(checkpoint=True) if vae is None else vae
         module = as_module(loaded)
         try:
             tree = snapshot.read(files[0])
@@ -257,7 +257,7 @@ class RunFolder:
     def load(self, vae: Programs | None = None) -> Any:
         """Load the trained model; see `load`."""
         file = self.path / "model.safetensors"
-        loaded: Any = self.declared() if vae is None else vae
+        loaded: Any = self.build_model() if vae is None else vae
         module = as_module(loaded)
         if not file.is_file():
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")

@@ -19,7 +19,7 @@ def load_untrained(run: RunFolder) -> VAE:
         InputError: the run declares no VAE, or its data cannot be read.
     """
     with seeded(run.spec().get("seed", 0)):
-        vae = run.declared()
+        vae = run.build_model()
     return vae.initialize(**load_split(run, None, "train").batch())
 
 

@@ -17,7 +17,7 @@ from pyro_vae.criticism.base_measure import kind_of
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.sweeps.status import STATUSES, Outcome
 from pyro_vae.training.history import History
-from pyro_vae.workflow.comparison import DATA, words
+from pyro_vae.workflow.comparison import DATA_KEYS, words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -98,11 +98,11 @@ def _fields(plain: Any) -> Mapping[str, Any]:
 def _kind(run: RunFolder) -> str:
     """What the loss of a run is: of which objective, of densities or probabilities, on which data."""
     plain = run.spec()
-    vae = run.declared()
+    vae = run.build_model()
     with seeded(None), torch.no_grad():
         measured = kind_of(vae.decode(vae.prior().sample((2,))))
     told = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
-    return "; ".join([*filter(None, told), *(f"{name} {plain.get(name)}" for name in DATA)])
+    return "; ".join([*filter(None, told), *(f"{name} {plain.get(name)}" for name in DATA_KEYS)])
 
 
 @dataclass(frozen=True, repr=False)

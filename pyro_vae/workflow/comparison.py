@@ -18,10 +18,10 @@ from pyro_vae.model.vae import VAE
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.inputs import load_split
 
-DATA = ("data", "binarize", "levels", "validation", "test", "data_seed", "rows", "fingerprint")
+DATA_KEYS = ("data", "binarize", "levels", "validation", "test", "data_seed", "rows", "fingerprint")
 """What spec.yaml says of the data: equal in runs that are compared."""
 
-ASIDE = ("format", "versions", "root", "seed", *DATA)
+NON_IDENTIFYING_KEYS = ("format", "versions", "root", "seed", *DATA_KEYS)
 """What two seeds of one specification may differ in, or cannot where runs are compared."""
 
 
@@ -62,7 +62,7 @@ class Runs:
         models = {path: RunFolder(path).load() for path in paths}
         rows = load_split(RunFolder(paths[0]), data, split)
         named = {_name(members, groups): members for members in groups}
-        own = {name: _without(specs[members[0]], ASIDE) for name, members in named.items()}
+        own = {name: _without(specs[members[0]], NON_IDENTIFYING_KEYS) for name, members in named.items()}
         return cls(named, own, models, rows)
 
     def compare(self, method: Method, *, batch_size: int, seed: int, progress: bool) -> Comparison:
@@ -96,7 +96,7 @@ class Runs:
             }
         )
 
-    def told(self, names: Sequence[str]) -> str:
+    def differences(self, names: Sequence[str]) -> str:
         """Say in one line which words differ between the groups, in the order of `names`."""
         keys = dict.fromkeys(key for spec in self.specs.values() for key in spec)
         shown = {key: [words(self.specs[name].get(key)) for name in names] for key in keys}
@@ -104,7 +104,7 @@ class Runs:
 
 
 def _require_same_data(specs: Mapping[Path, Mapping[str, Any]], data: str | None) -> None:
-    asked = [key for key in DATA if data is None or key not in ("data", "rows", "fingerprint")]
+    asked = [key for key in DATA_KEYS if data is None or key not in ("data", "rows", "fingerprint")]
     (first, one), *others = specs.items()
     for path, spec in others:
         for key in asked:
@@ -124,8 +124,8 @@ def _grouped(specs: Mapping[Path, Mapping[str, Any]]) -> list[list[Path]]:
     """Runs whose specifications are equal but for the seed, in the order given."""
     groups: list[list[Path]] = []
     for path, spec in specs.items():
-        own = _without(spec, ASIDE)
-        group = next((group for group in groups if _without(specs[group[0]], ASIDE) == own), None)
+        own = _without(spec, NON_IDENTIFYING_KEYS)
+        group = next((group for group in groups if _without(specs[group[0]], NON_IDENTIFYING_KEYS) == own), None)
         if group is None:
             groups.append([path])
             continue

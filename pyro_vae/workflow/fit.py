@@ -217,7 +217,7 @@ def _open_checkpoints(
     """The manager of the run's checkpoints, in the first process alone; None without checkpoints."""
     if folder is None or options is None or options.checkpoints is None or not group.is_rank0:
         return None
-    return stack.enter_context(folder.keeper(options.checkpoints))
+    return stack.enter_context(folder.checkpoints(options.checkpoints))
 
 
 def _find_checkpoint(

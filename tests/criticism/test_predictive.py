@@ -215,7 +215,7 @@ def test_size_factors_reach_the_replicates() -> None:
 
 
 def test_few_data_sets_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_vae.criticism import replicates
+    from pyro_vae.criticism import sampler
 
     largest: list[int] = []
     once = PredictiveSampler.__call__
@@ -225,7 +225,7 @@ def test_few_data_sets_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         return once(self, batch, times, terms)
 
     monkeypatch.setattr(PredictiveSampler, "__call__", watched)
-    monkeypatch.setattr(replicates, "NUMBERS_AT_ONCE", 30 * replicates.WIDTH)
+    monkeypatch.setattr(sampler, "NUMBERS_AT_ONCE", 30 * sampler.WIDTH)
     tree = check(exact(), rows(100), draws=7, keep=3, statistics=["mean"])
     assert max(largest) == 30
     assert sum(largest) == 7 * 100

@@ -15,6 +15,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.methods.hmc import Density, transition
 from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob, sites_of
+from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.model.programs import Programs
 
@@ -205,7 +206,7 @@ class Annealer:
         """Numbers of chains at once, by which memory is bounded."""
         x = batch["x"]
         at_once = max(1, NUMBERS_AT_ONCE // (len(x) * max(WIDTH, x[0].numel())))
-        return [len(part) for part in torch.arange(self.method.chains).split(at_once)]
+        return [len(chains) for chains in chunk_ranges(self.method.chains, at_once)]
 
     def _path(
         self, model: Program, batch: Batch, chains: int, exact: Mapping[str, Tensor] | None = None

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
+from pyro_vae.data.rows import Rows, chunk_ranges
 from pyro_vae.distributions.wrappers import unwrap
 from pyro_vae.model.programs import Programs, as_module, tensors_of
 from pyro_vae.objectives.particles import Particles, draw
@@ -150,8 +150,7 @@ class Weigher:
         room = max(1, numbers // max(WIDTH, x[0].numel()))
         k = self.method.draws_at_once or _even(from_guide, room)
         n = _even(len(x), max(1, room // k))
-        split = {name: tensor.split(n) for name, tensor in batch.items()}
-        parts = [dict(zip(split, tensors, strict=True)) for tensors in zip(*split.values(), strict=True)]
+        parts = [rows.batch() for rows in Rows(batch).chunks(n)]
         rows = [self._rows(programs, part, k, whole=len(part["x"]) == n) for part in parts]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         return Weights(torch.cat(rows, 1), (from_guide, from_prior), torch.finfo(dtype).eps)
@@ -159,9 +158,9 @@ class Weigher:
     def _rows(self, programs: Programs, batch: Batch, at_once: int, *, whole: bool) -> Tensor:
         """Log-weights of some rows, on the CPU."""
         model, from_prior = programs.model, self.method.from_prior
-        sizes = _sizes(self.method.draws - from_prior, at_once)
+        sizes = map(len, chunk_ranges(self.method.draws - from_prior, at_once))
         chunks = [self._chunk(programs, k, whole and k == at_once, batch) for k in sizes]
-        for k in _sizes(from_prior, at_once):
+        for k in map(len, chunk_ranges(from_prior, at_once)):
             with pyro.plate("particles", k, dim=-self.nesting - 1) if k > 1 else contextlib.nullcontext():
                 self.prior_draws = poutine.trace(model).get_trace(**batch)
             try:
@@ -229,7 +228,3 @@ class Weigher:
 def _even(total: int, most: int) -> int:
     """The size of chunks, each at most so large, that leaves the smallest rest: fewer than there are chunks."""
     return total // math.ceil(total / most)
-
-
-def _sizes(draws: int, at_once: int) -> Iterator[int]:
-    return (min(at_once, draws - start) for start in range(0, draws, at_once))
