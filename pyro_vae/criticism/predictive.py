@@ -7,10 +7,8 @@ them with the data. Data sets pass through one by one: memory holds a few of the
 import copy
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.progress import Progress
-
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.progress import progress_bar
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.accumulator import PredictiveAccumulator
 from pyro_vae.criticism.datatree import assembled
@@ -108,8 +106,7 @@ def predictive_check(
         batch = subject.rows.to(subject.device, subject.dtype).batch()
         look = PredictiveAccumulator(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
         draws = max(LEAST_DRAWS, PER_QUANTITY * len(look.quantities.list)) if draws is None else draws
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+        with progress_bar(progress) as bar:
             task = bar.add_task(f"{kind} replicates", total=draws)
             for done in look.at(draws):
                 bar.update(task, completed=done)

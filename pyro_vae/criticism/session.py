@@ -7,10 +7,9 @@ from itertools import chain
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
+from pyro_vae.core.progress import track
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, as_module
@@ -87,8 +86,7 @@ class EvaluationSession:
             what: the word beside the bar.
             progress: whether to show it.
         """
-        console = Console(stderr=True)
         starts = range(0, len(self.rows), size)
-        for start in track(starts, what, console=console, disable=not (progress and console.is_terminal)):
+        for start in track(starts, what, progress):
             part = Rows(self.rows.batch(slice(start, start + size)))
             yield start, part.to(self.device, self.dtype).batch()

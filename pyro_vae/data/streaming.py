@@ -12,11 +12,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.progress import track
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows, binarize, concat, quantize, require_probabilities
 from pyro_vae.data.source import Source
@@ -181,10 +180,8 @@ class Stream:
         if not self.origin.cheap_to_scan:
             self._checked(check, self.head_sample().batch(), self._numbers(self._spread(self._sample_rows)))
             return replace(self, check=check)
-        start, seen, console = 0, "mask" not in self.names, Console(stderr=True)
-        how: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal), "transient": True}
-        parts = track(self.chunks(), f"checking {self.origin.name}", -(-len(self) // self._chunk_rows), **how)
-        for piece in parts:
+        start, seen, total = 0, "mask" not in self.names, -(-len(self) // self._chunk_rows)
+        for piece in track(self.chunks(), f"checking {self.origin.name}", progress, total, transient=True):
             batch = piece.batch()
             if "mask" not in batch or bool(batch["mask"].any()):  # else nothing of it is ever looked at
                 seen = True

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, which are kept, and which one a training goes on from.
+"""The checkpoints of a run: when they are written, which are kept, and which one a training resumes from.
 
 RUN/checkpoints/
   spec.yaml                       what is under way
@@ -30,7 +30,7 @@ class Checkpoints(Config):
     """When checkpoints are written, and how many are kept.
 
     One is written at the end too, and when the training is interrupted (SIGINT, SIGTERM). From the newest,
-    `fit(..., resume=True)` goes on to the same weights, bit for bit, as if nothing had happened.
+    `fit(..., run=RunOptions(path, resume=True))` continues to the weights of an uninterrupted training, bit for bit.
 
     Args:
         every_minutes: the time between two, in minutes, after whichever step is then done; 0 for after every step;
@@ -63,7 +63,7 @@ class CheckpointManager:
     def __init__(self, folder: Path, plan: Checkpoints) -> None:
         self.folder, self.plan = folder, plan
         self.best: float | None = None
-        self.pending: tuple[Any, dict[str, Any]] | None = None  # the best, which is not on the disk yet
+        self.pending: tuple[Any, dict[str, Any]] | None = None  # the best, not yet written
         self.saved: tuple[int, int] | None = None
         self.due = self._next()
 
@@ -81,7 +81,7 @@ class CheckpointManager:
     ) -> None:
         if self.pending is not None:
             self._flush()
-        if error is not None and not self.files():  # nothing to go on from, so nothing is left
+        if error is not None and not self.files():  # nothing to resume from, so nothing is left
             for name in (SPEC, LOCK):
                 (self.folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -90,11 +90,11 @@ class CheckpointManager:
         self.lock.release()
 
     def declare(self, spec: str, anew: bool) -> None:
-        """Say what is under way.
+        """Write the declaration of the training under way.
 
         Args:
             spec: the declaration, as YAML.
-            anew: whether it begins anew, so that what another one left is taken away.
+            anew: whether it begins anew, so that the checkpoints of another one are removed.
 
         Raises:
             InputError: the folder cannot be written.
@@ -106,17 +106,17 @@ class CheckpointManager:
                 fresh.write_text(spec, encoding="utf-8")
 
     def files(self) -> list[Path]:
-        """Every checkpoint, the newest first and the best one last."""
+        """Paths of all checkpoints, the newest first and the best one last."""
         names = sorted((p for p in self.folder.iterdir() if STEP.fullmatch(p.name)), reverse=True)
         return names + [self.folder / BEST] * (self.folder / BEST).exists()
 
     def newest(self) -> tuple[dict[str, Any], Path] | None:
-        """Read the newest checkpoint that is whole; those that are not are named in a warning, and put aside.
+        """Tree and path of the newest intact checkpoint; damaged ones are named in a warning, and put aside.
 
         Raises:
-            InputError: there are some, and none is whole.
+            InputError: there are some, and all are damaged.
         """
-        told: dict[Path, str] = {}
+        damages: dict[Path, str] = {}
         for file in self.files():
             try:
                 tree = snapshot.read(file)
@@ -124,30 +124,30 @@ class CheckpointManager:
             except InputError:
                 raise
             except (snapshot.Damaged, KeyError, TypeError, ValueError) as error:
-                told[file] = f"{file.name} is damaged ({error})"
+                damages[file] = f"{file.name} is damaged ({error})"
                 continue
-            if told:
-                warnings.warn(f"{self.folder}: {'; '.join(told.values())}; {file.name} is used.", stacklevel=4)
-            for damaged in told:
+            if damages:
+                warnings.warn(f"{self.folder}: {'; '.join(damages.values())}; {file.name} is used.", stacklevel=4)
+            for damaged in damages:
                 damaged.replace(damaged.with_suffix(".damaged"))
             return tree, file
-        if told:
+        if damages:
             raise InputError(
-                f"{self.folder}: {'; '.join(told.values())}. None is left to resume: begin anew with overwrite=True."
+                f"{self.folder}: {'; '.join(damages.values())}. None is left to resume: begin anew with overwrite=True."
             )
         return None
 
     def is_due(self, epoch: int | None = None) -> bool:
-        """Whether it is time to save; given the epoch that is done, by their number too."""
+        """Whether a checkpoint is due; given the number of a finished epoch, by epochs too."""
         by_epochs = epoch is not None and self.plan.every_epochs is not None and epoch % self.plan.every_epochs == 0
         return by_epochs or time.monotonic() >= self.due
 
     def is_better(self, score: float) -> bool:
-        """Whether the loss after an epoch is the lowest, and that is to be kept."""
+        """Whether the loss after an epoch is the lowest so far, and the best is kept."""
         return self.plan.best and (self.best is None or score < self.best)
 
     def advice(self) -> str:
-        """What to do after the loss has become no number: a sentence with a space before it, or nothing."""
+        """Advice after a divergence: a sentence with a space before it, or nothing."""
         if not self.files() and self.pending is None:
             return ""
         return (
@@ -161,12 +161,12 @@ class CheckpointManager:
         self.pending = snapshot.pack(tree | {"best": score})
 
     def save(self, tree: dict[str, Any]) -> bool:
-        """Write a checkpoint now, and take away what is not to be kept.
+        """Write a checkpoint now, and remove old ones.
 
-        A disk that is full ends no training: it is a warning, the checkpoints before stay, and the next is tried.
+        A full disk ends no training: it is a warning, earlier checkpoints stay, and the next is tried.
 
         Returns:
-            Whether there is one of this moment.
+            Whether this moment has a checkpoint.
         """
         tree = tree | {"best": self.best}
         now = (tree["at"]["steps"], tree["at"]["epoch"])

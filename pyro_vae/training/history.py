@@ -1,4 +1,4 @@
-"""What happened during training, epoch by epoch."""
+"""The record of a training, epoch by epoch."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ class History:
 
     Args:
         records: the records, in order.
-        caveat: what has to be said beside the log-likelihood; empty for a density.
+        caveat: a note on the log-likelihood; empty for a density.
         stopped: why training ended early; empty when it did not.
     """
 
@@ -78,13 +78,13 @@ class History:
         """Read what `to_csv` wrote.
 
         Raises:
-            InputError: the file is no table of numbers.
+            InputError: the file is not a table of numbers.
         """
         try:
             with path.open(newline="") as file:
                 records = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         except (ValueError, TypeError, AttributeError, OSError) as error:
-            raise InputError(f"{path} is no history of a run: {error}") from error
+            raise InputError(f"{path} is not a history of a run: {error}") from error
         return cls([record | {"epoch": int(record["epoch"])} for record in records], caveat, stopped)
 
     def add(self, record: dict[str, float], elements: float = 0.0, held_elements: float = 0.0) -> None:

@@ -5,16 +5,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from torch import Tensor
+
+from pyro_vae.core.progress import progress_bar
 
 PARTS = {"log_likelihood": "log-likelihood", "kl": "KL"}
 """The parts of the loss that are shown, and what they are called."""
@@ -32,8 +32,8 @@ class ProgressReporter:
     def __init__(self, epochs: int, steps: int, show: bool) -> None:
         self.epochs, self.steps, self.show = epochs, steps, show
         self.done, self.seconds = 0, list[float]()
-        console = Console(stderr=True)
-        self.bar = Progress(
+        self.bar = progress_bar(
+            show,
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -41,8 +41,6 @@ class ProgressReporter:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not (show and console.is_terminal),
         )
         self.task = self.bar.add_task("epoch 1", total=epochs * steps)
 

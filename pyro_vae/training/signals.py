@@ -10,24 +10,24 @@ from types import FrameType
 from typing import Any
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-"""What is said of a training that one of them ended."""
+"""Participles for a training that one of them ended."""
 
 
 @dataclass
 class Stop:
-    """Whether somebody wants an end, and by which signal."""
+    """A request to stop, and by which signal."""
 
     by: signal.Signals | None = None
 
     @property
     def word(self) -> str:
-        """What to say of it."""
+        """Participle for the training it ended."""
         return WORDS[self.by or signal.SIGINT]
 
 
 @contextlib.contextmanager
 def deferred(*signals: signal.Signals) -> Iterator[Stop]:
-    """Within the block, a signal is noted and nothing more; its second coming does what it would have done without us.
+    """A block within which a first signal only sets a flag, and a second one acts as it would outside.
 
     A signal that is ignored stays so. Only the main thread can do this: in another one nothing is deferred.
     """

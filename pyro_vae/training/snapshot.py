@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class Damaged(ValueError):
-    """The file is torn, altered or none of this kind; the message says how that was seen."""
+    """The file is truncated, altered or not a checkpoint; the message has the reason."""
 
 
 def write(file: Path, packed: tuple[Any, dict[str, Tensor]]) -> None:
@@ -58,7 +58,7 @@ def read(file: Path) -> Any:
     """
     try:
         if not file.is_file():  # nor a pipe, which would never end
-            raise Damaged("it is no file")
+            raise Damaged("it is not a file")
         with safetensors.safe_open(str(file), "pt") as opened:
             metadata: Mapping[str, str] = opened.metadata() or {}
             if not metadata.get("format", "").isdigit():
@@ -83,7 +83,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
         tree: mappings with names or whole numbers as keys, lists, tuples, plain values and tensors.
 
     Raises:
-        InputError: something in it is none of these, and would need pickle.
+        InputError: a value is of another type, and would need pickle.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -99,8 +99,8 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
         if node is None or isinstance(node, bool | int | float | str):
             return node
         raise InputError(
-            f"{path} is a {type(node).__name__}, which no checkpoint can hold without pickle: leave out checkpoints=, "
-            "or train with an optimizer whose state is tensors and numbers, such as optimizer=pv.Adam()."
+            f"{path} is a {type(node).__name__}, which a checkpoint cannot hold without pickle: leave out "
+            "checkpoints=, or train with an optimizer whose state is tensors and numbers, such as optimizer=pv.Adam()."
         )
 
     return plain(tree, ""), tensors
@@ -119,7 +119,7 @@ def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tuple(unpack(item, tensors) for item in content)
     if kind == "mapping":
         return {key: unpack(value, tensors) for key, value in content}
-    raise Damaged(f"it holds a {kind!r}, which is no kind of thing in a checkpoint")
+    raise Damaged(f"it holds a {kind!r}, which is not a kind of checkpoint entry")
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""When to end a training before its last epoch: a function of its history alone, so that a resumed one ends alike."""
+"""Rules that end a training early: functions of its history alone, so that a resumed one ends alike."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.training.history import History
 
 BOUNDS = ("loss", "bits_per_dim")
-"""Columns that mean something else when a hyperparameter of the objective has changed."""
+"""Columns that are not comparable after a change of a hyperparameter of the objective."""
 
 RISING = ("log_likelihood",)
 """Columns of which more is better."""
@@ -24,14 +24,14 @@ class Stopping(Config, ABC):
 
     @abstractmethod
     def best(self, history: History, scheduled: Collection[str] = ()) -> int | None:
-        """The place in the history of the epoch whose weights are wanted; None where there is none yet."""
+        """Index in the history of the best epoch; None where there is none yet."""
 
     @abstractmethod
     def reason(self, history: History, scheduled: Collection[str] = ()) -> str:
-        """Why to stop now; nothing, to go on."""
+        """The reason to stop now; empty to continue."""
 
     def check(self, columns: Iterable[str], held: bool) -> None:
-        """Make sure, before any work, that the history will have what is looked at.
+        """Check, before any work, that the history will have the monitored column.
 
         Args:
             columns: the loss and its parts.
@@ -78,7 +78,7 @@ class EarlyStopping(Stopping):
     restore: bool = True
 
     def best(self, history: History, scheduled: Collection[str] = ()) -> int | None:
-        """The place in the history of the last improvement."""
+        """Index in the history of the last improvement."""
         values = history[self.monitor] * (-1 if self.monitor.endswith(RISING) else 1)
         best, at = math.inf, None
         for place in range(self._since(history, scheduled), len(values)):
@@ -94,7 +94,7 @@ class EarlyStopping(Stopping):
         return next((place for place in range(len(settings), 0, -1) if settings[place - 1] != settings[-1]), 0)
 
     def reason(self, history: History, scheduled: Collection[str] = ()) -> str:
-        """Why to stop now, if the last improvement is `patience` epochs ago."""
+        """The reason to stop now, if the last improvement is `patience` epochs ago."""
         if len(history) <= self.patience or (best := self.best(history, scheduled)) is None:
             return ""
         epochs = "1 epoch" if self.patience == 1 else f"{self.patience} epochs"

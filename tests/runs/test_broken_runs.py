@@ -107,7 +107,7 @@ def test_a_misspelt_run_names_its_neighbours(run: Path) -> None:
 )
 def test_a_broken_history_is_refused(text: str | bytes, run: Path) -> None:
     written(text, "history.csv")(run)
-    with pytest.raises(pv.InputError, match=r"history.csv is no history of a run"):
+    with pytest.raises(pv.InputError, match=r"history.csv is not a history of a run"):
         RunFolder(run).history()
 
 

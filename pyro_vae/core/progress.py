@@ -1,0 +1,38 @@
+"""The progress bar: on stderr, and in a terminal alone."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+T = TypeVar("T")
+
+
+def progress_bar(show: bool, *columns: ProgressColumn | str, transient: bool = False) -> Progress:
+    """A rich progress bar, disabled unless it is wanted and stderr is a terminal.
+
+    Args:
+        show: whether it is wanted.
+        columns: of the bar; rich's own by default.
+        transient: whether it disappears at the end.
+    """
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=transient, disable=not (show and console.is_terminal))
+
+
+def track(items: Iterable[T], description: str, show: bool, total: float | None = None, **options: Any) -> Iterator[T]:
+    """Items, with a bar that counts them.
+
+    Args:
+        items: the items.
+        description: the text beside the bar.
+        show: whether a bar is wanted.
+        total: the number of items, where they have no length.
+        options: of `progress_bar`.
+
+    >>> list(track([1, 2], "counting", show=False))
+    [1, 2]
+    """
+    with progress_bar(show, **options) as bar:
+        yield from bar.track(items, total, description=description)
