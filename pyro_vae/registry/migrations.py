@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyro_vae.registry.tables import KINDS
+from pyro_vae.registry.tables import ROLES
 
 FORMAT = 2
 """The version of the run folder's layout and names; a higher one is refused."""
@@ -81,7 +81,7 @@ def migrate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     migrated = dict(spec)
     while (migration := MIGRATIONS.get(migrated.get("format", FORMAT))) is not None:
-        declared = {role: migration.rename(plain) for role, plain in migrated.items() if role in KINDS}
+        declared = {role: migration.rename(plain) for role, plain in migrated.items() if role in ROLES}
         migrated |= declared | {"format": migrated["format"] + 1}
     return migrated
 

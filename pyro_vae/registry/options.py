@@ -101,7 +101,7 @@ def prepare(verb: Verb, arguments: Sequence[str]) -> list[str]:
         InputError: an option the verb does not have, a file that cannot be read, a wrong declaration.
     """
     parameters = {name: p for name, p in inspect.signature(verb).parameters.items() if not name.startswith("_")}
-    roles = [name for name in parameters if name in tables.KINDS]
+    roles = [name for name in parameters if name in tables.ROLES]
     plain: dict[str, Any] = {}
     config: dict[str, Any] = {}
     rest: list[str] = []
@@ -206,7 +206,7 @@ def typed(verb: Verb, plain: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in plain.items():
         if name not in parameters or name.startswith("_"):
             raise unknown_name_error("option", name, [known for known in parameters if not known.startswith("_")])
-        declared = name in tables.KINDS and value is not None
+        declared = name in tables.ROLES and value is not None
         hint = parameters[name].annotation
         made[name] = tables.from_dict(name, value) if declared else coerce(name, hint, _as_meant(hint, value))
     return made
@@ -283,7 +283,7 @@ def default_of(parameter: inspect.Parameter) -> Any:
         InputError: it has none.
     """
     if parameter.default is None:
-        named = next(iter(tables.TABLES[tables.KINDS[parameter.name]].values()))
+        named = next(iter(tables.TABLES[tables.ROLES[parameter.name]].values()))
         field = dataclasses.fields(named)[0]
         example = f"{named.__name__} --{parameter.name}.{field.name} '{json.dumps(field.default)}'"
         raise InputError(

@@ -45,7 +45,7 @@ BASES: dict[str, type[Config]] = {
 }
 """The type of every kind, which says where a declaration holds another one."""
 
-KINDS = {
+ROLES = {
     "prior": "family",
     "likelihood": "family",
     "guide": "family",
@@ -63,7 +63,7 @@ def from_dict(role: str, plain: Any) -> Any:
     """Make the declared thing that plain values name.
 
     Args:
-        role: what it is for, as in `KINDS`, which says the table its name is in.
+        role: what it is for, as in `ROLES`, which says the table its name is in.
         plain: a name, or a mapping of one name to its fields.
 
     Raises:
@@ -74,7 +74,7 @@ def from_dict(role: str, plain: Any) -> Any:
     >>> from_dict("likelihood", {"Truncated": {"family": "Laplace", "high": 1}})
     Truncated(family=Laplace(loc=None, scale=None), low=0.0, high=1.0)
     """
-    return _declared(role, KINDS[role], plain)
+    return _declared(role, ROLES[role], plain)
 
 
 def _declared(where: str, kind: str, plain: Any) -> Any:
@@ -117,7 +117,7 @@ def override(role: str, plain: Any, path: list[str], value: Any) -> Any:
     >>> override("likelihood", "Truncated", ["family", "scale"], 2)
     {'Truncated': {'family': {'Normal': {'scale': 2}}}}
     """
-    return _merged(role, KINDS[role], plain, path, value)
+    return _merged(role, ROLES[role], plain, path, value)
 
 
 def _merged(where: str, kind: str, plain: Any, path: list[str], value: Any) -> Any:

@@ -213,7 +213,7 @@ def _training(measured: Measured) -> Section:
 
 def written(name: str, value: Any) -> str:
     """Write a setting as in Python, where it is a declaration in spec.yaml."""
-    if name in tables.KINDS and value is not None:
+    if name in tables.ROLES and value is not None:
         try:
             return repr(tables.from_dict(name, value))
         except InputError:

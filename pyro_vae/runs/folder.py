@@ -217,7 +217,7 @@ class RunFolder:
             )
         try:
             parts = {
-                name: tables.from_dict(name, plain[name]) if name in tables.KINDS else plain[name] for name in names
+                name: tables.from_dict(name, plain[name]) if name in tables.ROLES else plain[name] for name in names
             }
             return VAE(**parts)
         except InputError as error:

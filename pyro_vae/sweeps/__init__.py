@@ -30,6 +30,7 @@ from pyro_vae.sweeps.search_space import Axis, Point
 from pyro_vae.sweeps.status import SETTLED, Outcome
 from pyro_vae.sweeps.trial import Request, of, unfinished
 from pyro_vae.sweeps.workers import train_all
+from pyro_vae.workflow.experiment import run_experiment
 
 __all__ = ["Result", "Sweep", "sweep"]
 
@@ -83,24 +84,24 @@ def sweep(
     >>> found.results[0].name, found.results[0].outcome.status
     ('latent_dim=2', 'finished')
     """
-    from pyro_vae.cli.fit import fit  # whose options these are
-
     how = _search(search, samples)
     check_integers(jobs=(jobs, 1), search_seed=(search_seed, 0))
-    common = _common(base, fit)
-    axes = search_space.axes_of(over, common, fit)
+    common = _common(base, run_experiment)
+    axes = search_space.axes_of(over, common, run_experiment)
     folder = Path(to)
     _require_ours(folder, common)
     if how == "optuna":
         require_optuna()
-        points = _corners(axes, common, fit)
+        points = _corners(axes, common, run_experiment)
     else:
         chosen = search_space.grid(axes) if how == "grid" else search_space.drawn(axes, samples or 1, search_seed)
-        points = [search_space.point_of(one, common, fit) for one in chosen]
+        points = [search_space.point_of(one, common, run_experiment) for one in chosen]
     search_space.require_usable(points, axes)
     with _Folder(folder, common, progress, jobs) as place:
         if how == "optuna":
-            return place.study(axes, samples or 1, search_seed, lambda one: search_space.point_of(one, common, fit))
+            return place.study(
+                axes, samples or 1, search_seed, lambda one: search_space.point_of(one, common, run_experiment)
+            )
         return place.train(points)
 
 

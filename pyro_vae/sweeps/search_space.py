@@ -120,7 +120,7 @@ def axes_of(over: Any, base: Mapping[str, Any], verb: options.Verb) -> dict[str,
 def _axis(name: str, values: Any, base: Mapping[str, Any], verb: options.Verb) -> Axis:
     role, *path = name.split(".")
     require_ours(role, inspect.signature(verb).parameters, "over")
-    if path and role not in tables.KINDS:
+    if path and role not in tables.ROLES:
         raise InputError(f"over: {role} is one value and has no {path[0]!r} to sweep over: name {role} itself.")
     if isinstance(values, Mapping) and {"low", "high"} <= set(values):
         return _range(name, values, base, verb)

@@ -14,6 +14,7 @@ from pyro_vae.runs.folder import CHECKPOINTS, RunFolder
 from pyro_vae.sweeps.optuna_search import listener
 from pyro_vae.sweeps.status import PRUNED, Outcome
 from pyro_vae.training.signals import WORDS
+from pyro_vae.workflow.experiment import run_experiment
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,12 @@ class Request:
 
 def train(request: Request) -> Outcome:
     """Train a point, or go on with it where it was cut off."""
-    from pyro_vae.cli.fit import fit  # the options of a point are those of this verb
-
     folder = Path(request.folder)
     plain = {"checkpoint_minutes": 10.0, **request.plain}
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            fit(
-                **options.typed(fit, plain),
+        with contextlib.redirect_stdout(io.StringIO()):  # a profile is in the run's folder
+            run_experiment(
+                **options.typed(run_experiment, plain),
                 run=str(folder),
                 resume=True,
                 progress=False,

@@ -13,7 +13,8 @@ from helpers import cases
 
 import pyro_vae as pv
 from pyro_vae import catalogue
-from pyro_vae.cli import fit, main
+from pyro_vae.cli import main
+from pyro_vae.cli.fit import fit
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.latex import readable

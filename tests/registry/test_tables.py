@@ -179,11 +179,11 @@ def test_a_field_changes_what_stood_before_it(tmp_path: Any) -> None:
 def test_every_role_of_the_command_line_is_a_declared_kind() -> None:
     parameters = [item for verb in VERBS for item in inspect.signature(load_verb(verb)).parameters.items()]
     roles = {name for name, parameter in parameters if isinstance(parameter.default, Config)}
-    assert roles | {"encoder", "decoder", "stopping"} == set(tables.KINDS)
+    assert roles | {"encoder", "decoder", "stopping"} == set(tables.ROLES)
     inside = {
         kind for table in tables.TABLES.values() for one in table.values() for kind in tables._inner(one).values()
     }
-    assert set(tables.KINDS.values()) == set(WRITTEN)
+    assert set(tables.ROLES.values()) == set(WRITTEN)
     assert set(tables.TABLES) == set(WRITTEN) | inside
     assert all(name == entry.__name__ for table in tables.TABLES.values() for name, entry in table.items())
 

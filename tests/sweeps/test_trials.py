@@ -12,8 +12,9 @@ from helpers.sweeping import base, sweep, weights
 from scipy.stats import kstest
 
 import pyro_vae as pv
-from pyro_vae.cli import fit, main
+from pyro_vae.cli import main
 from pyro_vae.sweeps import search_space
+from pyro_vae.workflow.experiment import run_experiment
 
 __all__ = ["base"]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -85,7 +86,7 @@ def test_a_wrong_sweep_is_refused_before_anything_is_done(base: dict[str, Any], 
 
 
 def points(over: Any, samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    return search_space.drawn(search_space.axes_of(over, {}, fit), samples, seed)
+    return search_space.drawn(search_space.axes_of(over, {}, run_experiment), samples, seed)
 
 
 def test_random_points_are_reproducible_and_more_begin_with_the_same() -> None:
