@@ -1,7 +1,4 @@
-"""Training: `pyro_vae.workflow.fit` and what it is declared by.
-
-`fit` is not imported here: it writes runs, which are read through the tables of this folder.
-"""
+"""The training engine behind `pyro_vae.workflow.fit`: optimizers, steps, stopping, checkpoints, history."""
 
 from pyro_vae.training.history import History
 from pyro_vae.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer

@@ -22,12 +22,12 @@ class OpaqueBatch:
 
 
 class Loss(nn.Module):
-    """The mean loss of a batch as a module that holds the programs' own, so that Fabric can place and wrap it.
+    """Mean loss of a batch, as a module that holds those of the programs, so that Fabric can place and wrap it.
 
     Args:
         programs: the pair.
-        objective: what is maximised.
-        steps_per_epoch: how many steps an epoch has, for its schedules.
+        objective: the bound that is maximised.
+        steps_per_epoch: the number of steps of an epoch, for its schedules.
         rows: the number of training rows.
     """
 
@@ -43,7 +43,7 @@ class Loss(nn.Module):
     def forward(
         self, given: Mapping[str, Tensor] | OpaqueBatch, values: Mapping[str, float | Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss per row, and it and its parts per row without gradient, scalars; the clock stands still.
+        """Mean loss per row, and it and its parts without gradient, all scalars; the clock of schedules does not advance.
 
         Args:
             given: named tensors.
@@ -64,7 +64,7 @@ class Loss(nn.Module):
             return loss, {"loss": loss.detach(), **parts}
 
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the loss and every part of it, per row, without gradient."""
+        """The loss and every part of it, per row, without gradient."""
         with torch.no_grad():
             objective = self.running.now
             particles = objective.draw(self.model, self.guide, **batch)
@@ -74,11 +74,11 @@ class Loss(nn.Module):
 
     @staticmethod
     def _share(particles: Particles, batch: Mapping[str, Tensor]) -> float:
-        """What one row of the particles is of a row of data: less than 1 where one stands for a whole batch."""
+        """Rows of particles per row of data: less than 1 where one stands for a whole batch."""
         return particles.log_likelihood.shape[1] / batch["x"].shape[0]
 
     def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        """Find every trainable tensor by name, in a dry run that leaves all random states as they were.
+        """Every trainable tensor by name, found in a dry run that leaves all random states as they were.
 
         Weights of modules come first; then what the programs register in Pyro's parameter store
         (`pyro.param`, `PyroModule`, autoguides).
@@ -105,7 +105,7 @@ class Loss(nn.Module):
 
 @contextlib.contextmanager
 def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within the block, weights that the optimizer does not hold get no gradient."""
+    """A block within which weights that the optimizer does not hold get no gradient."""
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     resting = [weight for weight in weights.values() if id(weight) not in held and weight.requires_grad]
     for weight in resting:
@@ -119,7 +119,7 @@ def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 
 @contextlib.contextmanager
 def valued(weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
-    """Within the block, the weights have other values, given in their order."""
+    """A block within which the weights have other values, given in their order."""
     own = [weight.detach() for weight in weights.values()]
     kept = [weight.clone() for weight in own]
     torch._foreach_copy_(own, list(values))

@@ -36,12 +36,12 @@ class Density(nn.Module):
         self.density.initialize(x)
 
     def model(self, x: Tensor) -> None:
-        """Z ~ p(z), observed."""
+        """The density of z, all of it observed."""
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.density(), obs=x)
 
     def guide(self, x: Tensor) -> None:
-        """Nothing is hidden."""
+        """No latent variables."""
 
 
 def fit_second_stage(vae: Any, rows: Rows | Stream, seed: int, fit: Callable[..., Any]) -> None:
