@@ -43,7 +43,7 @@ class Loss(nn.Module):
     def forward(
         self, given: Mapping[str, Tensor] | OpaqueBatch, values: Mapping[str, float | Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss per row, and it and its parts without gradient, all scalars; the clock of schedules does not advance.
+        """Mean loss per row, and it and its parts without gradient, all scalars; no clock advances.
 
         Args:
             given: named tensors.
