@@ -64,8 +64,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "guide over another set": (lambda: vae(guide=pv.Bernoulli()), ["guide", "{0, 1}", "real numbers", "pv.Normal()"]),
     "guide without gradient": (
-        lambda: vae(prior=pv.Bernoulli(), guide=pv.Bernoulli()),
-        ["guide", "cannot be reparameterised", "pv.Normal()"],
+        lambda: fit(model=vae(prior=pv.Bernoulli(), guide=pv.Bernoulli())),
+        ["guide", "cannot be reparameterised", "objective=pv.objectives.RWS()"],
     ),
     "likelihood without z": (lambda: vae(likelihood=pv.Normal(0, 1)), ["likelihood", "depend on z", "leave loc out"]),
     "guide without x": (lambda: vae(guide=pv.Normal(0, 1)), ["guide", "depend on x", "leave loc out"]),

@@ -3,37 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.core.progress import track
-from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, as_module
-from pyro_vae.networks.base import evaluating
-
-
-def reference_tensor(module: nn.Module) -> Tensor:
-    """First floating tensor of a module, for its device and type; a scalar on the CPU where there is none."""
-    held = chain(module.parameters(), module.buffers())
-    return next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
-
-
-@contextlib.contextmanager
-def evaluation(programs: Programs, seed: int) -> Iterator[None]:
-    """Block in which programs are evaluated; after it their modes, Pyro's store and all random states are as before.
-
-    Args:
-        programs: a pair; within the block its modules are in eval mode and get no gradient.
-        seed: of torch's random numbers within the block.
-    """
-    module = as_module(programs)
-    outside = getattr(programs, "outside_store", contextlib.nullcontext)
-    with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside(), evaluating(module):
-        yield
+from pyro_vae.model.programs import Programs, as_module, evaluation, reference_tensor
 
 
 @dataclass(eq=False)

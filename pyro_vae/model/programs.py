@@ -1,11 +1,16 @@
 """The protocol of whatever can be fitted or criticised: a pair of Pyro programs, and the tensors that train."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.rng import seeded
+from pyro_vae.networks.base import evaluating
 
 
 @runtime_checkable
@@ -51,3 +56,23 @@ def as_module(programs: Programs) -> nn.Module:
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers of a module by name, shared ones once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def reference_tensor(module: nn.Module) -> Tensor:
+    """First floating tensor of a module, for its device and type; a scalar on the CPU where there is none."""
+    held = chain(module.parameters(), module.buffers())
+    return next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
+
+
+@contextlib.contextmanager
+def evaluation(programs: Programs, seed: int) -> Iterator[None]:
+    """Block in which programs are evaluated; after it their modes, Pyro's store and all random states are as before.
+
+    Args:
+        programs: a pair; within the block its modules are in eval mode and get no gradient.
+        seed: of torch's random numbers within the block.
+    """
+    module = as_module(programs)
+    outside = getattr(programs, "outside_store", contextlib.nullcontext)
+    with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside(), evaluating(module):
+        yield

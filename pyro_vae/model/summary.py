@@ -1,7 +1,11 @@
 """A model in words: as mathematics, its families, its weights."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
+from pyro_vae.core.errors import InputError
 from pyro_vae.core.formatting import written
 from pyro_vae.core.latex import readable
 from pyro_vae.distributions.constraints import real
@@ -9,18 +13,24 @@ from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import ParameterSlot
+from pyro_vae.model.programs import Programs, as_module, evaluation, require_programs
 from pyro_vae.model.vae import PARTS, VAE
 from pyro_vae.networks import Network
 
 
-def describe(vae: VAE) -> str:
-    """Describe a VAE: the three distributions, the source of each parameter, and the number of weights.
+def describe(vae: Programs, x: Any = None, **given: Any) -> str:
+    """Text that says what a model is: its distributions, the source of each parameter, and the number of weights.
 
     Args:
-        vae: the model.
+        vae: a `VAE`, or any object whose `model` and `guide` are Pyro programs.
+        x: for programs of your own, rows (N, *event_shape) that they are traced with; a `VAE` needs none.
+        given: further named tensors of these rows.
 
     Returns:
-        Some lines of text.
+        A line for each random variable, then the parameters of a `VAE`, and the weights.
+
+    Raises:
+        InputError: there is no `model` or no `guide`, or no rows for programs of your own.
 
     >>> from pyro_vae import MLP, Normal
     >>> print(describe(VAE((3,), 2, likelihood=Normal(scale="learned"), encoder=MLP(hidden=(8,)))))
@@ -29,6 +39,9 @@ def describe(vae: VAE) -> str:
     z | x ~ Normal(loc=loc(x), scale=scale(x))
     ...
     """
+    require_programs(vae, "describe")
+    if not isinstance(vae, VAE):
+        return _describe_programs(vae, x, given)
     declared = vae.declaration
     lines = [
         (f"z     ~ {formula(vae.prior, '')}", f"{declared.latent_dim} latents"),
@@ -49,6 +62,29 @@ def describe(vae: VAE) -> str:
     if vae.caveat:
         text += ["", f"Note: {vae.caveat}."]
     return "\n".join(text)
+
+
+def _describe_programs(programs: Programs, x: Any, given: Mapping[str, Any]) -> str:
+    from pyro.infer.inspect import get_model_relations  # here, for importing it takes time
+
+    if x is None:
+        raise InputError(
+            "programs of your own are described by a trace of them on some rows: give two, as in "
+            "pv.describe(programs, x[:2])."
+        )
+    batch, lines = {"x": x, **given}, list[str]()
+    with evaluation(programs, seed=0):
+        for title, program in (("model", programs.model), ("guide", programs.guide)):
+            relations = get_model_relations(program, (), batch)
+            lines.append(title)
+            for site, parents in relations["sample_sample"].items():
+                left = f"{site} | {', '.join(parents)}" if parents else site
+                seen = "   observed" if site in relations["observed"] else ""
+                plates = [plate for plate, sites in relations["plate_sample"].items() if site in sites]
+                within = f"   plate {', '.join(plates)}" if plates else ""
+                lines.append(f"  {left} ~ {relations['sample_dist'][site]}{seen}{within}")
+    count = sum(weight.numel() for weight in as_module(programs).parameters())
+    return "\n".join([*lines, "", f"weights     {count:,} in torch modules"])
 
 
 def formula(conditional: Conditional, context: str) -> str:

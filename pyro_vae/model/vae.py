@@ -342,11 +342,6 @@ class VAE(nn.Module):
                 f"{in_words(prior.support)}: under the guide the prior's density would be undefined or part of the "
                 "prior never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
             )
-        if not posterior.has_rsample:
-            raise InputError(
-                f"guide={declared.guide!r} cannot be reparameterised (its draws are no differentiable function of its "
-                "parameters), so the ELBO has no gradient through z: take guide=pv.Normal() with prior=pv.Normal(0, 1)."
-            )
 
 
 def _log_counts(x: Tensor) -> Tensor:

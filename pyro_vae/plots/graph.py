@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
+from pyro_vae.model.programs import Programs, evaluation, require_programs
 from pyro_vae.model.summary import formula
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import INK, figure
@@ -20,8 +21,8 @@ LETTER = 0.135
 SHADE = "#d5dbe3"
 
 
-def graph(vae: VAE, x: Tensor, **given: Tensor) -> Figure:
-    """Draw a model as a directed graph, from Pyro's own account of its relations.
+def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
+    """Figure of a model as a directed graph, from Pyro's own account of its relations.
 
     Random variables are circles, observed ones shaded; an arrow leads from a variable to those that depend on it, a
     dashed one is the guide, from the data to its latents; a box is a plate.
@@ -30,21 +31,26 @@ def graph(vae: VAE, x: Tensor, **given: Tensor) -> Figure:
         Buntine, Operations for Learning with Graphical Models, 1994, https://arxiv.org/abs/cs/9412102.
 
     Args:
-        vae: the model.
-        x: rows (N, *event_shape); two are enough, for only their shape is looked at.
-        given: further named tensors of these rows, as for `VAE.model`.
+        vae: a `VAE`, or any object whose `model` and `guide` are Pyro programs.
+        x: rows (N, *event_shape); two are enough, for only their shape matters.
+        given: further named tensors of these rows, as for `model`.
 
     Returns:
         The figure.
+
+    Raises:
+        InputError: there is no `model` or no `guide`.
     """
     from pyro.infer.inspect import get_model_relations  # here, for importing it takes time
 
-    with vae.outside_store():
-        relations = get_model_relations(vae.model, (x,), given)
-        guided = get_model_relations(vae.guide, (x,), given)["sample_sample"]
+    require_programs(vae, "graph")
+    batch = {"x": x, **given}
+    with evaluation(vae, seed=0):
+        relations = get_model_relations(vae.model, (), batch)
+        guided = get_model_relations(vae.guide, (), batch)["sample_sample"]
     parents: Mapping[str, Sequence[str]] = relations["sample_sample"]
     places = {site: (0.0, -DOWN * order) for order, site in enumerate(parents)}
-    families = {"z": formula(vae.prior, ""), "x": formula(vae.likelihood, "z")}
+    families = {"z": formula(vae.prior, ""), "x": formula(vae.likelihood, "z")} if isinstance(vae, VAE) else {}
     words = {site: families.get(site, relations["sample_dist"][site]).partition("(")[0] for site in places}
     room = RADIUS + 0.3 + LETTER * max(map(len, (*words.values(), "plate data")))
     axes = _canvas(len(places), room)

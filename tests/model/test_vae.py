@@ -299,8 +299,6 @@ def test_outside_of_the_store_nothing_is_registered_also_after_an_error() -> Non
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prior": pv.Bernoulli()}, r"support the real numbers and prior=.* has {0, 1}.*Take a pair over the same set"),
     ({"guide": pv.Bernoulli()}, r"has support {0, 1} and prior=.* has the real numbers"),
-    ({"prior": pv.Bernoulli(), "guide": pv.Bernoulli()}, "cannot be reparameterised .* take guide=pv.Normal"),
-    ({"prior": pv.Categorical(3), "guide": pv.Categorical(3)}, "cannot be reparameterised"),
     ({"prior": pv.Categorical(3), "guide": pv.Categorical(4)}, "has support the whole numbers"),
     ({"likelihood": pv.Normal(0, 1)}, "nothing would depend on z: leave loc out"),
     ({"likelihood": pv.Laplace("learned", "per_feature")}, "nothing would depend on z"),

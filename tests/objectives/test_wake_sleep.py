@@ -1,5 +1,6 @@
 """Reweighted wake-sleep against Pyro's on one row, on discrete latents, and in its dreams."""
 
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -123,3 +124,17 @@ def test_dreams_of_data_that_the_guide_is_not_told_are_refused() -> None:
 def test_insomnia_is_a_share(insomnia: float) -> None:
     with pytest.raises(pv.InputError, match="insomnia"):
         RWS(insomnia=insomnia)
+
+
+@pytest.mark.parametrize("family", [pv.Poisson, pv.Bernoulli])
+def test_vae_with_a_guide_that_has_no_rsample_trains_by_rws_and_by_nothing_else(family: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    vae = pv.VAE((3,), 2, prior=family(), guide=family(), likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
+    before = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    with pytest.raises(pv.InputError, match=r"cannot be reparameterised.*objective=pv.objectives.RWS\(\)"):
+        pv.fit(vae, x, epochs=1, run=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    assert all(torch.equal(weight, before[name]) for name, weight in vae.state_dict().items())
+    history = pv.fit(vae, x, epochs=3, objective=pv.objectives.RWS(), optimizer=pv.Adam(0.01), progress=False)
+    assert history["loss"][-1] < history["loss"][0]
