@@ -70,13 +70,13 @@ def warmed(vae: pv.VAE, x: torch.Tensor, options: argparse.Namespace) -> tuple[C
     batches = [{"x": part} for part in x.split(options.batch_size)]
 
     def whole() -> None:
-        with torch.no_grad(), vae.outside_store():
+        with torch.no_grad(), vae.no_param_store():
             for batch in batches:
                 weights = weigher(batch)
                 weights.estimate()
                 weights.khats()
 
-    with torch.no_grad(), vae.outside_store():
+    with torch.no_grad(), vae.no_param_store():
         return whole, timed(lambda: weigher(batches[0]))
 
 

@@ -59,7 +59,7 @@ def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, act
     loss = hand(x)
     loss.backward()
     torch.manual_seed(1)
-    with vae.outside_store():
+    with vae.no_param_store():
         ours = pv.objectives.ELBO(kl="analytic").differentiable_loss(vae.model, vae.guide, x=x) / 8
     ours.backward()
     assert float(ours.detach()) == pytest.approx(float(loss.detach()), rel=1e-4)
@@ -239,7 +239,7 @@ def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypat
             self.steps += 1
             assert self.steps < 2, "only the first step is made as it is"
 
-    monkeypatch.setattr(compiled, "lowered", refuse)
+    monkeypatch.setattr(compiled, "compile_function", refuse)
     monkeypatch.setattr(
         TrainStep, "finish_step", TrainStep.finish_step
     )  # which the contender changes, in a process of its own

@@ -60,7 +60,7 @@ def reconstruct(
     with seeded(seed):
         batch = rows.batch(slice(n))
         replicates = vae.reconstruct(**batch, mean=mean)
-    output.write(target, replicates, beside=vae.completed(batch))
+    output.write(target, replicates, beside=vae.impute(batch))
     if mean:
         print(output.how_means_come(vae))
 

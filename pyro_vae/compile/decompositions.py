@@ -111,7 +111,7 @@ def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha:
     return (product.unsqueeze(-1) + bias.unsqueeze(-1)).view(product.shape)
 
 
-WRITTEN_OUT: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     overload: written
     for kernel, written in ((aten._fused_adam_, _adam), (aten._fused_adamw_, _adamw), (aten._fused_sgd_, _sgd))
     for overload in (kernel.default, kernel.tensor_lr)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from pyro_vae.compile.decompositions import WRITTEN_OUT
+from pyro_vae.compile.decompositions import DECOMPOSITIONS
 from pyro_vae.core.rng import isolate_rng
 
 Function = Callable[..., Any]
@@ -39,7 +39,7 @@ class NotCompilable(RuntimeError):
     """Why a function was not compiled, in words that end a sentence."""
 
 
-def lowered(function: Function, held: Held, *arguments: Any) -> "CompiledFunction":
+def compile_function(function: Function, held: Held, *arguments: Any) -> "CompiledFunction":
     """Compile a function at arguments of one shape, and hold it to the function itself.
 
     Args:
@@ -52,7 +52,7 @@ def lowered(function: Function, held: Held, *arguments: Any) -> "CompiledFunctio
         The compiled function. The same random numbers give the same values and changes, up to rounding.
 
     Raises:
-        CannotLower: it cannot be compiled, what was compiled is another function, or there is no one graph of it.
+        NotCompilable: it cannot be compiled, what was compiled is another function, or there is no one graph of it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own, about the code of torch
@@ -73,7 +73,7 @@ def lowered(function: Function, held: Held, *arguments: Any) -> "CompiledFunctio
 
 
 class CompiledFunction:
-    """A compiled function; see `lowered`, which makes it."""
+    """A compiled function; see `compile_function`, which makes it."""
 
     def __init__(self, function: Function, held: Held, arguments: tuple[Any, ...]) -> None:
         self.function = function
@@ -88,9 +88,9 @@ class CompiledFunction:
         types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
         self.eps = max(torch.finfo(dtype).eps for dtype in types)  # of the coarsest that anything is computed in
         with isolate_rng(self.device), self._kept(), torch.no_grad():
-            self.graph = compiled(graph, [*self.tensors, *given])
+            self.graph = compile_graph(graph, [*self.tensors, *given])
             if self.device.type == "cuda":
-                self.graph = Captured(self.graph, self.tensors, given)
+                self.graph = CapturedGraph(self.graph, self.tensors, given)
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns, and changes; a ValueError where arguments lie in memory in another way."""
@@ -161,7 +161,7 @@ class CompiledFunction:
             return leaves
 
         with pyro.validation_enabled(False), torch.autograd.set_multithreading_enabled(False):  # that waits for values
-            graph: torch.fx.GraphModule = make_fx(flat, decomposition_table=WRITTEN_OUT)(*self.tensors, *given)
+            graph: torch.fx.GraphModule = make_fx(flat, decomposition_table=DECOMPOSITIONS)(*self.tensors, *given)
         return graph
 
     def _values(self, function: Function, arguments: tuple[Any, ...]) -> list[Tensor]:
@@ -181,7 +181,7 @@ class CompiledFunction:
                     tensor.grad = gradient
 
 
-class Captured:
+class CapturedGraph:
     """A function of tensors at fixed places of a GPU, whose kernels are launched all at once."""
 
     def __init__(self, function: Function, held: list[Tensor], given: list[Tensor]) -> None:
@@ -205,7 +205,7 @@ class Captured:
         return [value.clone() for value in self.returned]
 
 
-def compiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
+def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
     """What the compiler makes of a graph."""
     from torch import _inductor  # which takes a second to import
 

@@ -235,5 +235,5 @@ def _filled(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:
     if "mask" not in batch:
         return batch["x"]
     if isinstance(programs, VAE):
-        return programs.completed(batch)
+        return programs.impute(batch)
     return torch.where(batch["mask"].bool(), batch["x"], 0)

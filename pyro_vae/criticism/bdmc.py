@@ -13,7 +13,7 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.methods.annealing import AIS, Simulated
 from pyro_vae.criticism.session import EvaluationSession, evaluation, reference_tensor
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, as_module, require_programs
+from pyro_vae.model.programs import Programs, as_module, check_programs
 
 WIDE = 0.5
 """A gap, in nats, about which models are commonly said to differ."""
@@ -191,7 +191,7 @@ def _check_finite(start: int, *bounds: Tensor) -> None:
 
 
 def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    require_programs(vae, "bdmc")
+    check_programs(vae, "bdmc")
     if not isinstance(method, AIS):
         raise InputError(f"method = {method!r} is no annealing: write method=pv.criticism.AIS(temperatures=1000).")
     check_integers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))

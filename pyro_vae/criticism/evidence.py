@@ -18,7 +18,7 @@ from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import TAIL
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data.fingerprint import fingerprint_of
-from pyro_vae.model.programs import Programs, require_programs
+from pyro_vae.model.programs import Programs, check_programs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -236,7 +236,7 @@ def evidence(
 
 
 def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    require_programs(vae, "evidence")
+    check_programs(vae, "evidence")
     if not isinstance(method, Method):
         raise InputError(
             f"method = {method!r} is no method of this package: write method=pv.criticism.Importance(draws=1000)."

@@ -17,7 +17,7 @@ from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.criticism.test_statistics import Asked
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, require_programs
+from pyro_vae.model.programs import Programs, check_programs
 from pyro_vae.model.vae import VAE
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _version() -> str:
 def _check_arguments(
     vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, two_sample: Any, seed: Any, progress: Any
 ) -> None:
-    require_programs(vae, "predictive_check")
+    check_programs(vae, "predictive_check")
     if kind not in KINDS:
         raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
     for name, value in (("two_sample", two_sample), ("progress", progress)):

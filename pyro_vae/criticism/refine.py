@@ -108,9 +108,9 @@ class FreeRows:
                 "both x and them from refined.rows, as in refined.rows.batch(slice(0, 10))."
             )
 
-    def outside_store(self) -> contextlib.AbstractContextManager[None]:
+    def no_param_store(self) -> contextlib.AbstractContextManager[None]:
         """Run the programs without registering weights in Pyro's store."""
-        return self.vae.outside_store()
+        return self.vae.no_param_store()
 
     @property
     def caveat(self) -> str:
@@ -253,7 +253,7 @@ def refine_batch(
     """
     rows = _numbered(Rows(batch))
     with torch.no_grad():
-        first = vae.posterior.raw(vae.per_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask"))
+        first = vae.posterior.raw(vae.normalize_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask"))
     free = {name: raw.clone().requires_grad_() for name, raw in first.items()}
     pair, leaves, objective = FreeRows(vae, free), list(free.values()), ELBO(particles=particles, estimator="stl")
     optimizer = torch.optim.Adam(leaves, lr, betas=BETAS, eps=EPS)

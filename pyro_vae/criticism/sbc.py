@@ -20,7 +20,7 @@ from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.data.convert import as_tensor
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, require_programs
+from pyro_vae.model.programs import Programs, check_programs
 from pyro_vae.model.vae import VAE
 
 LEVEL = 0.05
@@ -243,5 +243,5 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
 
 
 def _check_arguments(vae: Any, simulations: Any, draws: Any, batch_size: Any, seed: Any) -> None:
-    require_programs(vae, "sbc")
+    check_programs(vae, "sbc")
     check_integers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))

@@ -26,7 +26,7 @@ class Programs(Protocol):
         """The program of the approximate posterior."""
 
 
-def require_programs(given: Any, what: str) -> None:
+def check_programs(given: Any, what: str) -> None:
     """Refuse an object that is not a pair of programs.
 
     Args:
@@ -53,7 +53,7 @@ def as_module(programs: Programs) -> nn.Module:
     return holder
 
 
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers of a module by name, shared ones once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -73,6 +73,6 @@ def evaluation(programs: Programs, seed: int) -> Iterator[None]:
         seed: of torch's random numbers within the block.
     """
     module = as_module(programs)
-    outside = getattr(programs, "outside_store", contextlib.nullcontext)
+    outside = getattr(programs, "no_param_store", contextlib.nullcontext)
     with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside(), evaluating(module):
         yield

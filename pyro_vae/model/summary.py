@@ -13,7 +13,7 @@ from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import ParameterSlot
-from pyro_vae.model.programs import Programs, as_module, evaluation, require_programs
+from pyro_vae.model.programs import Programs, as_module, check_programs, evaluation
 from pyro_vae.model.vae import PARTS, VAE
 from pyro_vae.networks import Network
 
@@ -39,7 +39,7 @@ def describe(vae: Programs, x: Any = None, **given: Any) -> str:
     z | x ~ Normal(loc=loc(x), scale=scale(x))
     ...
     """
-    require_programs(vae, "describe")
+    check_programs(vae, "describe")
     if not isinstance(vae, VAE):
         return _describe_programs(vae, x, given)
     declared = vae.declaration

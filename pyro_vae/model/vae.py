@@ -26,7 +26,7 @@ from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.families import Family, Normal
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
-from pyro_vae.model.validation import check_batch, completed
+from pyro_vae.model.validation import check_batch, impute
 from pyro_vae.networks import MLP, Conv, InputNormalization, Network
 
 _counter = itertools.count(1)
@@ -35,7 +35,7 @@ PARTS = ("prior", "posterior", "likelihood")
 """The parts of a VAE that carry weights, by the names that optimizers and state dicts use."""
 
 
-STARTS = {
+REINITIALIZED_BY = {
     "prior": {"event_shape", "prior"},
     "posterior": {"event_shape", "likelihood", "encoder"},
     "likelihood": {"event_shape", "likelihood"},
@@ -119,8 +119,10 @@ class VAE(nn.Module):
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
         self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
-        self.takes = ("mask", "size_factor") if any(s.sized for s in self.likelihood.slots.values()) else ("mask",)
-        self._check_roles()
+        self.optional_inputs = (
+            ("mask", "size_factor") if any(s.sized for s in self.likelihood.slots.values()) else ("mask",)
+        )
+        self._check_pairing()
         self.store_name: str | None = _store_name()
         self.trained_on: str | None = None  # the fingerprint of the rows, so that checks can tell them from new ones
 
@@ -136,7 +138,7 @@ class VAE(nn.Module):
         Returns:
             x: the data, or the draws (N, *event_shape).
         """
-        self._refuse(given)
+        self._check_names(given)
         self._register("prior", "likelihood")
         present = next((tensor for tensor in (x, *given.values()) if tensor is not None), None)
         count = len(present) if present is not None and (x is not None or rows is None) else rows or 1
@@ -155,7 +157,7 @@ class VAE(nn.Module):
         Returns:
             z: latent draws (N, D).
         """
-        self._refuse(given)
+        self._check_names(given)
         self._register("posterior")
         with pyro.plate("data", x.shape[0], dim=-1):
             drawn: Tensor = pyro.sample("z", self.encode(x, **given))
@@ -174,10 +176,10 @@ class VAE(nn.Module):
 
         The encoder takes what `mask` leaves out for average, and sees x per unit of `size_factor`.
         """
-        posterior: TorchDistribution = self.posterior(self.per_size(x, size_factor), seen=mask)
+        posterior: TorchDistribution = self.posterior(self.normalize_size(x, size_factor), seen=mask)
         return posterior
 
-    def per_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
+    def normalize_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
         """What the encoder sees of data (*batch, *event_shape): x per unit of the size factor (*batch,)."""
         return x if size_factor is None else x / expand_right(size_factor, len(self.declaration.event_shape))
 
@@ -199,7 +201,7 @@ class VAE(nn.Module):
         """
         if n < 1:
             raise InputError(f"sample({n}): ask for at least 1 row.")
-        return self._emit(self.decode(self.prior().sample((n,)), **given), mean)
+        return self._sample_or_mean(self.decode(self.prior().sample((n,)), **given), mean)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = False, **given: Tensor) -> Tensor:
@@ -218,7 +220,9 @@ class VAE(nn.Module):
         """
         self.check({"x": x, **given})
         z = self.encode(x, **given).sample()
-        return self._emit(self.decode(z, **{name: value for name, value in given.items() if name != "mask"}), mean)
+        return self._sample_or_mean(
+            self.decode(z, **{name: value for name, value in given.items() if name != "mask"}), mean
+        )
 
     def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
         """Set what starts from data: likelihood locations at the mean, scales at the spread, the encoder's inputs.
@@ -234,16 +238,16 @@ class VAE(nn.Module):
         """
         self.check({"x": x, **given})
         x = x.to(self.likelihood.reference)
-        x = self.per_size(self.completed({"x": x, **given}), given.get("size_factor"))
+        x = self.normalize_size(self.impute({"x": x, **given}), given.get("size_factor"))
         self.likelihood.initialize(x)
         self.posterior.look(x)
         self.prior.look(x)
         return self
 
-    def completed(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The data of a batch (N, *event_shape), where values that a mask leaves out are filled with observed ones."""
         x, mask = batch["x"], batch.get("mask")
-        return x if mask is None else completed(x, mask, float(any_element(self.likelihood.support)))
+        return x if mask is None else impute(x, mask, float(any_element(self.likelihood.support)))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors against the declaration; nothing is changed.
@@ -252,7 +256,7 @@ class VAE(nn.Module):
             InputError: x has the wrong shape or dtype, holds NaN or infinity, or lies outside of the
                 likelihood's support; or a tensor is given that this model does not take.
         """
-        self._refuse({name: value for name, value in batch.items() if name != "x"})
+        self._check_names({name: value for name, value in batch.items() if name != "x"})
         check_batch(batch, self.declaration.event_shape, self.likelihood)
 
     def replace(self, **changes: Any) -> "VAE":
@@ -276,13 +280,13 @@ class VAE(nn.Module):
         other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.reference)
         mine, theirs = self.state_dict(), other.state_dict()
         other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
-        for part, words in STARTS.items():
+        for part, words in REINITIALIZED_BY.items():
             if not words.isdisjoint(changes):
                 getattr(other, part).initialized.fill_(False)
         return other
 
     @contextlib.contextmanager
-    def outside_store(self) -> Iterator[None]:
+    def no_param_store(self) -> Iterator[None]:
         """Run the programs without registering weights in Pyro's store, for a trainer that holds them itself."""
         name, self.store_name = self.store_name, None
         try:
@@ -309,7 +313,7 @@ class VAE(nn.Module):
         super().__setstate__(state)
         self.store_name = _store_name()
 
-    def _emit(self, likelihood: TorchDistribution, mean: bool) -> Tensor:
+    def _sample_or_mean(self, likelihood: TorchDistribution, mean: bool) -> Tensor:
         return moments.mean(likelihood).value if mean else likelihood.sample()
 
     def _register(self, *parts: str) -> None:
@@ -318,17 +322,17 @@ class VAE(nn.Module):
         for part in parts:
             pyro.module(f"{self.store_name}.{part}", getattr(self, part))
 
-    def _refuse(self, given: dict[str, Any]) -> None:
+    def _check_names(self, given: dict[str, Any]) -> None:
         for name in given:
-            if name == "size_factor" and name not in self.takes:
+            if name == "size_factor" and name not in self.optional_inputs:
                 raise InputError(
                     f"size_factor is given, and {self.declaration.likelihood!r} has no size to multiply: leave it out, "
                     "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
                 )
-            if name not in self.takes:
-                raise unknown_name_error("tensor of the batch", name, ["x", *self.takes])
+            if name not in self.optional_inputs:
+                raise unknown_name_error("tensor of the batch", name, ["x", *self.optional_inputs])
 
-    def _check_roles(self) -> None:
+    def _check_pairing(self) -> None:
         declared = self.declaration
         if declared.prior.atoms:
             raise InputError(

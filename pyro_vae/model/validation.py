@@ -67,7 +67,7 @@ def check_size(size: Any, rows: int) -> None:
         )
 
 
-def completed(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
+def impute(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
     """Fill unobserved values with observed ones of the same element in turn, so that its distribution is kept.
 
     Args:
@@ -76,7 +76,7 @@ def completed(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
         otherwise: the value of an element that no row has.
 
     >>> x, mask = torch.tensor([1.0, math.nan, 3.0, math.nan]), torch.tensor([True, False, True, False])
-    >>> completed(x, mask, 0.0)
+    >>> impute(x, mask, 0.0)
     tensor([1., 1., 3., 3.])
     """
     observed_first = torch.argsort((~mask).to(torch.uint8), dim=0, stable=True)

@@ -6,7 +6,7 @@ from pyro_vae.objectives.elbo import ELBO, Capacity
 from pyro_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
 from pyro_vae.objectives.particles import Latent, Particles, draw, draw_detached_score
 from pyro_vae.objectives.renyi import Renyi
-from pyro_vae.objectives.scheduled import Running
+from pyro_vae.objectives.scheduled import ScheduledObjective
 from pyro_vae.objectives.wake_sleep import RWS
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -38,7 +38,7 @@ __all__ = [
     "Objective",
     "Particles",
     "Renyi",
-    "Running",
+    "ScheduledObjective",
     "draw",
     "draw_detached_score",
 ]

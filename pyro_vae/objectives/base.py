@@ -47,12 +47,12 @@ class Objective(Config, PyroELBO):
         A term of the whole batch is taken off every row, so that the mean over rows holds it once.
         """
 
-    def terms(self, particles: Particles) -> dict[str, Tensor]:
+    def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
         """What the bound holds beside log-likelihood and KL, by name: scalars in nats per row, for the history."""
         return {}
 
     @property
-    def bounds(self) -> bool:
+    def is_evidence_bound(self) -> bool:
         """Whether the bound is one on log p(x), so that bits per dimension can be told from it."""
         return True
 
@@ -62,7 +62,7 @@ class Objective(Config, PyroELBO):
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if isinstance(value, Schedule)}
 
-    def number(self, name: str) -> float | Tensor:
+    def value_of(self, name: str) -> float | Tensor:
         """The value of a hyperparameter.
 
         Raises:
@@ -72,11 +72,11 @@ class Objective(Config, PyroELBO):
         if isinstance(value, Schedule):
             raise InputError(
                 f"{type(self).__name__}.{name} = {value!r} follows time, which pv.fit tells: with Pyro's SVI give "
-                "loss=pv.objectives.Running(objective, steps_per_epoch=...)."
+                "loss=pv.objectives.ScheduledObjective(objective, steps_per_epoch=...)."
             )
         return float(value) if isinstance(value, int) else value
 
-    def at(self, **values: Any) -> Self:
+    def with_values(self, **values: Any) -> Self:
         """The objective with numbers, or scalar tensors, in some of its fields."""
         if not values:
             return self
@@ -85,17 +85,17 @@ class Objective(Config, PyroELBO):
             object.__setattr__(other, name, value)
         return other
 
-    def parts(self, particles: Particles) -> dict[str, Tensor]:
+    def summary(self, particles: Particles) -> dict[str, Tensor]:
         """What the bound is made of, without gradient: scalars per row in nats, and vectors per latent.
 
         Returns:
             "log_likelihood": E_q log p(x|z), a scalar; "kl": KL(q(z|x) || p(z)), a scalar; "kl_" and a site's
-            name: its KL per latent, of the site's event shape, where prior and guide both factorise; and `terms`.
+            name: its KL per latent, of the site's event shape, where prior and guide both factorise; and `extra_terms`.
         """
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean()
             parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - self.elbo(particles).mean()}
-            parts |= self.terms(particles)
+            parts |= self.extra_terms(particles)
             for name, latent in particles.latents.items():
                 split = latent.kl_per_dimension(analytic=self.analytic)
                 if split is not None:
@@ -108,7 +108,7 @@ class Objective(Config, PyroELBO):
         return self.kl == "analytic"
 
     def elbo(self, particles: Particles) -> Tensor:
-        """The plain ELBO of each row, (N,), in nats: what `parts` splits up."""
+        """The plain ELBO of each row, (N,), in nats: what `summary` splits up."""
         if not self.analytic:
             return particles.log_weights.mean(0)
         total = particles.log_likelihood
@@ -117,12 +117,12 @@ class Objective(Config, PyroELBO):
         return total.mean(0)
 
     @property
-    def apart(self) -> bool:
+    def separates_score(self) -> bool:
         """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_detached_score`."""
         return self.estimator != "plain"
 
     @property
-    def pathwise(self) -> bool:
+    def needs_rsample(self) -> bool:
         """Whether the gradient goes through the draws, so that the guide has to be reparameterised."""
         return True
 
@@ -132,7 +132,7 @@ class Objective(Config, PyroELBO):
         Raises:
             InputError: the programs do not fit each other or the objective.
         """
-        how = draw_no_path if not self.pathwise else draw_detached_score if self.apart else draw
+        how = draw_no_path if not self.needs_rsample else draw_detached_score if self.separates_score else draw
         return how(model, guide, self.particles, *args, **kwargs)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

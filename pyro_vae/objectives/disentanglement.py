@@ -32,7 +32,7 @@ class AggregateObjective(Objective):
     particles: int = 1
 
     @property
-    def bounds(self) -> bool:
+    def is_evidence_bound(self) -> bool:
         """Whether the bound is one on log p(x): not in general."""
         return False
 
@@ -102,10 +102,10 @@ class BetaTC(AggregateObjective):
         """The log-likelihood of each row less its weighed parts, (N,), in nats."""
         parts = self.parts_of_kl(particles)
         weights = {"information": "alpha", "total_correlation": "beta", "dimensionwise_kl": "gamma"}
-        cost = sum((self.number(weight) * parts[name] for name, weight in weights.items()), torch.zeros(()))
+        cost = sum((self.value_of(weight) * parts[name] for name, weight in weights.items()), torch.zeros(()))
         return particles.log_likelihood[0] - cost
 
-    def terms(self, particles: Particles) -> dict[str, Tensor]:
+    def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
         """The three parts of the KL."""
         return {name: part.mean() for name, part in self.parts_of_kl(particles).items()}
 
@@ -164,10 +164,10 @@ class InfoVAE(AggregateObjective):
 
     def bound(self, particles: Particles) -> Tensor:
         """The ELBO of each row with its KL weighed, less the cost of the distance, (N,)."""
-        alpha, scale = self.number("alpha"), self.number("scale")
+        alpha, scale = self.value_of("alpha"), self.value_of("scale")
         return self.elbo(particles.scale_kl(1 - alpha)) - (alpha + scale - 1) * self._distance(particles)
 
-    def terms(self, particles: Particles) -> dict[str, Tensor]:
+    def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
         """The squared discrepancy, by draws from the prior of its own."""
         return {"mmd": self._distance(particles)}
 
@@ -216,7 +216,7 @@ class DIP(AggregateObjective):
         """The ELBO of each row less the batch's penalty, (N,)."""
         return self.elbo(particles) - self._penalty(particles)
 
-    def terms(self, particles: Particles) -> dict[str, Tensor]:
+    def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
         """The penalty."""
         return {"covariance": self._penalty(particles)}
 
@@ -236,7 +236,8 @@ class DIP(AggregateObjective):
         diagonal = covariance.diagonal()
         off = covariance - diagonal.diag()
         return (
-            self.number("off_diagonal") * off.square().sum() + self.number("diagonal") * (diagonal - 1).square().sum()
+            self.value_of("off_diagonal") * off.square().sum()
+            + self.value_of("diagonal") * (diagonal - 1).square().sum()
         )
 
 

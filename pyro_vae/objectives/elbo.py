@@ -70,7 +70,7 @@ class ELBO(Objective):
     def __post_init__(self) -> None:
         """Check that there is a score to leave out."""
         super().__post_init__()
-        if self.apart and (self.analytic or self._frees):
+        if self.separates_score and (self.analytic or self._frees):
             other = "kl='analytic' takes the KL in closed form" if self.analytic else "free bits cut it off"
             raise InputError(
                 f"ELBO.estimator = {self.estimator!r} is about the sampled log q(z|x), and {other}: leave one of "
@@ -78,7 +78,7 @@ class ELBO(Objective):
             )
 
     @property
-    def bounds(self) -> bool:
+    def is_evidence_bound(self) -> bool:
         """Whether this is the ELBO, unshaped."""
         return self.beta == 1 and not self._frees
 
@@ -89,11 +89,11 @@ class ELBO(Objective):
     def bound(self, particles: Particles) -> Tensor:
         """The ELBO of each row with its KL shaped, (N,), in nats."""
         if self._frees:
-            return particles.log_likelihood.mean(0) - self.number("beta") * self._above_free_bits(particles)
-        beta = self.number("beta")
+            return particles.log_likelihood.mean(0) - self.value_of("beta") * self._above_free_bits(particles)
+        beta = self.value_of("beta")
         if isinstance(beta, Tensor) or beta != 1:
             particles = particles.scale_kl(beta)
-        if not self.apart:
+        if not self.separates_score:
             return self.elbo(particles)
         return estimate(particles, self.estimator, power_mean(particles.log_weights, 1))
 
@@ -106,7 +106,7 @@ class ELBO(Objective):
                 by_group = kl.mean()
             else:
                 by_group = self._by_group(name, latent)
-            total = total + by_group.clamp(min=self.number("free_bits")).sum()
+            total = total + by_group.clamp(min=self.value_of("free_bits")).sum()
         return total
 
     def _by_group(self, name: str, latent: Latent) -> Tensor:
@@ -152,7 +152,7 @@ class Capacity(Objective):
     kl: Literal["sampled", "analytic"] = "sampled"
 
     @property
-    def bounds(self) -> bool:
+    def is_evidence_bound(self) -> bool:
         """Never."""
         return False
 
@@ -160,4 +160,4 @@ class Capacity(Objective):
         """The log-likelihood of each row less the cost of the batch's KL, (N,), in nats."""
         log_likelihood = particles.log_likelihood.mean(0)
         kl = (log_likelihood - self.elbo(particles)).mean()
-        return log_likelihood - self.number("gamma") * (kl - self.number("capacity")).abs()
+        return log_likelihood - self.value_of("gamma") * (kl - self.value_of("capacity")).abs()

@@ -14,15 +14,15 @@ from pyro_vae.schedules import Number
 
 
 class ImportanceObjective(Objective):
-    """Base of every objective that is a function of the log weights alone: declare its options and write `weigh`."""
+    """Base of every objective that is a function of the log weights alone: declare its options and write `combine`."""
 
     @abstractmethod
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The bound as a function of log weights (K, N), with its derivatives."""
 
     def bound(self, particles: Particles) -> Tensor:
         """The bound on log p(x) of each row, (N,), in nats."""
-        return estimate(particles, self.estimator, self.weigh(particles.log_weights))
+        return estimate(particles, self.estimator, self.combine(particles.log_weights))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class IWAE(ImportanceObjective):
     particles: int = field(5, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The log of the mean weight."""
         return power_mean(log_weights, 0)
 
@@ -102,7 +102,7 @@ class MIWAE(Grouped):
     groups: int = field(4, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The mean over groups of the log of the mean weight."""
         return power_mean(log_weights, 0, self.groups)
 
@@ -138,18 +138,18 @@ class PIWAE(Grouped):
     estimator: Estimator = "plain"
 
     @property
-    def apart(self) -> bool:
+    def separates_score(self) -> bool:
         """Always: the draws carry another bound to the guide than their densities to the model."""
         return True
 
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The log of the mean weight of all particles."""
         return power_mean(log_weights, 0)
 
     def bound(self, particles: Particles) -> Tensor:
         """The IWAE bound of each row, (N,), in nats, whose gradient to the guide is that of MIWAE."""
         weights = particles.log_weights
-        return estimate(particles, self.estimator, self.weigh(weights), power_mean(weights, 0, self.groups))
+        return estimate(particles, self.estimator, self.combine(weights), power_mean(weights, 0, self.groups))
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,6 @@ class CIWAE(ImportanceObjective):
     beta: Number = field(0.5, low=0, high=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The mean log weight and the log of the mean weight, mixed."""
-        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.number("beta"))
+        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.value_of("beta"))

@@ -216,7 +216,7 @@ def _draw(
         guide_trace = _apart(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
-    _check_sites(model_sites, guide_sites, pathwise=alias is not Tensor.detach)
+    _check_sites(model_sites, guide_sites, needs_rsample=alias is not Tensor.detach)
     layout = _Layout.of([*guide_sites.values(), *model_sites.values()], k, nesting)
 
     latents = {}
@@ -308,7 +308,7 @@ def _row_plate(site: dict[str, Any]) -> str | None:
     return next((frame.name for frame in frames if frame.dim == -1 and frame.name != "particles"), None)
 
 
-def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, pathwise: bool) -> None:
+def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, needs_rsample: bool) -> None:
     hidden = [name for name, site in model_sites.items() if not site["is_observed"]]
     if missing := sorted(set(hidden) - set(guide_sites)):
         raise InputError(
@@ -325,7 +325,7 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, pa
             )
         if name in model_sites and model_sites[name]["is_observed"]:
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
-        if pathwise and not site["fn"].has_rsample:
+        if needs_rsample and not site["fn"].has_rsample:
             raise InputError(
                 f"the guide's distribution at {name!r}, {name_of(site['fn'])}, cannot be reparameterised, and this "
                 "objective differentiates through the draw: take a continuous guide, or objective=pv.objectives.RWS()."

@@ -38,6 +38,6 @@ class Renyi(ImportanceObjective):
     particles: int = field(5, low=1)
     estimator: Estimator = "plain"
 
-    def weigh(self, log_weights: Tensor) -> WeightedBound:
+    def combine(self, log_weights: Tensor) -> WeightedBound:
         """The log of the power mean of the weights."""
-        return power_mean(log_weights, float(self.number("alpha")))
+        return power_mean(log_weights, float(self.value_of("alpha")))

@@ -12,11 +12,11 @@ from pyro_vae.objectives.base import Objective
 Program = Callable[..., Any]
 
 
-class Running(PyroELBO):
+class ScheduledObjective(PyroELBO):
     """An objective while something is trained: it counts steps, and knows how many rows there are.
 
     `fit` makes one. For Pyro's `SVI` it is the loss of an objective with schedules:
-    `SVI(model, guide, optim, loss=Running(objective, steps_per_epoch=100))`.
+    `SVI(model, guide, optim, loss=ScheduledObjective(objective, steps_per_epoch=100))`.
 
     Args:
         objective: the objective as declared.
@@ -25,9 +25,9 @@ class Running(PyroELBO):
 
     >>> from pyro_vae.objectives import ELBO
     >>> from pyro_vae.schedules import Linear
-    >>> running = Running(ELBO(beta=Linear(0, 1, epochs=2)), steps_per_epoch=10)
-    >>> running.step = 5
-    >>> running.now
+    >>> scheduled = ScheduledObjective(ELBO(beta=Linear(0, 1, epochs=2)), steps_per_epoch=10)
+    >>> scheduled.step = 5
+    >>> scheduled.current
     ELBO(particles=1, kl='sampled', estimator='plain', beta=0.25, free_bits=0.0, groups=None)
     """
 
@@ -36,9 +36,9 @@ class Running(PyroELBO):
         self.schedules = objective.schedules
         self.known = {"rows": rows} if rows is not None and getattr(objective, "rows", 0) is None else {}
         self.step = 0
-        self.memory = nn.Module()
+        self.state = nn.Module()
         for name, schedule in self.schedules.items():
-            self.memory.register_buffer(name, schedule.memory())
+            self.state.register_buffer(name, schedule.init_state())
 
     @property
     def epoch(self) -> float:
@@ -48,42 +48,42 @@ class Running(PyroELBO):
     @property
     def values(self) -> dict[str, float | Tensor]:
         """The present value of every schedule, by the name of its hyperparameter."""
-        return {name: each.value(self.epoch, self.memory.get_buffer(name)) for name, each in self.schedules.items()}
+        return {name: each.value(self.epoch, self.state.get_buffer(name)) for name, each in self.schedules.items()}
 
     @property
-    def now(self) -> Objective:
+    def current(self) -> Objective:
         """The objective with numbers in place of its schedules."""
-        return self.at(self.values)
+        return self.resolve(self.values)
 
-    def at(self, values: Mapping[str, float | Tensor]) -> Objective:
+    def resolve(self, values: Mapping[str, float | Tensor]) -> Objective:
         """The objective with these numbers in place of its schedules."""
-        return self.objective.at(**values, **self.known)
+        return self.objective.with_values(**values, **self.known)
 
     @property
-    def observes(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Whether a schedule follows more than the clock."""
-        return any(schedule.observes for schedule in self.schedules.values())
+        return any(schedule.is_adaptive for schedule in self.schedules.values())
 
     def advance(self, log_likelihood: Tensor | None = None, kl: Tensor | None = None) -> None:
         """A step has been made.
 
         Args:
-            log_likelihood: the mean log-likelihood of its rows, in nats; needed where a schedule `observes`.
+            log_likelihood: the mean log-likelihood of its rows, in nats; needed where a schedule is adaptive.
             kl: their mean KL, in nats.
         """
         self.step += 1
         if log_likelihood is None or kl is None:
             return
         for name, schedule in self.schedules.items():
-            schedule.observe(self.memory.get_buffer(name), log_likelihood, kl)
+            schedule.update(self.state.get_buffer(name), log_likelihood, kl)
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Minus the bound at present, summed over rows, as a number; the clock stands still."""
-        return self.now.loss(model, guide, *args, **kwargs)
+        return self.current.loss(model, guide, *args, **kwargs)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Accumulate the gradient of the loss, advance the clock, and return the loss as a number."""
-        now = self.now
+        now = self.current
         particles = now.draw(model, guide, *args, **kwargs)
         loss = -now.bound(particles).sum()
         loss.backward()

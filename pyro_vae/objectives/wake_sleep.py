@@ -63,11 +63,11 @@ class RWS(ImportanceObjective):
     insomnia: Number = field(1.0, low=0, high=1)
 
     @property
-    def pathwise(self) -> bool:
+    def needs_rsample(self) -> bool:
         """Never: no gradient goes through the draws."""
         return False
 
-    def weigh(self, log_weights: Tensor) -> Any:
+    def combine(self, log_weights: Tensor) -> Any:
         """The log of the mean weight."""
         return power_mean(log_weights, 0)
 
@@ -81,13 +81,13 @@ class RWS(ImportanceObjective):
 
     def bound(self, particles: Particles) -> Tensor:
         """The IWAE bound of each row, (N,), in nats, with the gradients of both phases."""
-        weighing = self.weigh(particles.log_weights)
+        combined = self.combine(particles.log_weights)
         dreams = particles.dreams if isinstance(particles, WakeSleepParticles) else None
-        awake = 1.0 if dreams is None else self.number("insomnia")
-        surrogate = (weighing.first * (particles.log_joint + awake * particles.log_posterior)).sum(0)
+        awake = 1.0 if dreams is None else self.value_of("insomnia")
+        surrogate = (combined.first * (particles.log_joint + awake * particles.log_posterior)).sum(0)
         if dreams is not None:
             surrogate = surrogate + (1 - awake) * dreams
-        return weighing.bound.detach() + (surrogate - surrogate.detach())
+        return combined.bound.detach() + (surrogate - surrogate.detach())
 
 
 def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:

@@ -50,7 +50,7 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
     """
     with seeded(0, rows.x.device):
         given: dict[str, Any] = rows.batch()
-        x = vae.completed(given)  # pictures of data show what was observed, never a NaN
+        x = vae.impute(given)  # pictures of data show what was observed, never a NaN
         del given["x"]
         labels = rows.labels
         pictures = {

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pyro_vae.model.programs import Programs, evaluation, require_programs
+from pyro_vae.model.programs import Programs, check_programs, evaluation
 from pyro_vae.model.summary import formula
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import INK, figure
@@ -43,7 +43,7 @@ def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
     """
     from pyro.infer.inspect import get_model_relations  # here, for importing it takes time
 
-    require_programs(vae, "graph")
+    check_programs(vae, "graph")
     batch = {"x": x, **given}
     with evaluation(vae, seed=0):
         relations = get_model_relations(vae.model, (), batch)

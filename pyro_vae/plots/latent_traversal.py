@@ -107,7 +107,7 @@ def interpolations(
         means = _centres(vae, x[flat], _taken(given, flat)).unflatten(0, (-1, 2))
         share = torch.linspace(0, 1, steps).to(means)[:, None]
         values, what = _decoded(vae, means[:, :1] + share * (means[:, 1:] - means[:, :1]))
-        data = vae.per_size(vae.completed({"x": x, **given}), given.get("size_factor"))[flat].unflatten(0, (-1, 2))
+        data = vae.normalize_size(vae.impute({"x": x, **given}), given.get("size_factor"))[flat].unflatten(0, (-1, 2))
     names = [f"rows {first}, {second}" for first, second in pairs]
     title = f"{what} on the line between the posterior means of two rows, beside the data."
     return _paths(values, array(share[:, 0]), names, title, ("position from one row to the other", "pair"), data)

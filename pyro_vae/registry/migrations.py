@@ -65,7 +65,7 @@ OPTIMIZER_FIELDS = {
 MIGRATIONS: Mapping[int, Migration] = {
     1: Migration(
         classes={"Steps": "MultiStep"},
-        fields=dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS),
+        fields={**dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS), "Cyclical": {"rise": "ratio"}},
         parts={"encoder": "posterior", "decoder": "likelihood"},
         keyed_by_part=frozenset({"parts"}),
     ),

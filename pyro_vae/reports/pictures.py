@@ -83,7 +83,7 @@ def training(section: Section, history: History, of: str = "") -> None:
 def of_latents(section: Section, vae: VAE, rows: Rows, found: Latents) -> None:
     """Add how the latents are used, where the data lie in them, and what they do."""
     given: dict[str, Any] = rows.batch()
-    x = vae.completed(given)
+    x = vae.impute(given)
     del given["x"]
     used = f"{len(found.active)} of {len(found)} latents are active"
     section.draw(lambda: plots.usage(found), f"Bars of the KL and of the variance of each latent: {used}")

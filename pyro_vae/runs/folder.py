@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable
-from pyro_vae.model.programs import Programs, as_module, tensors_of
+from pyro_vae.model.programs import Programs, as_module, named_tensors
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migrate_weights
@@ -243,7 +243,7 @@ class RunFolder:
             )
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
-            mine = tensors_of(module)
+            mine = named_tensors(module)
             if wrong := [name for name, tensor in mine.items() if saved[name].shape != tensor.shape]:
                 raise ValueError(f"{wrong[0]} has another shape in it")
             with torch.no_grad():

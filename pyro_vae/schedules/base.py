@@ -18,28 +18,28 @@ class Schedule(Config, ABC):
     """Base of every schedule: declare its options as dataclass fields and write `value`."""
 
     @abstractmethod
-    def value(self, epoch: float, memory: Tensor) -> float | Tensor:
+    def value(self, epoch: float, state: Tensor) -> float | Tensor:
         """The number after some epochs of training.
 
         Args:
             epoch: epochs done; parts of them count.
-            memory: what was remembered.
+            state: what was remembered.
         """
 
-    def memory(self) -> Tensor:
+    def init_state(self) -> Tensor:
         """What is remembered before the first step; nothing, where time is all that counts."""
         return torch.zeros(0)
 
     @property
-    def observes(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Whether it follows more than the clock."""
-        return self.memory().numel() > 0
+        return self.init_state().numel() > 0
 
-    def observe(self, memory: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
-        """Change `memory` in place after a step.
+    def update(self, state: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
+        """Change `state` in place after a step.
 
         Args:
-            memory: what is remembered.
+            state: what is remembered.
             log_likelihood: E_q log p(x|z) of the step's rows, a scalar in nats per row.
             kl: KL(q(z|x) || p(z)) of these rows, a scalar in nats per row.
         """

@@ -9,7 +9,7 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.schedules.base import Schedule
 
-EXTREME = 14.0
+MAX_LOG_WEIGHT = 14.0
 """The largest log of the weight either way: a constraint that cannot be met ends there, e^14 = 1.2 million."""
 
 
@@ -55,20 +55,20 @@ class GECO(Schedule):
                 "as in GECO(rate=5)."
             )
 
-    def memory(self) -> Tensor:
+    def init_state(self) -> Tensor:
         """Log beta; the moving average of the target's quantity; how much of it is made of observations."""
         return torch.zeros(3)
 
-    def value(self, epoch: float, memory: Tensor) -> Tensor:
+    def value(self, epoch: float, state: Tensor) -> Tensor:
         """Beta, a scalar tensor."""
-        return memory[0].exp()
+        return state[0].exp()
 
-    def observe(self, memory: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
+    def update(self, state: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
         """Move log beta by the excess over the target."""
         if self.rate is not None:
             seen, target, sign = kl, self.rate, 1.0
         else:
             seen, target, sign = -log_likelihood, self.distortion or 0.0, -1.0
-        memory[1:].mul_(self.average).add_((1 - self.average) * torch.stack((seen, torch.ones_like(seen))).to(memory))
-        excess = (memory[1] / memory[2] - target).clamp(-1, 1)
-        memory[0].add_(sign * self.speed * excess).clamp_(-EXTREME, EXTREME)
+        state[1:].mul_(self.average).add_((1 - self.average) * torch.stack((seen, torch.ones_like(seen))).to(state))
+        excess = (state[1] / state[2] - target).clamp(-1, 1)
+        state[0].add_(sign * self.speed * excess).clamp_(-MAX_LOG_WEIGHT, MAX_LOG_WEIGHT)

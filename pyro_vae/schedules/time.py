@@ -37,7 +37,7 @@ class Linear(Schedule):
     end: float = 1.0
     epochs: float = field(10.0, low=1e-9)
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
 
@@ -66,7 +66,7 @@ class Sigmoid(Schedule):
     epochs: float = field(10.0, low=1e-9)
     steepness: float = field(5.0, low=1e-3, high=50)
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         reach = math.tanh(self.steepness / 2)  # sigma(s) - sigma(-s); and sigma(y) = (1 + tanh(y / 2)) / 2
         along = math.tanh(self.steepness * (2 * min(epoch / self.epochs, 1.0) - 1) / 2)
@@ -88,10 +88,10 @@ class Cyclical(Schedule):
         start: the number a at the start of a period.
         end: the number b at its end.
         period: its time T, in epochs.
-        rise: the part r of a period in which the number moves, in (0, 1].
+        ratio: the part r of a period in which the number moves, in (0, 1].
         periods: how many there are.
 
-    >>> schedule = Cyclical(period=4, rise=0.5, periods=2)
+    >>> schedule = Cyclical(period=4, ratio=0.5, periods=2)
     >>> [schedule.value(epoch, None) for epoch in (0, 1, 2, 3, 4, 5, 8, 100)]
     [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
     """
@@ -99,14 +99,14 @@ class Cyclical(Schedule):
     start: float = 0.0
     end: float = 1.0
     period: float = field(10.0, low=1e-9)
-    rise: float = field(0.5, low=1e-9, high=1)
+    ratio: float = field(0.5, low=1e-9, high=1)
     periods: int = field(4, low=1)
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         if epoch >= self.period * self.periods:
             return self.end
-        return self.start + (self.end - self.start) * min(epoch % self.period / (self.rise * self.period), 1.0)
+        return self.start + (self.end - self.start) * min(epoch % self.period / (self.ratio * self.period), 1.0)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Cosine(Schedule):
                 f"Cosine(epochs={self.epochs}, warmup={self.epochs / 10})."
             )
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         if epoch < self.warmup:
             return self.start * epoch / self.warmup
@@ -177,7 +177,7 @@ class Exponential(Schedule):
     end: float = field(1e-5, low=1e-30)
     epochs: float = field(10.0, low=1e-9)
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         return self.start * (self.end / self.start) ** min(epoch / self.epochs, 1.0)
 
@@ -214,6 +214,6 @@ class MultiStep(Schedule):
                 "Steps(values=(1e-3, 1e-4), epochs=(10,))."
             )
 
-    def value(self, epoch: float, memory: Tensor | None) -> float:
+    def value(self, epoch: float, state: Tensor | None) -> float:
         """The number after some epochs."""
         return self.values[bisect.bisect_right(self.epochs, epoch)]

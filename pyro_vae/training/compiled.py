@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pyro_vae.compile.tracing import WEIGHTS, CompiledFunction, NotCompilable, lowered
-from pyro_vae.model.programs import tensors_of
+from pyro_vae.compile.tracing import WEIGHTS, CompiledFunction, NotCompilable, compile_function
+from pyro_vae.model.programs import named_tensors
 from pyro_vae.training.step import TrainStep
 
 RECHECK_EVERY_STEPS = 1_000
@@ -96,7 +96,7 @@ class CompiledStep:
                 n = len(batch["x"])
                 if n not in self.graphs:
                     step = functools.partial(self._whole_step if self.is_one_graph else self._gradient, counts)
-                    self.graphs[n] = lowered(step, self._held(), batch)
+                    self.graphs[n] = compile_function(step, self._held(), batch)
         except NotCompilable as error:
             reason = str(error)
         if any(self.group.any_rank(bool(reason))):
@@ -122,7 +122,8 @@ class CompiledStep:
         state = self.state
         held = {WEIGHTS: dict[str, Tensor](state.weights)}
         known = {id(weight): name for name, weight in state.weights.items()}
-        held["a buffer"] = {n: tensor for n, tensor in tensors_of(state.loss.held).items() if id(tensor) not in known}
+        tensors = named_tensors(state.loss.held)
+        held["a buffer"] = {name: tensor for name, tensor in tensors.items() if id(tensor) not in known}
         held["a number"] = self.numbers
         if not self.is_one_graph:
             return held

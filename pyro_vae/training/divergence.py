@@ -74,7 +74,7 @@ def diagnose(recorder: DivergenceRecorder, loss: Loss, rows: Rows | Stream, orde
     text = f" Step {step + 1} of the epoch was the first, on rows {_listed(numbers.tolist())} of the data."
     try:
         with seeded(None, batch["x"].device), valued(recorder.weights, recorder.before):
-            objective = loss.running.now
+            objective = loss.running.current
             particles = objective.draw(loss.model, loss.guide, **batch)
             finite = {name: _by_row(value) for name, value in _sites(particles).items()}
             gradient = _gradient(-objective.bound(particles).mean(), recorder.weights)

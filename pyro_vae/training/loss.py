@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.model.programs import Programs, as_module
-from pyro_vae.objectives import Objective, Particles, Running
+from pyro_vae.objectives import Objective, Particles, ScheduledObjective
 
 
 class OpaqueBatch:
@@ -35,8 +35,8 @@ class Loss(nn.Module):
         self, programs: Programs, objective: Objective, steps_per_epoch: int = 1, rows: int | None = None
     ) -> None:
         super().__init__()
-        self.running = Running(objective, steps_per_epoch, rows)
-        self.memory = self.running.memory
+        self.running = ScheduledObjective(objective, steps_per_epoch, rows)
+        self.memory = self.running.state
         self.model, self.guide = programs.model, programs.guide
         self.held = as_module(programs)
 
@@ -50,7 +50,7 @@ class Loss(nn.Module):
             values: those of the schedules; the present ones by default.
         """
         batch = given.batch if isinstance(given, OpaqueBatch) else given
-        objective = self.running.at(self.running.values if values is None else values)
+        objective = self.running.resolve(self.running.values if values is None else values)
         particles = objective.draw(self.model, self.guide, **batch)
         share = self._share(particles, batch)
         loss = -objective.bound(particles).mean()
@@ -58,7 +58,7 @@ class Loss(nn.Module):
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean()
             parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - objective.elbo(particles).mean()}
-            parts |= objective.terms(particles)
+            parts |= objective.extra_terms(particles)
             if share != 1:
                 parts = {name: share * part for name, part in parts.items()}
             return loss, {"loss": loss.detach(), **parts}
@@ -66,9 +66,9 @@ class Loss(nn.Module):
     def parts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss and every part of it, per row, without gradient."""
         with torch.no_grad():
-            objective = self.running.now
+            objective = self.running.current
             particles = objective.draw(self.model, self.guide, **batch)
-            parts = {"loss": -objective.bound(particles).mean(), **objective.parts(particles)}
+            parts = {"loss": -objective.bound(particles).mean(), **objective.summary(particles)}
             share = self._share(particles, batch)
             return {name: part * share for name, part in parts.items()}
 

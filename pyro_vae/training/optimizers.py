@@ -54,7 +54,7 @@ class Optimizer(Config):
         super().__post_init__()
         if isinstance(self.lr, Schedule):
             name = type(self).__name__
-            if self.lr.observes:
+            if self.lr.is_adaptive:
                 raise InputError(
                     f"{name}.lr = {self.lr!r} follows what is observed, and a learning rate follows the clock: take "
                     f"another schedule, as in {name}(lr=pv.schedules.Cosine(1e-3, 0, epochs=20))."

@@ -116,10 +116,10 @@ class TrainStep:
     def finish_step(self, summed: Tensor, rows: int) -> None:
         """Advance the clock after a step, and let schedules observe its sums."""
         running, nonfinite, observed = self.loss.running, self.state.nonfinite, {}
-        if running.observes:
+        if running.is_adaptive:
             means = dict(zip(self.state.names, self.group.all_reduce(summed) / rows, strict=True))
             observed = {name: means[name] for name in ("log_likelihood", "kl")}
-        memories = [*running.memory.buffers()] if nonfinite.max_steps else []
+        memories = [*running.state.buffers()] if nonfinite.max_steps else []
         before = [memory.clone() for memory in memories]
         running.advance(**observed)
         for memory, value in zip(memories, before, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import GENERATORS, device_generator, seed_torch
-from pyro_vae.model.programs import tensors_of
+from pyro_vae.model.programs import named_tensors
 from pyro_vae.training.distributed import RANK_SEED_STRIDE, ProcessGroup
 from pyro_vae.training.ema import ExponentialMovingAverage
 from pyro_vae.training.history import History
@@ -85,7 +85,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and buffers of the programs, and their parameters in Pyro's store."""
-        found = tensors_of(self.loss.held)
+        found = named_tensors(self.loss.held)
         known = {id(tensor) for tensor in found.values()}
         return found | {name: weight for name, weight in self.weights.items() if id(weight) not in known}
 

@@ -20,7 +20,7 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import Programs, require_programs
+from pyro_vae.model.programs import Programs, check_programs
 from pyro_vae.model.vae import VAE
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
@@ -118,7 +118,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.enter_context(group.explain_lost_process(folder))
         manager = _open_checkpoints(stack, folder, options, group)
-        stack.enter_context(group.seeded(seed, getattr(vae, "outside_store", contextlib.nullcontext)))
+        stack.enter_context(group.seeded(seed, getattr(vae, "no_param_store", contextlib.nullcontext)))
         original, rows, held = rows, group.to_device(rows, loss), None if held is None else group.to_device(held, loss)
         weights = loss.weights(rows.head_sample(2).batch())
         _check_stopping(monitor.stopping, loss, rows, held, group, seed)
@@ -129,7 +129,7 @@ def fit(
         stack.enter_context(frozen(weights, state.optimizer))
         termination = Termination(vae, state, monitor.stopping, callback_list)
         profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
-        has_levels = getattr(vae, "pixels", False) and objective.bounds
+        has_levels = getattr(vae, "pixels", False) and objective.is_evidence_bound
         saves = options is not None and options.checkpoints is not None
         loop = Loop(state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler)
         if group.is_rank0:
@@ -262,7 +262,7 @@ def _draw_figures(folder: RunFolder, contents: RunContents) -> None:
 def _check_arguments(
     vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, monitor: Any
 ) -> None:
-    require_programs(vae, "fit")
+    check_programs(vae, "fit")
     if not isinstance(objective, Objective):
         raise InputError(
             f"objective = {objective!r} is not an objective of this package: write objective=pv.objectives.ELBO(); "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae.compile.decompositions import WRITTEN_OUT
+from pyro_vae.compile.decompositions import DECOMPOSITIONS
 
 SHAPES = ((3, 4), (5,), ())
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -59,7 +59,7 @@ def recorded(optimizer: torch.optim.Optimizer, trained: list[Tensor], like: list
     def step(held: list[Tensor], given: list[Tensor]) -> list[Tensor]:
         return move(optimizer, trained, given)
 
-    graph = make_fx(step, decomposition_table=WRITTEN_OUT)(held, like)
+    graph = make_fx(step, decomposition_table=DECOMPOSITIONS)(held, like)
     assert not [node for node in graph.graph.nodes if "fused" in node.name]
     with torch.no_grad():
         for tensor, value in zip(held, before, strict=True):
@@ -149,6 +149,6 @@ def test_a_bias_stands_apart_where_a_compiler_fuses_it(name: str, shape: tuple[i
     def product(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
         return torch.addmm(bias, left, right, **options)
 
-    graph = make_fx(product, decomposition_table=WRITTEN_OUT)(bias, left, right)
+    graph = make_fx(product, decomposition_table=DECOMPOSITIONS)(bias, left, right)
     assert ("addmm" not in graph.code) is apart
     torch.testing.assert_close(graph(bias, left, right), product(bias, left, right))

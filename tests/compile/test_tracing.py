@@ -15,8 +15,8 @@ from helpers.exact_models import estimate, exact, rows, truth
 from torch import Tensor, nn
 
 import pyro_vae as pv
-import pyro_vae.compile.tracing as lowering
-from pyro_vae.compile.tracing import NotCompilable, lowered
+from pyro_vae.compile import tracing
+from pyro_vae.compile.tracing import NotCompilable, compile_function
 from pyro_vae.criticism import Importance
 
 # Evidence
@@ -35,7 +35,7 @@ def test_compiled_evidence_is_the_same_by_the_same_draws() -> None:
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch, change: Any = lambda recorded: recorded) -> None:
     """Stand in for the compiler, which takes long: what was recorded, changed."""
-    monkeypatch.setattr(lowering, "compiled", lambda recorded, inputs: change(recorded))
+    monkeypatch.setattr(tracing, "compile_graph", lambda recorded, inputs: change(recorded))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_refined_proposal_is_not_compiled() -> None:
         Importance(proposal="refined", compiled=True)
 
 
-# What cannot be lowered
+# What cannot be compiled
 
 
 class Held(nn.Module):
@@ -167,7 +167,7 @@ def test_a_function_that_is_no_one_graph_is_refused_and_nothing_is_changed(name:
     weight = held.weight.detach().clone()
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     with pytest.raises(NotCompilable, match=said):
-        lowered(lambda batch: function(held, batch), held.tensors, {"x": X})
+        compile_function(lambda batch: function(held, batch), held.tensors, {"x": X})
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -184,7 +184,7 @@ def test_what_a_function_changes_is_changed_by_the_graph_too() -> None:
         held.seen.add_(batch["x"].sum())
         return held.weight * held.seen
 
-    graph = lowered(function, held.tensors, {"x": torch.ones(3)})
+    graph = compile_function(function, held.tensors, {"x": torch.ones(3)})
     assert float(held.seen) == 0
     for number in (1, 2):
         torch.testing.assert_close(graph({"x": torch.ones(3)}), held.weight * 3 * number)
@@ -198,7 +198,7 @@ def test_a_gradient_is_what_the_function_says_it_is() -> None:
     def slope(batch: Any) -> Tensor:
         return torch.autograd.grad((Forgetting.apply(held.weight) * batch["x"]).sum(), held.weight)[0]
 
-    torch.testing.assert_close(lowered(slope, held.tensors, {"x": X})({"x": 2 * X}), 6 * X)
+    torch.testing.assert_close(compile_function(slope, held.tensors, {"x": X})({"x": 2 * X}), 6 * X)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_a_graph_that_leaves_something_else_behind_is_refused(
 
     without_compiler(monkeypatch, compiler)
     with pytest.raises(NotCompilable, match=re.escape(said)):
-        lowered(function, held.tensors, {"x": X})
+        compile_function(function, held.tensors, {"x": X})
     without_compiler(monkeypatch)
-    lowered(function, held.tensors, {"x": X})
+    compile_function(function, held.tensors, {"x": X})
 
 
 @pytest.mark.usefixtures("recording")
@@ -242,7 +242,7 @@ def test_programs_that_become_others_later_are_noticed() -> None:
     def function(batch: Any) -> Tensor:
         return sign[0] * held.weight * batch["x"]
 
-    graph = lowered(function, held.tensors, {"x": X})
+    graph = compile_function(function, held.tensors, {"x": X})
     assert graph.difference({"x": 2 * X}) == ""
     sign[0] = 1.01
     assert graph.difference({"x": X}).startswith("value 0 differs by 0.0")
@@ -256,7 +256,7 @@ def test_programs_that_become_others_later_are_noticed() -> None:
 )
 def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: Tensor) -> None:
     held = Held()
-    graph = lowered(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
+    graph = compile_function(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
     graph({"x": torch.zeros(3)})
     with pytest.raises(ValueError, match="of no other types, shapes and strides"):
         graph({"x": odd})
@@ -270,7 +270,7 @@ def test_what_is_no_number_in_both_is_the_same(was: float, same: bool) -> None:
     def function(batch: Any) -> Tensor:
         return torch.stack([held.weight.sum() * batch["x"].sum(), torch.full((), other[0])])
 
-    graph = lowered(function, held.tensors, {"x": X})
+    graph = compile_function(function, held.tensors, {"x": X})
     assert graph.difference({"x": X}) == ""
     other[0] = was if same else math.nan
     assert (graph.difference({"x": X}) == "") is same
@@ -283,7 +283,7 @@ def test_another_number_of_values_is_a_difference_too() -> None:
     def function(batch: Any) -> list[Tensor]:
         return [held.weight * batch["x"], *more]
 
-    graph = lowered(function, held.tensors, {"x": X})
+    graph = compile_function(function, held.tensors, {"x": X})
     more.append(X)
     assert graph.difference({"x": X}) == "there are 2 values, and not 1"
 
@@ -298,7 +298,7 @@ def test_a_program_that_registers_modules_leaves_no_trace_in_pyros_store() -> No
         return (decoder(z) - batch["x"]).square().sum(-1)
 
     pyro.clear_param_store()
-    graph = lowered(function, {"weights": dict(decoder.named_parameters())}, {"x": torch.ones(4, 3)})
+    graph = compile_function(function, {"weights": dict(decoder.named_parameters())}, {"x": torch.ones(4, 3)})
     names = ("decoder$$$weight", "decoder$$$bias")
     assert all(pyro.param(name) is weight for name, weight in zip(names, decoder.parameters(), strict=True))
     torch.manual_seed(0)

@@ -16,10 +16,10 @@ import torch
 from training.test_step import Certain
 
 import pyro_vae as pv
-import pyro_vae.compile.tracing as lowering
 import pyro_vae.training.loop as loop
 from helpers.fitting import grouped, rows, small
 from helpers.resuming import EVERY_STEP, cut, steps, table
+from pyro_vae.compile import tracing
 from pyro_vae.plots import _run_figures
 from pyro_vae.schedules import GECO, Linear
 
@@ -92,7 +92,7 @@ def all_of_it(folder: Path) -> dict[str, Any]:
     _run_figures.write = lambda *arguments: None
     run = folder / "run"
     found: dict[str, Any] = {name: certain(runtime=TWO, **words) for name, words in CERTAIN.items()}
-    lowering.compiled = lambda recorded, inputs: recorded  # in place of a compiler, which takes half a minute
+    tracing.compile_graph = lambda recorded, inputs: recorded  # in place of a compiler, which takes half a minute
     found |= {f"{name}, compiled": certain(runtime=TWO, compile=True, **CERTAIN[name]) for name in COMPILED}
     found["drawing"] = drawing(run=run, checkpoints=EVERY_STEP)
     if RANK == 0:

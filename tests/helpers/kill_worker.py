@@ -24,8 +24,8 @@ import safetensors.torch
 import torch
 
 import pyro_vae as pv
-import pyro_vae.compile.tracing as lowering
 from helpers.resuming import fit, rows, table
+from pyro_vae.compile import tracing
 from pyro_vae.plots import _run_figures
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.training import snapshot
@@ -34,7 +34,7 @@ BEGUN, DONE = b"b", b"d"
 COMPILE = "KILLED_COMPILED" in os.environ
 TOLD = 0
 if COMPILE:  # by what is recorded: a compiler takes half a minute each time
-    lowering.compiled = lambda recorded, inputs: recorded
+    tracing.compile_graph = lambda recorded, inputs: recorded
 
 
 def train(run: Path, **arguments: Any) -> None:

@@ -17,7 +17,7 @@ import pyro_vae as pv
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.base import Composite
-from pyro_vae.model.validation import completed
+from pyro_vae.model.validation import impute
 from pyro_vae.objectives import ELBO
 from pyro_vae.runs.folder import RunFolder
 
@@ -202,7 +202,7 @@ def test_gaps_are_filled_with_observed_values_of_the_same_element_in_turn() -> N
     x = torch.arange(24.0).reshape(8, 3)
     mask = torch.ones(8, 3, dtype=torch.bool)
     mask[::2, 0], mask[:, 1] = False, False
-    filled = completed(torch.where(mask, x, math.nan), mask, -1.0)
+    filled = impute(torch.where(mask, x, math.nan), mask, -1.0)
     assert torch.equal(filled[mask], x[mask])
     assert filled[:, 1].tolist() == [-1.0] * 8
     assert filled[:, 0].sort().values.tolist() == [3.0, 3.0, 9.0, 9.0, 15.0, 15.0, 21.0, 21.0]
@@ -300,13 +300,13 @@ def test_a_run_on_incomplete_rows_draws_its_pictures_and_loads(name: str, tmp_pa
     assert losses[0] == losses[1]
     recorded = RunFolder(tmp_path / "run").spec()["fingerprint"]
     assert recorded == fingerprint(data()["x"])
-    assert recorded != fingerprint(completed(batch["x"], batch["mask"], 0.0) + 1)
+    assert recorded != fingerprint(impute(batch["x"], batch["mask"], 0.0) + 1)
 
 
 def test_pictures_show_what_was_observed() -> None:
     batch = gaps()
     mask = batch["mask"]
-    x = completed(batch["x"], mask, 0.0)
+    x = impute(batch["x"], mask, 0.0)
     vae = small().initialize(**batch)
     lines = pv.plots.reconstructions(vae, x, mask=mask).axes[0].lines
     for feature in range(3):

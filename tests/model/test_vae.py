@@ -287,7 +287,7 @@ def test_outside_of_the_store_nothing_is_registered_also_after_an_error() -> Non
     assert {name.split("$$$")[0] for name in inside} == {
         f"{vae.store_name}.{part}" for part in ("posterior", "likelihood")
     }
-    with pytest.raises(ZeroDivisionError), vae.outside_store():
+    with pytest.raises(ZeroDivisionError), vae.no_param_store():
         len(outside := registered()) / 0
     assert outside == set()
     assert registered() == inside

@@ -12,7 +12,7 @@ from pyro.infer import SVI
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.core import serialization
-from pyro_vae.objectives import ELBO, OBJECTIVES, Capacity, Objective, Running
+from pyro_vae.objectives import ELBO, OBJECTIVES, Capacity, Objective, ScheduledObjective
 from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.schedules import GECO, Cyclical, Linear, Sigmoid
@@ -33,8 +33,8 @@ BEHIND = ("stl", "dreg")
 
 def still(objective: Objective) -> Objective:
     """The same with numbers for schedules, and a number of rows."""
-    values = {name: float(each.value(1, each.memory())) for name, each in objective.schedules.items()}
-    return objective.at(**values, **({"rows": 40} if isinstance(objective, OBJECTIVES["BetaTC"]) else {}))
+    values = {name: float(each.value(1, each.init_state())) for name, each in objective.schedules.items()}
+    return objective.with_values(**values, **({"rows": 40} if isinstance(objective, OBJECTIVES["BetaTC"]) else {}))
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_it_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
     assert {"validation_loss", "validation_log_likelihood", "validation_kl"} <= set(history.columns)
     assert all(math.isfinite(value) for value in history["validation_loss"])
     assert set(objective.schedules) <= set(history.columns)
-    running = Running(objective, steps_per_epoch=2, rows=40)
-    svi = SVI(again.initialize(x).model, again.guide, pyro.optim.Adam({"lr": 0.02}), loss=running)
+    scheduled = ScheduledObjective(objective, steps_per_epoch=2, rows=40)
+    svi = SVI(again.initialize(x).model, again.guide, pyro.optim.Adam({"lr": 0.02}), loss=scheduled)
     for _ in range(50):
         svi.step(x)
     assert loss(again) < before

@@ -321,7 +321,7 @@ def test_the_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[
     vae, x = vae_of(prior, guide), torch.randn(6, 3)
     loss = objective.differentiable_loss(vae.model, vae.guide, x)
     loss.backward()
-    objective.parts(objective.draw(vae.model, vae.guide, x))
+    objective.summary(objective.draw(vae.model, vae.guide, x))
     with pytest.raises(AssertionError, match="waited"):
         float(loss)
 

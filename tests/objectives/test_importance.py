@@ -85,7 +85,7 @@ def test_the_model_of_piwae_is_trained_by_iwae_and_its_guide_by_miwae() -> None:
         )
         assert piwae[0] == pytest.approx(iwae[0], rel=1e-12)
         for name, gradient in piwae[1].items():
-            source, wrong = (miwae, iwae) if name.startswith("encoder") else (iwae, miwae)
+            source, wrong = (miwae, iwae) if name.startswith("posterior") else (iwae, miwae)
             torch.testing.assert_close(gradient, source[1][name], rtol=1e-10, atol=1e-12)
             assert not torch.allclose(gradient, wrong[1][name], rtol=1e-3)
 
@@ -94,7 +94,7 @@ def test_the_model_of_piwae_is_trained_by_iwae_and_its_guide_by_miwae() -> None:
 @pytest.mark.parametrize("alpha", [-30.0, 0.0, 0.5, 0.91, 0.999, 1 - 1e-6, 1.0, 1 + 1e-6, 1.05, 30.0])
 def test_log_weights_of_any_size_give_a_finite_bound_and_gradient(alpha: float, dtype: torch.dtype) -> None:
     weights = torch.tensor([[-1e4, 0.0], [3e4, -1e-3], [2e4, 2e-3]], dtype=dtype, requires_grad=True)
-    found = Renyi(alpha, 3).weigh(weights)
+    found = Renyi(alpha, 3).combine(weights)
     (gradient,) = torch.autograd.grad(found.bound.sum(), weights)
     assert bool(found.bound.isfinite().all())
     torch.testing.assert_close(gradient.sum(0), torch.ones(2, dtype=dtype))
@@ -110,11 +110,11 @@ def test_a_bound_knows_its_derivatives() -> None:
     for objective in OBJECTIVES.values():
         if not issubclass(objective, ImportanceObjective):
             continue
-        weigh = objective(particles=4).weigh
+        combine = objective(particles=4).combine
         for row in weights.T:
-            first = torch.autograd.functional.jacobian(lambda w, weigh=weigh: weigh(w[:, None]).bound, row)
-            second = torch.autograd.functional.hessian(lambda w, weigh=weigh: weigh(w[:, None]).bound, row)
-            found = weigh(row[:, None])
+            first = torch.autograd.functional.jacobian(lambda w, combine=combine: combine(w[:, None]).bound, row)
+            second = torch.autograd.functional.hessian(lambda w, combine=combine: combine(w[:, None]).bound, row)
+            found = combine(row[:, None])
             torch.testing.assert_close(found.first[:, 0], first[0])
             torch.testing.assert_close(found.second[:, 0], second.diagonal())
 
@@ -170,7 +170,7 @@ def test_parts_are_those_of_the_elbo_at_the_same_draws(objective: Objective, par
     for each in (made, ELBO(particles)):
         pyro.set_rng_seed(1)
         drawn = each.draw(vae.model, vae.guide, x)
-        found.append(each.parts(drawn))
+        found.append(each.summary(drawn))
         assert each.bound(drawn).shape == (6,)
     torch.testing.assert_close(found[0], found[1])
 

@@ -90,7 +90,7 @@ def test_parts_add_up(kl: str, particles: int) -> None:
     vae, x = vae_of(pv.Normal(), pv.Normal()).double(), torch.randn(6, 3).double()
     objective = ELBO(particles=particles, kl=kl)
     drawn = objective.draw(vae.model, vae.guide, x)
-    parts = objective.parts(drawn)
+    parts = objective.summary(drawn)
     assert list(parts) == ["log_likelihood", "kl", "kl_z"]
     assert not any(part.requires_grad for part in parts.values())
     torch.testing.assert_close(parts["log_likelihood"] - parts["kl"], objective.bound(drawn).mean())
@@ -105,7 +105,7 @@ def test_the_analytic_kl_per_latent_is_the_textbooks() -> None:
     q = vae.encode(x).base_dist
     textbook = (q.loc**2 + q.scale**2 - 1 - 2 * q.scale.log()) / 2
     torch.testing.assert_close(
-        objective.parts(objective.draw(vae.model, vae.guide, x))["kl_z"], textbook.mean(0).detach()
+        objective.summary(objective.draw(vae.model, vae.guide, x))["kl_z"], textbook.mean(0).detach()
     )
 
 
@@ -116,7 +116,7 @@ def test_a_kl_that_does_not_split_over_latents_is_not_split(
     prior: pv.families.Family, guide: pv.families.Family
 ) -> None:
     vae, x, objective = vae_of(prior, guide), torch.randn(6, 3), ELBO()
-    assert list(objective.parts(objective.draw(vae.model, vae.guide, x))) == ["log_likelihood", "kl"]
+    assert list(objective.summary(objective.draw(vae.model, vae.guide, x))) == ["log_likelihood", "kl"]
 
 
 # Programs that are no VAE
@@ -141,7 +141,7 @@ def test_any_programs_value_equals_pyros(program: type, particles: int, kl: str)
 @pytest.mark.parametrize("program", [Plain, Scaled, Masked, Subsampled, TwoPlates, PlateOfSome])
 def test_a_kl_per_latent_counts_scales_masks_and_plates(program: type, kl: str) -> None:
     pair, objective = program(), ELBO(particles=3, kl=kl)
-    parts = objective.parts(objective.draw(pair.model, pair.guide, torch.randn(6, 3)))
+    parts = objective.summary(objective.draw(pair.model, pair.guide, torch.randn(6, 3)))
     assert parts["kl_z"].shape == (3,)
     torch.testing.assert_close(parts["kl_z"].sum(), parts["kl"])
 
@@ -263,6 +263,6 @@ def test_the_hot_path_waits_for_nothing(pair: str, kl: str, particles: int, no_s
     vae, x, objective = vae_of(prior, guide), torch.randn(6, 3), ELBO(particles=particles, kl=kl)
     loss = objective.differentiable_loss(vae.model, vae.guide, x)
     loss.backward()
-    objective.parts(objective.draw(vae.model, vae.guide, x))
+    objective.summary(objective.draw(vae.model, vae.guide, x))
     with pytest.raises(AssertionError, match="waited"):
         float(loss)

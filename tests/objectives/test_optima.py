@@ -27,7 +27,7 @@ from pyro_vae.objectives import (
     InfoVAE,
     Objective,
     Renyi,
-    Running,
+    ScheduledObjective,
 )
 from pyro_vae.schedules import GECO, Cyclical, Linear, Sigmoid
 
@@ -55,17 +55,17 @@ def trained(
     vae.initialize(x)
     optimizer = torch.optim.Adam(vae.parameters(), lr=0.03, fused=True)
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 10 ** (4 - 8 * step / steps)))
-    running = Running(objective, rows=len(x))
-    with vae.outside_store():
+    scheduled = ScheduledObjective(objective, rows=len(x))
+    with vae.no_param_store():
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = -running.now.bound(particles := running.now.draw(vae.model, vae.guide, x=x)).mean()
+            loss = -scheduled.current.bound(particles := scheduled.current.draw(vae.model, vae.guide, x=x)).mean()
             loss.backward()
             optimizer.step()
             falling.step()
             with torch.no_grad():
                 log_likelihood = particles.log_likelihood.mean()
-                running.advance(log_likelihood, log_likelihood - running.now.elbo(particles).mean())
+                scheduled.advance(log_likelihood, log_likelihood - scheduled.current.elbo(particles).mean())
     return vae
 
 
@@ -128,7 +128,7 @@ def test_beta_acts_as_noise(beta: float) -> None:
 def rates(vae: pv.VAE, x: Tensor) -> Tensor:
     """KL per latent, in closed form."""
     objective = ELBO(kl="analytic")
-    return objective.parts(objective.draw(vae.model, vae.guide, x=x))["kl_z"]
+    return objective.summary(objective.draw(vae.model, vae.guide, x=x))["kl_z"]
 
 
 @pytest.mark.slow

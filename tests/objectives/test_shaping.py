@@ -29,7 +29,7 @@ def test_beta_weighs_the_kl_and_nothing_else(kl: Any) -> None:
     vae, x = vae_and_rows()
     objective = ELBO(particles=3, kl=kl, beta=2.5)
     particles = drawn(objective, vae, x)
-    parts = objective.parts(particles)
+    parts = objective.summary(particles)
     assert float(objective.bound(particles).mean().detach()) == pytest.approx(
         float(parts["log_likelihood"] - 2.5 * parts["kl"]), rel=1e-12
     )
@@ -85,7 +85,7 @@ def test_free_bits_are_the_larger_of_both(groups: int | None, kl: Any) -> None:
     vae, x = vae_and_rows()
     base = ELBO(particles=3, kl=kl)
     particles = drawn(base, vae, x)
-    split = base.parts(particles)["kl_z"]
+    split = base.summary(particles)["kl_z"]
     for free in (float(split.min()) / 2, float(split.mean()), 5.0):
         objective = ELBO(particles=3, kl=kl, free_bits=free, groups=groups, beta=0.7)
         cost = max(float(split.sum()), free) if groups == 1 else sum(max(float(v), free) for v in split)
@@ -104,7 +104,7 @@ def test_capacity_is_a_distance() -> None:
     vae, x = vae_and_rows()
     base = ELBO(particles=2, kl="analytic")
     particles = drawn(base, vae, x)
-    parts = base.parts(particles)
+    parts = base.summary(particles)
     for capacity in (0.0, 7.0):
         bound = Capacity(capacity, gamma=9, particles=2, kl="analytic").bound(particles)
         expected = float(parts["log_likelihood"]) - 9 * abs(float(parts["kl"]) - capacity)
@@ -149,7 +149,7 @@ def test_the_parts_of_the_kl_are_sums_over_pairs(sampling: Any) -> None:
     )
     cost = 0.5 * parts["information"] + 4 * parts["total_correlation"] + 2 * parts["dimensionwise_kl"]
     torch.testing.assert_close(objective.bound(particles), particles.log_likelihood[0] - cost)
-    terms = objective.parts(particles)
+    terms = objective.summary(particles)
     assert float(terms["total_correlation"]) == pytest.approx(float(parts["total_correlation"].detach().mean()))
     plain = BetaTC(1, sampling=sampling, rows=50).bound(particles)
     torch.testing.assert_close(plain, ELBO().bound(particles))
@@ -186,7 +186,7 @@ def test_infovae_is_the_elbo_and_a_distance() -> None:
     vae, x = vae_and_rows(pv.Laplace(0, 1))
     objective = InfoVAE(alpha=0.3, scale=20)
     particles = drawn(objective, vae, x)
-    parts = objective.parts(particles)
+    parts = objective.summary(particles)
     pyro.set_rng_seed(5)
     bound = objective.bound(particles).mean()
     pyro.set_rng_seed(5)
@@ -223,7 +223,9 @@ def test_dip_is_the_elbo_and_a_covariance(of: Any, guide: pv.families.Family) ->
     z = vae.encode(x).sample((200_000,)) if of == "draws" else vae.encode(x).mean[None]
     covariance = torch.cov(z.reshape(-1, 2).T, correction=0)
     penalty = 3 * 2 * covariance[0, 1] ** 2 + 5 * (covariance.diagonal() - 1).square().sum()
-    assert float(objective.terms(particles)["covariance"].detach()) == pytest.approx(float(penalty.detach()), rel=0.02)
+    assert float(objective.extra_terms(particles)["covariance"].detach()) == pytest.approx(
+        float(penalty.detach()), rel=0.02
+    )
     torch.testing.assert_close(objective.bound(particles), ELBO().bound(particles) - objective._penalty(particles))
 
 

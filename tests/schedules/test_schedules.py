@@ -12,7 +12,7 @@ from helpers.programs import vae_of
 from pyro.infer import SVI
 
 import pyro_vae as pv
-from pyro_vae.objectives import CIWAE, ELBO, Renyi, Running
+from pyro_vae.objectives import CIWAE, ELBO, Renyi, ScheduledObjective
 from pyro_vae.schedules import GECO, SCHEDULES, Cyclical, Linear, Schedule, Sigmoid
 
 RAMPS = [Linear(0.2, 1.4, 8), Sigmoid(0.2, 1.4, 8), Sigmoid(1.4, 0.2, 8, steepness=30), Cyclical(0.2, 1.4, 8, 0.25, 3)]
@@ -20,7 +20,7 @@ RAMPS = [Linear(0.2, 1.4, 8), Sigmoid(0.2, 1.4, 8), Sigmoid(1.4, 0.2, 8, steepne
 
 @pytest.mark.parametrize("schedule", RAMPS, ids=repr)
 def test_a_ramp_goes_from_its_start_to_its_end_and_stays(schedule: Any) -> None:
-    nothing = schedule.memory()
+    nothing = schedule.init_state()
     assert nothing.numel() == 0
     assert schedule.value(0, nothing) == pytest.approx(schedule.start, abs=1e-12)
     for after in (24, 25, 1e6):
@@ -37,7 +37,7 @@ def test_the_curves_are_the_formulas() -> None:
     logistic = [1 / (1 + math.exp(-4 * u)) for u in (-1, -0.4, 1)]
     assert halfway.value(3, nothing) == pytest.approx((logistic[1] - logistic[0]) / (logistic[2] - logistic[0]))
     assert halfway.value(3, nothing) + halfway.value(7, nothing) == pytest.approx(1)
-    wave = Cyclical(0, 1, period=4, rise=0.5, periods=2)
+    wave = Cyclical(0, 1, period=4, ratio=0.5, periods=2)
     for epoch, value in ((0.5, 0.25), (1.9, 0.95), (2, 1), (3.9, 1), (4, 0), (4.5, 0.25), (8, 1), (9, 1)):
         assert wave.value(epoch, nothing) == pytest.approx(value), epoch
 
@@ -88,22 +88,24 @@ def test_a_schedule_that_stands_still_changes_nothing() -> None:
 
 def test_svi_keeps_time_by_running() -> None:
     vae, x = vae_of(pv.Normal(0, 1), pv.Normal()), torch.randn(6, 3)
-    running = Running(ELBO(beta=Linear(0, 1, epochs=2), particles=3), steps_per_epoch=5)
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.0}), loss=running)
+    scheduled = ScheduledObjective(ELBO(beta=Linear(0, 1, epochs=2), particles=3), steps_per_epoch=5)
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.0}), loss=scheduled)
     for step in range(12):
-        assert running.now.beta == pytest.approx(min(step / 10, 1))
+        assert scheduled.current.beta == pytest.approx(min(step / 10, 1))
         pyro.set_rng_seed(1)
         loss = svi.step(x)
         pyro.set_rng_seed(1)
-        assert loss == pytest.approx(running.objective.at(beta=min(step / 10, 1)).loss(vae.model, vae.guide, x))
+        assert loss == pytest.approx(
+            scheduled.objective.with_values(beta=min(step / 10, 1)).loss(vae.model, vae.guide, x)
+        )
     assert svi.evaluate_loss(x) > 0
-    assert running.step == 12  # an evaluation is no step
+    assert scheduled.step == 12  # an evaluation is no step
 
 
 @pytest.mark.parametrize("objective", [ELBO(beta=Linear()), Renyi(alpha=Linear()), CIWAE(beta=Linear())], ids=repr)
 def test_nobody_to_tell_the_time_is_a_sentence(objective: Any) -> None:
     vae = vae_of(pv.Normal(0, 1), pv.Normal())
-    with pytest.raises(pv.InputError, match=r"= Linear.* follows time, .* loss=pv.objectives.Running"):
+    with pytest.raises(pv.InputError, match=r"= Linear.* follows time, .* loss=pv.objectives.ScheduledObjective"):
         objective.loss(vae.model, vae.guide, torch.randn(6, 3))
 
 
@@ -120,21 +122,21 @@ def test_bounds_of_many_particles_follow_schedules_too() -> None:
 
 def test_geco_is_its_rule() -> None:
     schedule = GECO(rate=5, speed=0.1, average=0.5)
-    memory = schedule.memory()
-    assert float(schedule.value(0, memory)) == 1
+    state = schedule.init_state()
+    assert float(schedule.value(0, state)) == 1
     log_beta, average = 0.0, 0.0
     for step, kl in enumerate([5.5, 30.0, 1.0, 4.9]):
-        schedule.observe(memory, torch.tensor(-7.0), torch.tensor(kl))
+        schedule.update(state, torch.tensor(-7.0), torch.tensor(kl))
         average = 0.5 * average + 0.5 * kl
         log_beta += 0.1 * min(max(average / (1 - 0.5 ** (step + 1)) - 5, -1), 1)
-        assert float(schedule.value(0, memory)) == pytest.approx(math.exp(log_beta), rel=1e-5)
+        assert float(schedule.value(0, state)) == pytest.approx(math.exp(log_beta), rel=1e-5)
     other = GECO(distortion=6.5, speed=0.1, average=0)
-    memory = other.memory()
-    other.observe(memory, torch.tensor(-7.0), torch.tensor(1.0))
-    assert float(other.value(0, memory)) == pytest.approx(math.exp(-0.05))  # more distortion than wanted: less weight
+    state = other.init_state()
+    other.update(state, torch.tensor(-7.0), torch.tensor(1.0))
+    assert float(other.value(0, state)) == pytest.approx(math.exp(-0.05))  # more distortion than wanted: less weight
     for _ in range(1000):
-        other.observe(memory, torch.tensor(1e9), torch.tensor(0.0))
-    assert 1e5 < float(other.value(0, memory)) < 1e7  # it ends somewhere
+        other.update(state, torch.tensor(1e9), torch.tensor(0.0))
+    assert 1e5 < float(other.value(0, state)) < 1e7  # it ends somewhere
 
 
 @pytest.mark.parametrize(

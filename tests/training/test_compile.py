@@ -22,9 +22,9 @@ from training.test_nonfinite import bad, first_rows
 from training.test_nonfinite import model as bounded
 
 import pyro_vae as pv
-import pyro_vae.compile.tracing as lowering
 import pyro_vae.training.compiled as compiled
 import pyro_vae.training.loop as loop
+from pyro_vae.compile import tracing
 from pyro_vae.schedules import GECO, Linear
 from pyro_vae.training.step import TrainStep
 
@@ -43,7 +43,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             self.calls += 1
             return self.recorded(*tensors)
 
-    monkeypatch.setattr(lowering, "compiled", Graph)
+    monkeypatch.setattr(tracing, "compile_graph", Graph)
     return made
 
 
@@ -204,7 +204,7 @@ def test_no_compiler_is_a_warning_and_for_auto_nothing(monkeypatch: pytest.Monke
     def fails(recorded: Any, inputs: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
 
-    monkeypatch.setattr(lowering, "compiled", fails)
+    monkeypatch.setattr(tracing, "compile_graph", fails)
     trained = [(vae := small(), fit(vae, rows()))]
     with pytest.warns(UserWarning, match="training runs uncompiled: RuntimeError: no C"):
         trained.append((vae := small(), fit(vae, rows(), compile=True)))

@@ -12,14 +12,14 @@ from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyro_vae.compile.tracing import Function, NotCompilable, lowered
+from pyro_vae.compile.tracing import Function, NotCompilable, compile_function
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
 from pyro_vae.data.rows import Rows, chunk_ranges
 from pyro_vae.distributions.wrappers import unwrap
-from pyro_vae.model.programs import Programs, as_module, tensors_of
+from pyro_vae.model.programs import Programs, as_module, named_tensors
 from pyro_vae.objectives.particles import Particles, draw
 
 PRIOR_SHARE = 0.1
@@ -183,7 +183,9 @@ class Weigher:
         shape = (k, len(batch["x"]))
         if shape not in self.compiled:
             try:
-                self.compiled[shape] = lowered(chunk, {"held": tensors_of(as_module(programs))}, dict(batch))
+                self.compiled[shape] = compile_function(
+                    chunk, {"held": named_tensors(as_module(programs))}, dict(batch)
+                )
             except NotCompilable as reason:
                 warnings.warn(f"evidence runs uncompiled, for compiling failed ({reason}).", stacklevel=2)
                 self.compiled[shape] = chunk
