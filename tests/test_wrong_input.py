@@ -291,7 +291,7 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
     "sweep in a folder of others": (
         lambda f: ((f / "mine").mkdir(), (f / "mine" / "thesis.tex").write_text("")),
         ["sweep", "--over", "{seed: [0]}", "--to", "mine"],
-        ["mine", "no sweep", "left alone"],
+        ["mine", "not a sweep", "left alone"],
     ),
     "run exists": (write_run, ["fit", "--run", "run"], ["run holds a run already", "--overwrite"]),
     "no run": (nothing, ["describe", "run"], ["run is no run", "spec.yaml"]),

@@ -23,7 +23,7 @@ from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atom
 from pyro_vae.registry import options
 from pyro_vae.registry.options import RECORDED
 from pyro_vae.sweeps import results, search_space
-from pyro_vae.sweeps.optuna_search import Study, require_optuna
+from pyro_vae.sweeps.optuna_search import Study, draw_points
 from pyro_vae.sweeps.picture import sweep as draw
 from pyro_vae.sweeps.results import Result, Sweep
 from pyro_vae.sweeps.search_space import Axis, Point
@@ -35,7 +35,7 @@ from pyro_vae.workflow.experiment import run_experiment
 __all__ = ["Result", "Sweep", "sweep"]
 
 WIDE = 160
-"""Letters of a line of progress."""
+"""Characters of a line of progress."""
 
 SEARCHES = ("grid", "random", "optuna")
 SPEC, TABLE, PICTURE, STUDY = "sweep.yaml", "sweep.csv", "sweep.png", "study.log"
@@ -54,8 +54,8 @@ def sweep(
 ) -> Sweep:
     """Fit a VAE at many points of some options of `pyro-vae fit`, each into a run folder of its own.
 
-    All options are looked at before the first fit begins. A point that fails - its training diverges, its likelihood
-    does not suit the data - is written down with the reason, and the others go on. Called again with the same folder,
+    All options are checked before the first fit begins. A point that fails - its training diverges, its likelihood
+    does not suit the data - is recorded with the reason, and the others go on. Called again with the same folder,
     only what is missing is done: training goes on from checkpoints where it was cut off, and points may be added.
 
     Args:
@@ -91,10 +91,9 @@ def sweep(
     folder = Path(to)
     _require_ours(folder, common)
     if how == "optuna":
-        require_optuna()
         points = _corners(axes, common, run_experiment)
     else:
-        chosen = search_space.grid(axes) if how == "grid" else search_space.drawn(axes, samples or 1, search_seed)
+        chosen = search_space.grid(axes) if how == "grid" else draw_points(axes, samples or 1, search_seed)
         points = [search_space.point_of(one, common, run_experiment) for one in chosen]
     search_space.require_usable(points, axes)
     with _Folder(folder, common, progress, jobs) as place:
@@ -129,7 +128,7 @@ class _Folder:
         self.lock.release()
 
     def train(self, points: list[Point]) -> Sweep:
-        """Train all points that are not settled."""
+        """Table of the points, after all that have no final outcome are trained."""
         self._declare(points)
         waiting = [point for point in points if not self._settled(point)]
         if self.progress and len(waiting) < len(points):
@@ -145,14 +144,14 @@ class _Folder:
     def study(
         self, axes: Mapping[str, Axis], samples: int, seed: int, made: Callable[[Mapping[str, Any]], Point]
     ) -> Sweep:
-        """Train what a study proposes."""
+        """Table of the points that a study proposes, each trained in turn."""
         file = self.path / STUDY
         study = Study(file, axes, samples, seed)
         numbers: dict[str, int] = {}
 
         def request() -> Request | None:
-            while (asked := study.ask()) is not None:
-                point, number = made(asked[0]), asked[1]
+            while (proposed := study.ask()) is not None:
+                point, number = made(proposed[0]), proposed[1]
                 self._declare([point])
                 outcome = self._settled(point)
                 if outcome is None and point.name not in numbers:
@@ -172,7 +171,7 @@ class _Folder:
         return self._train(request, done)
 
     def _train(self, following: Callable[[], Request | None], over: Callable[[str, Outcome], Outcome]) -> Sweep:
-        """Train what follows, and write the table after each."""
+        """Table of all points, written again after each."""
 
         def done(request: Request, outcome: Outcome) -> None:
             name = Path(request.folder).name
@@ -192,7 +191,7 @@ class _Folder:
         return found
 
     def _declare(self, points: list[Point]) -> None:
-        """Say what is under way, so that what is there can be told when the sweep is called again."""
+        """Record the points, so that the sweep can be resumed."""
         self.points |= {point.name: point.chosen for point in points}
         text = serialization.dump(
             {"base": self.common, "points": {name: dict(one) for name, one in self.points.items()}}
@@ -201,7 +200,7 @@ class _Folder:
             fresh.write_text(text, encoding="utf-8")
 
     def _settled(self, point: Point) -> Outcome | None:
-        """What a point has come to before, where that stays."""
+        """Final outcome of a point from an earlier call; None where it has to be trained."""
         folder, before = self.path / point.name, self.before.get(point.name)
         if before and before.status in SETTLED and (before.status == "diverged" or not unfinished(folder)):
             return before
@@ -252,7 +251,7 @@ def _common(base: Mapping[str, Any] | str | Path | None, verb: options.Verb) -> 
 
 
 def _corners(axes: Mapping[str, Axis], common: Mapping[str, Any], verb: options.Verb) -> list[Point]:
-    """What a study may propose at its ends, to see whether it can be used."""
+    """Points at the ends of the ranges of a study, to check before it begins."""
     ends = {
         name: (axis.low, axis.high) if isinstance(axis, search_space.Range) else axis for name, axis in axes.items()
     }
@@ -262,7 +261,7 @@ def _corners(axes: Mapping[str, Axis], common: Mapping[str, Any], verb: options.
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What a sweep that is there says of itself."""
+    """Content of a sweep's sweep.yaml; empty where there is none."""
     file = folder / SPEC
     try:
         return serialization.parse(file.read_text(encoding="utf-8"), str(file)) if file.exists() else {}
@@ -275,10 +274,10 @@ def _require_ours(folder: Path, common: Mapping[str, Any]) -> None:
     if not folder.exists():
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise InputError(f"{folder} cannot be written: {parent} is no folder that you may write to.")
+            raise InputError(f"{folder} cannot be written: {parent} is not a folder that you may write to.")
         return
     if not folder.is_dir() or (not (folder / SPEC).exists() and {f.name for f in folder.iterdir()} - {LOCK}):
-        raise InputError(f"{folder} exists and is no sweep, so it is left alone: choose another folder.")
+        raise InputError(f"{folder} exists and is not a sweep, so it is left alone: choose another folder.")
     if not (folder / SPEC).exists():
         return
     before = _read(folder).get("base", {})

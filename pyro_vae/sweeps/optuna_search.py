@@ -1,4 +1,4 @@
-"""A sweep whose points are proposed by Optuna from what the ones before came to."""
+"""Searches by Optuna: random points, and a study that proposes points from the losses of those before."""
 
 import contextlib
 import json
@@ -6,17 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
 from pyro_vae.core.errors import InputError
 from pyro_vae.sweeps.search_space import Axis, Range
 from pyro_vae.sweeps.status import PRUNED, Outcome
 
 NAME = "sweep"
+"""Name of the study in its journal."""
+
 AGAIN = "begun again"
-"""What a trial is marked with that was cut off, and is asked for once more."""
+"""User attribute of a trial that was cut off, and whose point is enqueued once more."""
 
 
 class Study:
-    """Optuna's study, in a file that several processes may write to.
+    """Study of Optuna in a journal, a file without pickle that several processes may write to.
 
     Points are proposed by the tree-structured Parzen estimator; a training whose loss is above the median of others at
     the same epoch is pruned.
@@ -27,34 +33,33 @@ class Study:
         https://arxiv.org/abs/1907.10902.
 
     Args:
-        file: where it is, or will be.
-        axes: what is swept over.
-        samples: how many trials there shall be, with those of before.
-        seed: of its proposals.
+        file: the journal; it is created where there is none.
+        axes: the values or range of each option.
+        samples: number of trials, those in the journal included.
+        seed: seed of the proposals.
 
     Raises:
-        InputError: there is no Optuna, or an axis changes what the loss is.
+        InputError: an axis changes what the loss is.
     """
 
     def __init__(self, file: Path, axes: Mapping[str, Axis], samples: int, seed: int) -> None:
-        optuna = require_optuna()
         if objective := [name for name in axes if name.partition(".")[0] == "objective"]:
             raise InputError(
                 f"over: {objective[0]} changes what the loss is, so no study can minimise it: take a grid, and compare "
                 "the runs by pyro-vae compare."
             )
         self.file, self.samples = file, samples
-        self.distributions = {name: _distribution(optuna.distributions, axis) for name, axis in axes.items()}
+        self.distributions = {name: _distribution(axis) for name, axis in axes.items()}
         with _quiet():
             before = len(_load(file).trials)
             self.study = _load(file, optuna.samplers.TPESampler(seed=seed + before))
-            for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-                optuna.trial.Trial(self.study, trial._trial_id).set_user_attr(AGAIN, True)
-                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                Trial(self.study, trial._trial_id).set_user_attr(AGAIN, True)
+                self.study.tell(trial.number, state=TrialState.FAIL)
                 self.study.enqueue_trial(trial.params)
 
     def ask(self) -> tuple[dict[str, Any], int] | None:
-        """Propose a point: what is chosen, and the trial's number; None when there were enough."""
+        """The proposed options and the number of their trial; None after the last one."""
         trials = self.study.get_trials(deepcopy=False)
         if sum(trial.state.name != "WAITING" and AGAIN not in trial.user_attrs for trial in trials) >= self.samples:
             return None
@@ -63,23 +68,22 @@ class Study:
         return {name: _value(value) for name, value in trial.params.items()}, trial.number
 
     def tell(self, number: int, outcome: Outcome, loss: float | None) -> None:
-        """Say what a trial came to; one that was cut off stays open, to be gone on with."""
-        states = require_optuna().trial.TrialState
-        state = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(outcome.status, states.FAIL)
+        """Record the outcome of a trial; one that was interrupted stays open, to be resumed."""
+        states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        state = states.get(outcome.status, TrialState.FAIL)
         if outcome.status == "interrupted":
             return
         if loss is None:
-            state = states.FAIL
+            state = TrialState.FAIL
         with _quiet():
-            self.study.tell(number, loss if state == states.COMPLETE else None, state)
+            self.study.tell(number, loss if state == TrialState.COMPLETE else None, state)
 
 
 def listener(file: str, number: int) -> Callable[[Any], str | None]:
-    """What reports each epoch's loss to a trial, and says why to stop where that is hopeless."""
-    optuna = require_optuna()
+    """Callback of a fit that reports each epoch's loss to a trial, and returns a reason to stop where it is pruned."""
     with _quiet():
         study = _load(Path(file))
-    trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
+    trial = Trial(study, study.trials[number]._trial_id)
 
     def report(at: Any) -> str | None:
         trial.report(at.record.get("validation_loss", at.record["loss"]), at.epoch)
@@ -88,47 +92,52 @@ def listener(file: str, number: int) -> Callable[[Any], str | None]:
     return report
 
 
-def require_optuna() -> Any:
-    """Import Optuna.
+def draw_points(axes: Mapping[str, Axis], samples: int, seed: int) -> list[dict[str, Any]]:
+    """Random combinations of options, no two alike; a longer list begins with the shorter one.
+
+    Args:
+        axes: the values or range of each option.
+        samples: number of combinations.
+        seed: seed of the draws.
 
     Raises:
-        InputError: it is not installed.
+        InputError: there are fewer different combinations.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError(
-            "a study needs Optuna, which is not installed: pip install 'pyro-vae[sweep]', or take --search random "
-            "--samples 20."
-        ) from error
-    return optuna
+    distributions = {name: _distribution(axis) for name, axis in axes.items()}
+    found: dict[str, dict[str, Any]] = {}
+    with _quiet():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+        for _ in range(100 * samples):
+            one = {name: _value(value) for name, value in study.ask(distributions).params.items()}
+            found.setdefault(json.dumps(one), one)
+            if len(found) == samples:
+                return list(found.values())
+    raise InputError(f"samples = {samples}: there are only {len(found)} different points; leave samples out for all.")
 
 
 def _load(file: Path, sampler: Any = None) -> Any:
-    optuna = require_optuna()
-    journal = optuna.storages.journal.JournalFileBackend(str(file))
+    journal = JournalFileBackend(str(file))
     storage = optuna.storages.JournalStorage(journal)
     return optuna.create_study(storage=storage, study_name=NAME, sampler=sampler, load_if_exists=True)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna tells of every step it makes; leave its loudness as it was."""
-    logging = require_optuna().logging
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    """Within the block Optuna logs errors alone; its verbosity is restored after it."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        optuna.logging.set_verbosity(before)
 
 
-def _distribution(distributions: Any, axis: Axis) -> Any:
+def _distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
     if not isinstance(axis, Range):
-        return distributions.CategoricalDistribution([json.dumps(value) for value in axis])
+        return optuna.distributions.CategoricalDistribution([json.dumps(value) for value in axis])
     if axis.whole:
-        return distributions.IntDistribution(int(axis.low), int(axis.high), log=axis.log)
-    return distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
+        return optuna.distributions.IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+    return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
 def _value(value: Any) -> Any:

@@ -19,7 +19,7 @@ ACROSS = 3
 """Panels in a row."""
 
 WIDE = 14
-"""Letters of a value at an axis."""
+"""Characters of a value at an axis."""
 
 FAR = 4.0
 """Distances of the median to the best above which a loss is drawn at the edge: bad runs hide no difference."""
@@ -29,7 +29,7 @@ FEW = 5
 
 
 def sweep(found: "Sweep") -> Figure:
-    """Draw the best loss of each point against each option, for each kind of losses on its own.
+    """Figure of the best loss of each point by option, with panels of their own for each kind of loss.
 
     Args:
         found: what `pv.sweep` returned.
@@ -80,7 +80,7 @@ def _panel(axes: Axes, name: str, group: Sequence["Result"]) -> None:
 
 
 def _positions(axes: Axes, values: Sequence[Any]) -> np.ndarray:
-    """Where values stand: numbers at their place, on a logarithmic axis where they span much, and words in a row."""
+    """Positions of values on the axis: numbers at their value, on a log scale over a wide range; words side by side."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values) and len(set(values)) > 1:
         numbers = np.array(values, dtype=float)
         if numbers.min() > 0 and numbers.max() / numbers.min() >= 8:
@@ -92,8 +92,8 @@ def _positions(axes: Axes, values: Sequence[Any]) -> np.ndarray:
             axes.minorticks_off()
         axes.margins(x=0.15)
         return numbers
-    told = list(dict.fromkeys(words(value) for value in values))
-    short = [text if len(text) <= WIDE else f"{text[: WIDE - 3]}..." for text in told]
-    axes.set_xticks(range(len(told)), short, rotation=20 if max(map(len, short)) > 6 else 0)
-    axes.set_xlim(-0.5, len(told) - 0.5)
-    return np.array([told.index(words(value)) for value in values], dtype=float)
+    labels = list(dict.fromkeys(words(value) for value in values))
+    short = [text if len(text) <= WIDE else f"{text[: WIDE - 3]}..." for text in labels]
+    axes.set_xticks(range(len(labels)), short, rotation=20 if max(map(len, short)) > 6 else 0)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    return np.array([labels.index(words(value)) for value in values], dtype=float)

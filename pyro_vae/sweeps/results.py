@@ -1,4 +1,4 @@
-"""What the points of a sweep came to, in one table."""
+"""The table of a sweep: options, outcome and loss of each point."""
 
 import csv
 import io
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WIDE = 60
-"""Letters of a sentence that are shown in a line of the table."""
+"""Characters of a sentence that a line of the table shows."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table.
+    """Line of the table.
 
     Args:
-        name: of the point, which is its run's folder too.
-        chosen: its options.
-        outcome: what it came to.
+        name: name of the point, and of its run folder.
+        chosen: the options in which points differ, as plain values.
+        outcome: its status, and the reason of a failure.
         kind: what its loss measures, on which data; losses of one kind can be compared. Empty where there is none.
         loss: the history's column that is shown: "validation_loss", or "loss" where there are no validation data.
         best: the lowest loss of an epoch, in nats per row.
@@ -56,7 +56,7 @@ class Result:
 
     @classmethod
     def of(cls, folder: Path, chosen: Mapping[str, Any], outcome: Outcome) -> "Result":
-        """Read what a run came to."""
+        """Line of the table that a run folder and an outcome make."""
         run = RunFolder(folder)
         if outcome.status not in ("finished", "pruned") or not len(history := run.history()):
             return cls(folder.name, chosen, outcome)
@@ -96,13 +96,13 @@ def _fields(plain: Any) -> Mapping[str, Any]:
 
 
 def _kind(run: RunFolder) -> str:
-    """What the loss of a run is: of which objective, of densities or probabilities, on which data."""
+    """Kind of the loss of a run: base measure, objective and data."""
     plain = run.spec()
     vae = run.build_model()
     with seeded(None), torch.no_grad():
         measured = kind_of(vae.decode(vae.prior().sample((2,))))
-    told = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
-    return "; ".join([*filter(None, told), *(f"{name} {plain.get(name)}" for name in DATA_KEYS)])
+    parts = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
+    return "; ".join([*filter(None, parts), *(f"{name} {plain.get(name)}" for name in DATA_KEYS)])
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +110,7 @@ class Sweep:
     """The table of a sweep, the lowest loss first within each kind of loss.
 
     Args:
-        folder: where it is.
+        folder: folder of the sweep.
         results: a line for each point.
     """
 
@@ -149,7 +149,7 @@ class Sweep:
         return self.folder / self.results[0].name
 
     def require_one(self) -> "Sweep":
-        """Refuse a sweep of which nothing came.
+        """The sweep itself, refused where no point is finished.
 
         Raises:
             InputError: no point is finished.
@@ -175,12 +175,12 @@ class Sweep:
         return text.getvalue()
 
     def __repr__(self) -> str:
-        """Show the table, sorted, with what has to be said of it."""
+        """Sorted table, with the reasons of failures and remarks on the comparison."""
         counts: dict[str, int] = {}
         for result in self.results:
             counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
-        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
-        lines = [f"Sweep of {len(self.results)} points in {self.folder}: {told}."]
+        summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        lines = [f"Sweep of {len(self.results)} points in {self.folder}: {summary}."]
         for number, kind in enumerate(self.kinds, start=1):
             if len(self.kinds) > 1:
                 lines += ["", f"Losses of kind {number}: {self._apart(kind)}"]
@@ -193,7 +193,7 @@ class Sweep:
         return "\n".join(lines + self._remarks())
 
     def _apart(self, kind: str) -> str:
-        """What sets a kind of losses apart from the others."""
+        """Parts of a kind that the others lack."""
         shared = set.intersection(*(set(other.split("; ")) for other in self.kinds))
         return "; ".join(part for part in kind.split("; ") if part not in shared)
 
@@ -241,10 +241,10 @@ def _number(value: float) -> str:
 
 
 def read(file: Path) -> dict[str, Outcome]:
-    """What the points of a table came to, by name; nothing where there is no table.
+    """Outcomes of the points in a table by name; empty where there is no table.
 
     Raises:
-        InputError: it is no table of a sweep.
+        InputError: the file is not a table of a sweep.
     """
     if not file.exists():
         return {}
@@ -252,7 +252,7 @@ def read(file: Path) -> dict[str, Outcome]:
         with file.open(newline="", encoding="utf-8") as stream:
             return {row["run"]: Outcome(STATUSES[row["status"]], row["sentence"]) for row in csv.DictReader(stream)}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is no table of a sweep ({error}): take it away, and it is written anew.") from error
+        raise InputError(f"{file} is not a table of a sweep ({error}): remove it, and it is written again.") from error
 
 
 def same(one: Any, other: Any) -> bool:

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pyro_vae.core import serialization
 from pyro_vae.core.config import Config, coerce, field
 from pyro_vae.core.errors import InputError, unknown_name_error
@@ -26,11 +24,11 @@ from pyro_vae.workflow.comparison import words as written
 OURS = ("run", "overwrite", "resume", "progress")
 """Options of `pyro-vae fit` that a sweep sets for each of its points."""
 
-ASKED = 10_000
-"""Points of a grid at most: more are a slip of the keyboard."""
+MAX_POINTS = 10_000
+"""Points of a grid at most; a larger one is taken for a mistake."""
 
 NAMED = 120
-"""Letters of a run's name at most."""
+"""Characters of a run's name at most."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,6 @@ class Range(Config):
     log: bool = False
     whole: bool = False
 
-    def draw(self, generator: np.random.Generator) -> float | int:
-        """Draw a number, rounded to four digits."""
-        if self.whole and not self.log:
-            return int(generator.integers(int(self.low), int(self.high) + 1))
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        value = generator.uniform(low, high)
-        value = float(f"{math.exp(value) if self.log else value:.4g}")
-        return min(max(round(value), int(self.low)), int(self.high)) if self.whole else value
-
 
 Axis = tuple[Any, ...] | Range
 
@@ -69,8 +58,8 @@ class Point:
     Args:
         chosen: the options that tell it from the others, by name, as plain values.
         plain: all options that are given to `pyro-vae fit`.
-        error: why they cannot be used; empty where nothing speaks against them.
-        culprit: the chosen option that this is about.
+        error: the reason why they cannot be used; empty where they can.
+        culprit: the chosen option that the error is about.
     """
 
     chosen: Mapping[str, Any]
@@ -88,18 +77,18 @@ class Point:
         short = [name.rsplit(".")[-1] for name in self.chosen]
         names = short if len(set(short)) == len(short) else list(self.chosen)
         pairs = zip(names, self.chosen.values(), strict=True)
-        told = ",".join(f"{name}={written(value)}" for name, value in pairs)
+        text = ",".join(f"{name}={written(value)}" for name, value in pairs)
         plain = all(
             type(serialization.value(str(value))) is type(value) for value in self.chosen.values()
         )  # 1 is no "1"
-        if plain and re.fullmatch(r"[\w.,=+-]*", told, re.ASCII) and len(told) <= NAMED:
-            return told
-        told = re.sub(r"[^\w.,=+-]+", "-", told.replace(")", ""), flags=re.ASCII)[:NAMED].strip("-")
-        return f"{told}-{hashlib.sha256(json.dumps(dict(self.chosen)).encode()).hexdigest()[:8]}"
+        if plain and re.fullmatch(r"[\w.,=+-]*", text, re.ASCII) and len(text) <= NAMED:
+            return text
+        text = re.sub(r"[^\w.,=+-]+", "-", text.replace(")", ""), flags=re.ASCII)[:NAMED].strip("-")
+        return f"{text}-{hashlib.sha256(json.dumps(dict(self.chosen)).encode()).hexdigest()[:8]}"
 
 
 def axes_of(over: Any, base: Mapping[str, Any], verb: options.Verb) -> dict[str, Axis]:
-    """Read what is swept over.
+    """Values or range of each option that a sweep is over.
 
     Args:
         over: options by name; each a list of values, or a range with `low` and `high`.
@@ -184,28 +173,9 @@ def grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
             )
         lists[name] = axis
     count = math.prod(map(len, lists.values()))
-    if count > ASKED:
+    if count > MAX_POINTS:
         raise InputError(f"over: this grid has {count} points; draw some of them by samples=50 (--samples 50).")
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-
-
-def drawn(axes: Mapping[str, Axis], samples: int, seed: int) -> list[dict[str, Any]]:
-    """So many random combinations, no two alike; more of them begin with the same.
-
-    Raises:
-        InputError: there are not so many different ones.
-    """
-    generator = np.random.default_rng(seed)
-    found: dict[str, dict[str, Any]] = {}
-    for _ in range(100 * samples):
-        one = {
-            name: axis.draw(generator) if isinstance(axis, Range) else axis[int(generator.integers(len(axis)))]
-            for name, axis in axes.items()
-        }
-        found.setdefault(json.dumps(one), one)
-        if len(found) == samples:
-            return list(found.values())
-    raise InputError(f"samples = {samples}: there are only {len(found)} different points; leave samples out for all.")
 
 
 def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:

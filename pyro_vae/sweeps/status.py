@@ -1,4 +1,4 @@
-"""What a point of a sweep comes to."""
+"""Outcome of a point of a sweep: a status, and a reason where it is not finished."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,22 +6,22 @@ from typing import Literal, get_args
 Status = Literal["finished", "refused", "diverged", "failed", "pruned", "interrupted"]
 
 STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
-"""All of them, by what a table says."""
+"""Every status by its word in the table."""
 
 SETTLED = ("finished", "diverged", "pruned")
-"""What a point has come to that would come out the same again; all others are tried again."""
+"""Statuses that another attempt would reproduce; a point with any other status is tried again."""
 
 PRUNED = "the study pruned it"
-"""What the history of a run says that a study has ended."""
+"""Reason in the history of a run that a study has pruned."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a point came to.
+    """Outcome of a point.
 
     Args:
-        status: in a word.
-        sentence: why, where it is not finished.
+        status: the status.
+        sentence: the reason where it is not finished.
     """
 
     status: Status

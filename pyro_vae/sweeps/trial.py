@@ -1,4 +1,4 @@
-"""One point of a sweep: trained into a run of its own, whatever comes of it."""
+"""One point of a sweep: a fit into a run folder of its own, whose failure is an outcome and not an exception."""
 
 import contextlib
 import io
@@ -19,12 +19,12 @@ from pyro_vae.workflow.experiment import run_experiment
 
 @dataclass(frozen=True)
 class Request:
-    """What one process asks another to train.
+    """Request to train a point, which can be sent to another process.
 
     Args:
         plain: the options of `pyro-vae fit`, as plain values.
         folder: the run's folder.
-        trial: the study's file and the trial's number in it, if a study wants to hear of each epoch.
+        trial: journal of the study and number of the trial that each epoch is reported to; None without a study.
     """
 
     plain: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Request:
 
 
 def train(request: Request) -> Outcome:
-    """Train a point, or go on with it where it was cut off."""
+    """Outcome of a point, trained from its newest checkpoint if there is one."""
     folder = Path(request.folder)
     plain = {"checkpoint_minutes": 10.0, **request.plain}
     try:
@@ -46,19 +46,19 @@ def train(request: Request) -> Outcome:
                 _callbacks=_listeners(request),
             )
         if not {"checkpoint_minutes", "checkpoint_epochs"} & set(request.plain) and not unfinished(folder):
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # which nobody asked for
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the options name none
     except InputError as error:
         return Outcome("refused", str(error))
     except FloatingPointError as error:
         return Outcome("diverged", str(error))
     except Exception as error:  # memory that ran out, a full disk, a fault: the other points go on
-        told = (str(error).strip().splitlines() or [""])[0]
-        return Outcome("failed", f"{type(error).__name__}: {told}")
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return Outcome("failed", f"{type(error).__name__}: {first_line}")
     return of(folder)
 
 
 def of(folder: Path) -> Outcome:
-    """What the run in a folder came to, as far as it tells."""
+    """Outcome that a run folder records."""
     if unfinished(folder):
         return Outcome("interrupted", "it is not finished: call the sweep again to go on.")
     stopped = RunFolder(folder).history().stopped
@@ -66,7 +66,7 @@ def of(folder: Path) -> Outcome:
 
 
 def unfinished(folder: Path) -> bool:
-    """Whether there is no whole run yet, or one that a signal cut off."""
+    """Whether a run is missing, incomplete, or was interrupted by a signal."""
     run = RunFolder(folder)
     return not run.finished or run.history().stopped.startswith(tuple(WORDS.values()))
 

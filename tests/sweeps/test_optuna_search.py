@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 from helpers.sweeping import base, sweep
@@ -17,7 +18,6 @@ from pyro_vae.training.checkpoints import CheckpointManager
 
 __all__ = ["base"]
 WORKERS = importlib.import_module("pyro_vae.sweeps.workers")
-optuna = pytest.importorskip("optuna", reason="optuna is missing: pip install 'pyro-vae[sweep]'")
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 EPOCHS = 4

@@ -178,7 +178,7 @@ def test_a_field_that_some_points_lack_is_a_refused_combination(base: dict[str, 
 def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict[str, Any]) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("")
-    with pytest.raises(pv.InputError, match="mine exists and is no sweep, so it is left alone"):
+    with pytest.raises(pv.InputError, match="mine exists and is not a sweep, so it is left alone"):
         sweep({"seed": [0]}, base, "mine")
     sweep({"seed": [0]}, base)
     before = content(Path("sweep"))
@@ -197,7 +197,7 @@ def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict
 @pytest.mark.parametrize("text", ["run,status,sentence\none,finnished,\n", "run,loss\none,1.5\n"])
 def test_a_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "sweep.csv").write_text(text)
-    with pytest.raises(pv.InputError, match=r"sweep\.csv is no table of a sweep"):
+    with pytest.raises(pv.InputError, match=r"sweep\.csv is not a table of a sweep"):
         read(tmp_path / "sweep.csv")
 
 

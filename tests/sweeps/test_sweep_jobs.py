@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from helpers.sweeping import base, sweep, weights
@@ -67,25 +68,14 @@ def test_an_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any],
     assert [result.best for result in again.results] == [result.best for result in whole.results]
 
 
-def test_a_study_without_optuna_says_how_to_get_it(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(pv.InputError, match=r"pip install 'pyro-vae\[sweep\]', or take --search random"):
-        sweep({"seed": [0, 1]}, base, search="optuna", samples=2)
-    assert not Path("sweep").exists()
-
-
 STUDY = {"latent_dim": {"low": 1, "high": 3}, "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 
 
 @pytest.mark.usefixtures("no_pictures")
 class TestStudy:
-    """With Optuna."""
+    """A search by a study."""
 
-    @pytest.fixture(autouse=True)
-    def optuna(self) -> Any:
-        return pytest.importorskip("optuna")
-
-    def test_points_are_proposed_and_told(self, base: dict[str, Any], optuna: Any) -> None:
+    def test_points_are_proposed_and_told(self, base: dict[str, Any]) -> None:
         before = optuna.logging.get_verbosity()
         found = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=4)
         assert [result.outcome.status for result in found.results] == ["finished"] * 4

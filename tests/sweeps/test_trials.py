@@ -14,6 +14,7 @@ from scipy.stats import kstest
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.sweeps import search_space
+from pyro_vae.sweeps.optuna_search import draw_points
 from pyro_vae.workflow.experiment import run_experiment
 
 __all__ = ["base"]
@@ -86,7 +87,7 @@ def test_a_wrong_sweep_is_refused_before_anything_is_done(base: dict[str, Any], 
 
 
 def points(over: Any, samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    return search_space.drawn(search_space.axes_of(over, {}, run_experiment), samples, seed)
+    return draw_points(search_space.axes_of(over, {}, run_experiment), samples, seed)
 
 
 def test_random_points_are_reproducible_and_more_begin_with_the_same() -> None:
