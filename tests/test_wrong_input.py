@@ -277,7 +277,7 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
         ["fit", "--data", "x.npy"],
         ["x.npy", "(1099511627776, 2)", "damaged"],
     ),
-    "a pipe": (lambda f: os.mkfifo(f / "x.csv"), ["fit", "--data", "x.csv"], ["x.csv", "no regular file"]),
+    "a pipe": (lambda f: os.mkfifo(f / "x.csv"), ["fit", "--data", "x.csv"], ["x.csv", "not a regular file"]),
     "patience without a rule": (
         nothing,
         ["fit", "--stopping.patience", "3"],
@@ -294,12 +294,12 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
         ["mine", "not a sweep", "left alone"],
     ),
     "run exists": (write_run, ["fit", "--run", "run"], ["run holds a run already", "--overwrite"]),
-    "no run": (nothing, ["describe", "run"], ["run is no run", "spec.yaml"]),
-    "no run but others": (write_run, ["describe", "ron"], ["ron is no run", "run"]),
+    "no run": (nothing, ["describe", "run"], ["run is not a run folder", "spec.yaml"]),
+    "no run but others": (write_run, ["describe", "ron"], ["ron is not a run folder", "run"]),
     "something else's folder": (
         lambda f: ((f / "mine").mkdir(), (f / "mine" / "thesis.tex").write_text("")),
         ["fit", "--run", "mine", "--overwrite"],
-        ["mine", "no run", "left alone"],
+        ["mine", "not a run folder", "left alone"],
     ),
     "newer run": (
         lambda f: write_run(f, spec=lambda text: text.replace("format: 2", "format: 99")),

@@ -1,8 +1,7 @@
-"""Things a user declares: families, networks, objectives, optimizers.
+"""`Config`: a frozen dataclass that checks its fields, the base of families, networks, objectives and optimizers.
 
-Each is a small frozen dataclass, so that it prints as it is written, compares and hashes by value,
-and travels unchanged between Python, YAML and the command line (`pyro_vae.registry.tables`). What this module
-adds to a dataclass is the check of its fields, once, for all of them.
+It prints as it is written, compares and hashes by value, and is the same in Python, in YAML and on the command line
+(`pyro_vae.registry.tables`).
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ def field(default: Any, *, low: float = -math.inf, high: float = math.inf, known
 
 
 class Config:
-    """Base of everything declared: a frozen dataclass whose fields are checked against their types."""
+    """Frozen dataclass whose fields are checked against their types."""
 
     __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -39,7 +38,7 @@ class Config:
             object.__setattr__(self, field.name, value)
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
-        """Return the canonical form of one field's value, by its type; families know one type more."""
+        """Canonical form of a field's value, by its type; families override it for one more type."""
         return coerce(where, hint, value)
 
 
@@ -56,10 +55,10 @@ def _check_option(
 
 
 def coerce(where: str, hint: Any, value: Any) -> Any:
-    """Return `value` as the type `hint`: lists become tuples, whole numbers become floats where floats are due.
+    """Value as the type `hint`: lists become tuples, and integers become floats where a float is expected.
 
     Args:
-        where: what is being set, for the message.
+        where: the name of the field, for the message.
         hint: a class, a `Literal`, a union, or a tuple or mapping of these.
         value: what the user gave.
 
@@ -76,7 +75,9 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     if origin is Literal:
-        if (type(value), value) not in [(type(known), known) for known in arguments]:  # True == 1, and is no 1
+        if (type(value), value) not in [
+            (type(known), known) for known in arguments
+        ]:  # True == 1, but is not an integer here
             raise unknown_name_error(f"value of {where},", value, map(str, arguments))
         return value
     if origin in (Union, types.UnionType):
@@ -107,7 +108,7 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
 
 
 def describe_type(hint: Any) -> str:
-    """Say in words which values a type admits."""
+    """Description of the values that a type admits."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(member) for member in arguments)
@@ -128,18 +129,18 @@ T = typing.TypeVar("T")
 
 
 class FrozenMapping(dict[str, T]):
-    """A mapping inside a declared thing: hashed by value, never changed."""
+    """Mapping inside a `Config`, immutable and hashed by value."""
 
     def __hash__(self) -> int:  # type: ignore[override]  # other dicts have none
-        """Hash by content, so that what holds it can be hashed."""
+        """Hash of the content, so that a `Config` that holds it is hashable."""
         return hash(frozenset(self.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by making it anew, for it cannot be filled in afterwards."""
+        """Constructor and content for copy and pickle, which cannot fill an immutable mapping."""
         return type(self), (dict(self),)
 
     def _refuse(self, *given: Any, **named: Any) -> typing.NoReturn:
-        """Refuse: a declared thing does not change."""
+        """Raise an error, for the mapping is immutable."""
         raise TypeError("this mapping belongs to a frozen declaration: make a new one with dataclasses.replace")
 
     __setitem__ = __delitem__ = __ior__ = _refuse

@@ -1,4 +1,4 @@
-"""What a user is told when the input is wrong: what, where, why, and the line that fixes it."""
+"""Exceptions, whose messages say what is wrong, where, why, and the line that fixes it."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -6,26 +6,25 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The input cannot be used; the message says what is wrong and how to mend it.
+    """Input that cannot be used; the message says what is wrong and how to fix it.
 
-    Everything this package refuses is refused with this class, before any work starts, so that
-    `except pv.InputError` separates a wrong input from a fault of the package. The command line
-    prints it as one sentence and exits with status 2.
+    Every check of this package raises it before any work starts, so that `except pv.InputError` separates a wrong
+    input from a fault of the package. The command line prints it as one sentence and exits with status 2.
     """
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of a training has ended, so that this one cannot go on."""
+    """Another process of a distributed training has ended, so this one cannot continue."""
 
 
 class RunNotWrittenError(OSError):
-    """What was trained could not be written where it was to be; the message says where it is safe.
+    """A trained model could not be written to its run folder; the message says where it is instead.
 
     Args:
         message: what went wrong, and what to do.
-        write: writes the run into a folder given.
+        write: writes the run to a given folder.
 
-    `except pv.NotWritten as error: error.write("another/folder")` writes it from memory.
+    `except pv.RunNotWrittenError as error: error.write("another/folder")` writes it from memory.
     """
 
     def __init__(self, message: str, write: Callable[[str], None]) -> None:
@@ -34,19 +33,16 @@ class RunNotWrittenError(OSError):
 
 
 ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture"}
-"""What else things are called, in small letters."""
+"""Synonyms of names, in lower case."""
 
 
 def unknown_name_error(what: str, name: object, known: Iterable[str]) -> InputError:
-    """Describe a name that is in no table, with the nearest names that are.
+    """Error for a name that is not in a table, with the nearest names that are.
 
     Args:
         what: the kind of thing named, as in "family".
         name: the name that was given.
         known: the names that exist.
-
-    Returns:
-        The error, to be raised by the caller.
 
     >>> print(unknown_name_error("family", "Norml", ["Laplace", "Normal"]))
     unknown family 'Norml': did you mean 'Normal'? Known: Laplace, Normal.
@@ -56,7 +52,7 @@ def unknown_name_error(what: str, name: object, known: Iterable[str]) -> InputEr
     known = list(known)
     names = {other: item for other, item in ALSO.items() if item in known} | {item.lower(): item for item in known}
     close = difflib.get_close_matches(str(name).lower(), names, n=2, cutoff=0.5)
-    if close and close[0] in ALSO:  # the next is then like it in letters alone
+    if close and close[0] in ALSO:  # others are close in spelling only
         close = close[:1]
     meant = dict.fromkeys(repr(names[item]) for item in close)
     hint = f": did you mean {' or '.join(meant)}?" if close else "."
@@ -64,13 +60,13 @@ def unknown_name_error(what: str, name: object, known: Iterable[str]) -> InputEr
 
 
 def check_integers(**wanted: tuple[Any, int]) -> None:
-    """Refuse what is no whole number of at least so much.
+    """Check that arguments are integers of at least a minimum.
 
     Args:
-        wanted: each argument by its name: its value, and the least that it may be.
+        wanted: the value and the minimum of each argument, by its name.
 
     Raises:
-        InputError: one is none; True and 1.0 are none either.
+        InputError: one is not; True and 1.0 are no integers here.
 
     >>> check_integers(draws=(1000, 2), seed=(0, 0))
     """

@@ -18,7 +18,7 @@ from pyro_vae.core.errors import InputError
 
 
 def to_dict(declared: Any) -> Any:
-    """Write a declared thing as plain values: its name, and the fields that differ from their defaults.
+    """Plain values of a `Config`: its name, and the fields that differ from their defaults.
 
     >>> from pyro_vae.families import Laplace, Normal
     >>> to_dict(Laplace()), to_dict(Normal(0, 1))
@@ -44,27 +44,27 @@ def to_dict(declared: Any) -> Any:
 
 
 def dump(plain: Mapping[str, Any]) -> str:
-    """Write plain values as YAML, in their order."""
+    """YAML text of plain values, in their order."""
     return yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True, width=100)
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """Read YAML that holds names and plain values, and nothing else.
+    """Plain values by name of a YAML text.
 
     Raises:
-        InputError: no YAML, a tag that would make an object, or no mapping.
+        InputError: the text is not YAML, is not a mapping, or has a tag that would make an object.
     """
     try:
         plain = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{where} is no plain YAML: {' '.join(str(error).split())}.") from error
+        raise InputError(f"{where} is not plain YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise InputError(f"{where} has to hold names and values, such as 'prior: Laplace'.")
     return plain
 
 
 def value(text: str) -> Any:
-    """Read one value of an option as it would be read in a file: a number, a list, true, null, or a word.
+    """Value of an option as in a YAML file: a number, a list, true, null, or a word.
 
     >>> value("1e-3"), value("[400, 200]"), value("learned")
     (0.001, [400, 200], 'learned')

@@ -1,4 +1,4 @@
-"""What holds numbers in memory, as one dense tensor of real numbers."""
+"""Conversion of whatever holds numbers in memory to one dense tensor of real numbers."""
 
 import sys
 from collections.abc import Sequence
@@ -12,22 +12,21 @@ from torch.utils.data import DataLoader, Dataset
 from pyro_vae.core.errors import InputError
 
 LABELS = ("label", "class", "target", "species")
-"""Names of a column of labels, in a table."""
+"""Names that mark a column of a table as labels."""
 
 
 def as_tensor(name: str, values: object) -> Tensor:
-    """Turn one named thing into a tensor, keeping its type and, where possible, sharing its memory.
+    """Tensor of named values, with their dtype and, where possible, in shared memory.
 
     Args:
-        name: what the thing is called, for the errors.
+        name: the name, for the errors.
         values: a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape.
 
     Returns:
         The values; as float64 from a DataFrame.
 
     Raises:
-        InputError: for text, Python objects, complex numbers, sparse or masked arrays, ragged lists, and
-            what holds no numbers.
+        InputError: for text, Python objects, complex numbers, sparse or masked arrays, and ragged lists.
 
     >>> as_tensor("x", [[1, 2], [3, 4]])
     tensor([[1, 2],
@@ -104,7 +103,7 @@ def _from_array(name: str, array: np.ndarray) -> Tensor:
 
 
 def _fix(values: object) -> str:
-    """Say what turns a thing of the wrong type into rows."""
+    """Advice on how to convert values of a wrong type to rows."""
     if isinstance(values, DataLoader):
         return "give the tensor or the dataset it loads, for rows live on the device as one tensor"
     if type(values).__name__ == "Stream":

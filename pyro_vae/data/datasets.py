@@ -30,8 +30,8 @@ class Dataset:
     Args:
         name: the data set's name, or the name of its file.
         train: the rows to train on.
-        validation: the rows to watch while training, or None.
-        test: the rows to look at once, at the end, or None.
+        validation: the rows to evaluate while training, or None.
+        test: the rows to evaluate once, at the end, or None.
 
     >>> from pyro_vae.data import load
     >>> load("digits", test=0)
@@ -68,7 +68,7 @@ def load(
     seed: int = 0,
     stream: bool | Literal["auto"] = "auto",
 ) -> Dataset:
-    """Load a public data set by its name, or a file or a folder of images by its path.
+    """Data set by its public name, or of a file or a folder of images by its path.
 
     Which rows go where is a permutation fixed by `seed`; within a split the rows keep the order of the file.
     A data set with an official test set keeps it, and `test` is not used. torch's global random state is
@@ -136,7 +136,7 @@ def load(
 def _check(
     data: object, binarize: object, levels: object, fractions: Mapping[str, float], seed: object, stream: object
 ) -> None:
-    """Refuse wrong arguments before anything is read."""
+    """Check the arguments before anything is read."""
     if not isinstance(data, str | Path):
         raise InputError(
             f"data is a name or a path, not a {type(data).__name__}: data in memory needs no `load`, "
@@ -165,7 +165,7 @@ def _check(
 def _read(
     data: str | Path, root: str | Path | None, stream: bool | Literal["auto"]
 ) -> tuple[Rows | Stream, Rows | None]:
-    """Read all rows, or find them, and read the official test set where there is one."""
+    """All rows, and the official test set where there is one."""
     if data in DATASETS and stream is True:
         raise InputError(f"{data!r} is read into memory, and stream=True is for .npy and .parquet files: leave it out.")
     if data in DATASETS:
@@ -184,7 +184,7 @@ def _read(
 
 
 def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
-    """Draw x ~ Bernoulli(x) once, or leave the draw to every batch."""
+    """Rows with x ~ Bernoulli(x), drawn once or in every batch."""
     if isinstance(rows, Stream):
         if binarize == "static":
             raise InputError(
@@ -199,7 +199,7 @@ def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
 
 
 def _quantize(rows: Data, levels: int) -> Data:
-    """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type."""
+    """Rows with x in [0, 1] rounded to the integers 0, ..., levels - 1."""
     if isinstance(rows, Stream):
         return replace(rows, levels=levels)
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
@@ -207,7 +207,7 @@ def _quantize(rows: Data, levels: int) -> Data:
 
 
 def _split(rows: Rows | Stream, order: Tensor, validation: float, test: float) -> dict[str, Rows | Stream]:
-    """Share the rows out; a fraction above 0 is at least one row."""
+    """Rows by split; a fraction above 0 is at least one row."""
     counts = {
         split: max(1, round(fraction * len(rows))) if fraction else 0
         for split, fraction in {"test": test, "validation": validation}.items()

@@ -42,7 +42,7 @@ def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequ
         The rows; values are checked by `fit`.
 
     Raises:
-        InputError: it cannot be read so, or is no rows.
+        InputError: x cannot be read row by row, or does not hold rows.
 
     >>> import torch
     >>> stream(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
@@ -56,13 +56,13 @@ def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequ
 
 
 def as_data(x: Any) -> Rows | Stream:
-    """Rows in memory or rows that are read while training, by what holds them.
+    """`Rows` in memory, or a `Stream` of rows that are read while training, by the type of x.
 
     Args:
-        x: what `Rows.of` takes, or what lies elsewhere: a mapped array, or one among others; a torch data set.
+        x: what `Rows.of` takes, or a mapped array, a mapping with one, or a torch data set.
 
     Raises:
-        InputError: it is none of these.
+        InputError: x has another type.
 
     >>> import torch
     >>> as_data([[0.0]]), as_data(torch.utils.data.StackDataset(x=torch.zeros(5, 3)))
@@ -80,10 +80,10 @@ def as_data(x: Any) -> Rows | Stream:
 
 
 def is_large(path: Path) -> bool:
-    """Whether the rows of a file would fill more than a quarter of the free memory, and can be read one by one.
+    """Whether the rows of a file can be read one by one and would fill more than a quarter of the free memory.
 
     Args:
-        path: a file or folder that is there.
+        path: an existing file or folder.
     """
     if path.suffix.lower() == ".npy":
         return path.stat().st_size > SHARE * available()
@@ -136,7 +136,7 @@ def file_source(path: Path, columns: Sequence[str] | None = None) -> Source:
         columns: the columns of Parquet to read; None for all.
 
     Raises:
-        InputError: where there is no such file or format, or what its reader refuses.
+        InputError: the file does not exist, has an unknown format, or cannot be read.
     """
     require_there(path)
     if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):

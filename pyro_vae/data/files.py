@@ -1,4 +1,4 @@
-"""A user's own file as rows: `.npy`, `.npz`, `.csv`, `.parquet`, or a folder of images.
+"""Rows of a user's own file: `.npy`, `.npz`, `.csv`, `.parquet`, or a folder of images.
 
 Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of shape (N, H, W) or
 (N, C, H, W) is a stack of pictures and becomes x / 255, float32, shape (N, C, H, W), like every image here.
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 LABELS_IN_NPZ = ("y", "label", "labels")
 
 TABLE = 3
-"""How many times the size of its text a table takes while it is read."""
+"""Memory that reading a table takes, in units of the size of its text."""
 
 
 def read(path: Path) -> Rows:
-    """Read all rows of a file or of a folder of images.
+    """Rows of a file or of a folder of images.
 
     Args:
         path: the file, of a format in `FORMATS`, or the folder.
@@ -40,7 +40,7 @@ def read(path: Path) -> Rows:
         The rows, in the order of the file.
 
     Raises:
-        InputError: where there is no such file or format, or what its reader refuses, naming the file.
+        InputError: the file does not exist, has an unknown format, or cannot be read; with its name.
     """
     if path.is_dir() and not any(path.rglob("*.parquet")):
         with naming(path):
@@ -54,7 +54,7 @@ def read(path: Path) -> Rows:
 
 
 def arrays(path: Path) -> Rows:
-    """Read `.npy` (one array, x) or `.npz` (named arrays, `x` among them or the only one).
+    """Rows of an `.npy` (one array, x) or `.npz` (named arrays, `x` among them or the only one).
 
     In an `.npz` a one-dimensional integer array `y`, `label` or `labels` beside the data is the labels; all
     others become named tensors. Pickled objects are never read.
@@ -90,7 +90,7 @@ def arrays(path: Path) -> Rows:
 
 
 def table(path: Path) -> Rows:
-    """Read a `.csv` with a header row and a number in every cell.
+    """Rows of a `.csv` with a header row and a number in every cell.
 
     A column named `label`, `class`, `target` or `species`, of text or integers, becomes the labels; text is
     numbered in alphabetical order.
@@ -125,13 +125,13 @@ def table(path: Path) -> Rows:
         _check_column(frame[column], text=column in labelling)
     labels = _classes(frame.pop(labelling[0])) if labelling else None
     if not frame.shape[1]:
-        raise InputError(f"there is no column of data beside {labelling[0]!r}.")
+        raise InputError(f"it has no column of data beside {labelling[0]!r}.")
     x = torch.from_numpy(_numbers(frame)).to(torch.float32)
     return Rows({"x": x}, labels, features=columns_of(frame))
 
 
 def parquet(path: Path) -> Rows:
-    """Read all rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
+    """Rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
     rows = Stream(file_source(path))
     return rows.head_sample(len(rows))
 

@@ -1,4 +1,4 @@
-"""A short hash of data, by which rows are known again."""
+"""Fingerprints: short hashes that identify data."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def fingerprint(x: Tensor) -> str:
-    """A short hash of data: shape, type and values.
+    """Hash of a tensor: of its shape, dtype and values.
 
     >>> fingerprint(torch.zeros(2)) == fingerprint(torch.ones(2))
     False
@@ -19,7 +19,7 @@ def fingerprint(x: Tensor) -> str:
 
 
 def fingerprint_of(batch: Mapping[str, Tensor]) -> str:
-    """A short hash of named tensors; what a mask leaves out, and the type of numbers, are nothing to it.
+    """Hash of named tensors, invariant to masked values and dtype.
 
     >>> x, mask = torch.tensor([[1.0, torch.nan]]), torch.tensor([[True, False]])
     >>> fingerprint_of({"x": x, "mask": mask}) == fingerprint_of({"x": torch.tensor([[1, 7]]), "mask": mask})

@@ -1,4 +1,4 @@
-"""Pictures as one float tensor (N, C, H, W) in [0, 1]: from bytes, and from a folder of image files."""
+"""Images as one float tensor (N, C, H, W) in [0, 1]: from bytes, and from a folder of image files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
 
 
 def intensities(pixels: np.ndarray) -> Tensor:
-    """Scale bytes to [0, 1], all at once: x = pixels / 255.
+    """Intensities x = pixels / 255 in [0, 1].
 
     Args:
         pixels: bytes 0 ... 255, dtype uint8, any shape, in writable memory.
@@ -37,7 +37,7 @@ def intensities(pixels: np.ndarray) -> Tensor:
 
 
 def pictures(x: np.ndarray) -> np.ndarray | Tensor:
-    """Scale bytes of the shape of pictures, (N, H, W) or (N, C, H, W), to [0, 1]; leave everything else."""
+    """Intensities of bytes of shape (N, H, W) or (N, C, H, W); other arrays as they are."""
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
         return x
     if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
@@ -49,7 +49,7 @@ def pictures(x: np.ndarray) -> np.ndarray | Tensor:
 
 
 def folder(path: Path) -> Rows:
-    """Read every image file below a folder, in the order of their names.
+    """Rows of all image files below a folder, in the order of their names.
 
     Files whose names begin with a dot, and files that are no images, are passed over. Where the images lie
     in sub-folders these are the classes: labels number them in the order of their names.
@@ -93,7 +93,7 @@ def folder(path: Path) -> Rows:
 
 
 def _read(path: Path, file: Path, size: tuple[int, ...] = ()) -> np.ndarray:
-    """Decode one picture to bytes, shape (C, H, W); one of another size than that of others is not decoded."""
+    """Bytes of an image, shape (C, H, W); not decoded if its size differs from `size`."""
     from PIL import Image
 
     try:

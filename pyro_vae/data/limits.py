@@ -1,4 +1,4 @@
-"""Whether there is room in memory for what a file says that it holds, before any of it is expanded."""
+"""Checks that the arrays a file declares are in it and fit into memory, before they are read."""
 
 import os
 import zipfile
@@ -11,16 +11,16 @@ import numpy as np
 from pyro_vae.core.errors import InputError
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-"""How a file begins that numpy reads as `.npz`, whatever its name."""
+"""First bytes of the files that numpy reads as `.npz`, whatever their names."""
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def available() -> float:
-    """The memory that this process may still take, in bytes; infinite where the system does not tell."""
+    """Memory that this process may still use, in bytes; infinite where the system does not report it."""
     limits = [float("inf")]
-    told = (line.split() for line in _lines(Path("/proc/meminfo")))
-    limits += [1024 * float(words[1]) for words in told if words[0] == "MemAvailable:"]
+    entries = (line.split() for line in _lines(Path("/proc/meminfo")))
+    limits += [1024 * float(words[1]) for words in entries if words[0] == "MemAvailable:"]
     limit, used = (next(iter(_lines(CGROUP / f"memory.{name}")), "") for name in ("max", "current"))
     if limit.isdigit() and used.isdigit():  # of a container
         limits.append(max(float(limit) - float(used), 0.0))
@@ -37,14 +37,14 @@ def _lines(file: Path) -> list[str]:
 
 
 def require_room(size: float, what: str) -> None:
-    """Refuse what does not fit into memory.
+    """Check that something fits into memory.
 
     Args:
         size: its size in bytes.
-        what: what that is, as the subject of a sentence.
+        what: its name, as the subject of a sentence.
 
     Raises:
-        InputError: there is less room than that.
+        InputError: less memory is available.
 
     >>> require_room(1e6, "it")
     """
@@ -56,7 +56,7 @@ def require_room(size: float, what: str) -> None:
 
 
 def describe_bytes(size: float) -> str:
-    """Write a number of bytes.
+    """Number of bytes with a unit.
 
     >>> describe_bytes(3.2e9), describe_bytes(2048)
     ('3.2 GB', '2.05 kB')
@@ -68,17 +68,17 @@ def describe_bytes(size: float) -> str:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a pipe or a device, which might never end.
+    """Check that a path is a file, not a pipe or a device, which might never end.
 
     Raises:
-        InputError: it is one of these.
+        InputError: it is not a file.
     """
     if not path.is_file():
-        raise InputError("it is no regular file: copy what it gives into one.")
+        raise InputError("it is not a regular file: copy its content into one.")
 
 
 def require_honest(path: Path) -> None:
-    """Look at what a `.npy` or `.npz` file declares, and refuse what is not in it or does not fit into memory.
+    """Check that the arrays that a `.npy` or `.npz` file declares are in it and fit into memory.
 
     Args:
         path: the file.
@@ -98,13 +98,13 @@ def require_honest(path: Path) -> None:
                 "`numpy.save(file, x.astype('float32'))`."
             )
         count = 1
-        for length in shape:  # in whole numbers without end, for numpy's would overflow
+        for length in shape:  # Python integers, for numpy's would overflow
             count *= length
         size = count * dtype.itemsize
         if size > held - stream.tell():
             raise InputError(
                 f"{what} is declared with shape {shape}, {describe_bytes(size)}, and the file has "
-                f"{describe_bytes(max(held - stream.tell(), 0))} of it: it is damaged, so get or save it anew."
+                f"{describe_bytes(max(held - stream.tell(), 0))} of it: it is damaged, so download or save it again."
             )
         pictures = dtype == np.uint8 and len(shape) in (3, 4)
         total += size * (5 if pictures else 1)  # they become float32
@@ -112,7 +112,7 @@ def require_honest(path: Path) -> None:
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, IO[bytes], int]]:
-    """Every array of a file: its name, a stream that begins with its header, and its size in bytes."""
+    """Arrays of a file: the name, a stream that begins with the header, and the size in bytes of each."""
     with path.open("rb") as stream:
         if stream.read(4) not in ZIP:
             stream.seek(0)

@@ -1,7 +1,7 @@
-"""Tables in Parquet: rows lie in groups, and a group is read whole.
+"""`Parquet`: tables whose rows are stored in groups, each read at once.
 
-So rows are shuffled by groups: as many groups as fit into `MIXED` bytes are drawn at random, and their rows are mixed.
-What fits there altogether is shuffled as in memory. Each group is read once an epoch.
+Rows are shuffled by groups: as many groups as fit into `MIXED` bytes are drawn at random, and their rows are mixed.
+A table that fits there is shuffled as in memory. Each group is read once an epoch.
 """
 
 from collections import OrderedDict
@@ -21,20 +21,20 @@ from pyro_vae.data.rows import Rows, concat
 from pyro_vae.data.source import Source
 
 MIXED = 2**28
-"""Bytes, about, of the groups whose rows are mixed."""
+"""Approximate bytes of the groups whose rows are mixed."""
 
 LARGEST = 2**30
-"""Bytes of a group at most."""
+"""Largest group, in bytes."""
 
 LOOKS = 8
-"""Places of a table from which some rows are taken that stand for all."""
+"""Number of places of a table that representative rows are read from."""
 
 
 def require_pyarrow() -> Any:
-    """Import what reads Parquet.
+    """Module that reads Parquet.
 
     Raises:
-        InputError: it is not installed.
+        InputError: pyarrow is not installed.
     """
     try:
         import pyarrow.parquet
@@ -74,7 +74,7 @@ class Parquet(Source):
         for name in self.columns:
             _require_numbers(schema.field(name), nested=not self.flat)
         if not set(self.columns) - {self.label}:
-            raise InputError("there is no column of data in it.")
+            raise InputError("it has no column of data.")
         metadata = {file: one.metadata for file, one in opened.items()}
         self.groups = [(file, i) for file, one in metadata.items() for i in range(one.num_row_groups)]
         counts = [metadata[file].row_group(i).num_rows for file, i in self.groups]
@@ -100,11 +100,11 @@ class Parquet(Source):
 
     @cached_property
     def mixed(self) -> int:
-        """How many groups are mixed."""
+        """Number of groups that are mixed."""
         return max(1, MIXED // max(self.bytes, 1))
 
     def order(self, numbers: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Shuffle groups, then the rows of some groups at a time."""
+        """Positions of an epoch: groups are shuffled, then the rows of some groups at a time."""
         count = len(self) if numbers is None else len(numbers)
         if len(self.groups) <= self.mixed:
             return torch.randperm(count, generator=generator)
@@ -117,7 +117,7 @@ class Parquet(Source):
         return torch.cat([some[torch.randperm(len(some), generator=generator)] for some in rows])
 
     def representative_rows(self, count: int, n: int) -> Tensor:
-        """Runs of neighbours at some places, for each place costs a group."""
+        """Positions in contiguous runs at some places, for each place costs the reading of a group."""
         each = -(-n // LOOKS)
         if each * LOOKS >= count:
             return super().representative_rows(count, n)
@@ -164,7 +164,7 @@ class Parquet(Source):
 
 
 def _label(schema: Any, columns: Sequence[str]) -> str | None:
-    """The column of labels: whole numbers, and one column."""
+    """Name of the column of integer labels, if there is one."""
     import pyarrow
 
     named = [name for name in columns if name.lower() in LABELS]
@@ -192,13 +192,13 @@ def _require_numbers(field: Any, nested: bool) -> None:
 
 
 def _bytes(group: Any, columns: Sequence[str]) -> int:
-    """Bytes of a group's numbers in memory, those of x decoded and as float32."""
+    """Bytes of a group in memory, decoded."""
     read = [group.column(i) for i in range(group.num_columns)]
     return sum(8 * column.num_values for column in read if column.path_in_schema.split(".")[0] in columns)
 
 
 def _array(column: Any, where: str, first: int) -> NDArray[Any]:
-    """The numbers of a column, (N, ...); what is missing among numbers alone becomes NaN, which a check finds."""
+    """Values of a column, (N, ...); missing values become NaN, which the model's check finds."""
     import pyarrow
     import pyarrow.compute
 

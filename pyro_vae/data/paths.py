@@ -1,4 +1,4 @@
-"""What is said of a path to data: that nothing is there, or what is wrong with what is."""
+"""Errors that name a path to data: it does not exist, or its content cannot be read."""
 
 import difflib
 import zipfile
@@ -10,10 +10,10 @@ from pyro_vae.core.errors import InputError
 
 
 def require_there(path: Path) -> None:
-    """Refuse a path at which there is nothing.
+    """Check that a path exists.
 
     Raises:
-        InputError: with the nearest name that is there.
+        InputError: it does not; with the nearest name that does.
     """
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -24,13 +24,13 @@ def require_there(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in whatever goes wrong while it is read.
+    """Context in which errors of reading a file name the file.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: in place of every fault of the file's content.
+        InputError: the file cannot be read.
 
     >>> with naming(Path("flowers.csv")):
     ...     raise InputError("column 3 has no name.")

@@ -16,7 +16,7 @@ from pyro_vae.data.rows import Rows
 Array = NDArray[np.float64]
 
 SAMPLE = 500_000
-"""Numbers at most that moments and quantiles are taken of; which values occur is asked of all rows."""
+"""Largest sample of numbers for moments and quantiles; which values occur is computed from all rows."""
 
 MOST_LEVELS = 20
 """Labels and ordered levels are looked for among whole numbers up to here."""
@@ -95,7 +95,7 @@ class Data:
 
     @property
     def picture(self) -> bool:
-        """Whether an event is an array of like elements, and no list of columns."""
+        """Whether an event is an array of like elements rather than a list of columns."""
         return len(self.event_shape) > 1
 
     @functools.cached_property

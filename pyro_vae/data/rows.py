@@ -1,8 +1,8 @@
 """N rows of named tensors, `x` among them, batched by index.
 
 Small data lives on the device as one tensor, so a batch is one gather and no `DataLoader` is needed.
-Everything that may be given as data comes through `Rows.of`, the one place that refuses what cannot be
-rows. Whether the values suit a model (NaN, the event shape, a likelihood's support) is the model's check.
+`Rows.of` converts everything that may be given as data in memory, and checks that it can be rows. Whether the values
+suit a model (NaN, the event shape, a likelihood's support) is the model's check.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class Rows:
     features: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is not N >= 1 rows of tensors."""
+        """Check that the tensors have N >= 1 rows."""
         if "x" not in self.tensors:
             named = ", ".join(map(repr, self.tensors)) or "nothing"
             raise InputError(f"the data has no 'x', which is what is modelled; it has {named}: rename one to 'x'.")
@@ -104,12 +104,12 @@ class Rows:
 
     @property
     def n_observed(self) -> float:
-        """The elements of x per row, on average; with a mask, those that it lets in."""
+        """Mean number of observed elements of x per row: those that the mask selects."""
         mask = self.tensors.get("mask")
         return float(self.x[0].numel()) if mask is None else float(mask.sum()) / len(self)
 
     def batch(self, index: Tensor | slice | None = None) -> dict[str, Tensor]:
-        """Take some rows of every tensor, the keyword arguments of the Pyro programs.
+        """Tensors of some rows by name, the keyword arguments of the Pyro programs.
 
         Where the rows are dynamic, x ~ Bernoulli(x) is drawn with torch's global generator.
 
@@ -132,10 +132,10 @@ class Rows:
         return binarize(batch) if self.dynamic else batch
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The row numbers of one epoch, in its order.
+        """Row numbers of one epoch, shuffled.
 
         Args:
-            generator: what shuffles, on the CPU.
+            generator: the random state, on the CPU.
 
         Returns:
             A permutation of 0, ..., N - 1, on the device of the rows.
@@ -143,14 +143,14 @@ class Rows:
         return torch.randperm(len(self), generator=generator).to(self.x.device)
 
     def read(self, plan: Sequence[Tensor], epoch: int = 1) -> Iterator[dict[str, Tensor]]:
-        """Make the batches of an epoch, or of what is left of it.
+        """Batches of an epoch, or of the rest of it.
 
         Args:
             plan: the row numbers of each batch, in order.
             epoch: which pass over the data it is; nothing to rows in memory.
 
         Returns:
-            For each batch its tensors by name; dynamic rows are drawn as it is asked for.
+            For each batch its tensors by name; dynamic rows are drawn when the batch is requested.
 
         >>> rows = Rows.of([[0.0], [1.0], [2.0]])
         >>> [batch["x"].flatten().tolist() for batch in rows.read(torch.tensor([2, 0, 1]).split(2))]
@@ -164,42 +164,39 @@ class Rows:
         return replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
 
     def head_sample(self, n: int | None = None) -> "Rows":
-        """At most n rows in memory, evenly spread over all; without n as many as may be held, which here is all."""
+        """At most n rows, evenly spread over all; all by default."""
         if n is None or n >= len(self):
             return self
         return self.select((torch.arange(n) * len(self) // n).to(self.x.device))
 
     def chunks(self, size: int | None = None) -> Iterator["Rows"]:
-        """All rows in order, at most `size` at a time; without it as many as may be held, which here is all."""
+        """All rows in order, at most `size` at a time; at once by default."""
         for numbers in chunk_ranges(len(self), size or len(self)):
             index = slice(numbers.start, numbers.stop)
             tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
             yield replace(self, tensors=tensors, labels=None if self.labels is None else self.labels[index])
 
     def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Rows":
-        """Let a model check all rows; see `Stream.checked`."""
+        """These rows, after a model has checked them; see `Stream.checked`."""
         check(self.batch())
         return self
 
     def fingerprint(self, name: str = "x") -> str:
-        """A short hash of a tensor, by which the rows are known again."""
+        """Hash of a tensor, which identifies the rows."""
         return fingerprint(self.tensors[name])
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the tensors of a batch."""
+        """Names of the tensors."""
         return tuple(self.tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":
-        """Move the rows to a device and the numbers to a precision; what is there already is not copied.
+        """Rows on a device and in a precision; tensors that are there already are not copied.
 
         Args:
             device: where every tensor goes, or None to leave them.
             dtype: the type of `x` and of every other floating tensor, or None to leave them. Other integer
                 and boolean tensors (a mask, a class) keep their type.
-
-        Returns:
-            The rows there.
 
         >>> Rows.of([[1, 2], [3, 4]]).to("cpu", torch.float32)
         Rows(N=2, x=(2,) float32)
@@ -212,7 +209,7 @@ class Rows:
 
     @classmethod
     def of(cls, x: object) -> "Rows":
-        """Make rows of whatever holds data in memory.
+        """Rows of whatever holds data in memory.
 
         Memory is shared with a tensor or array where that is possible.
 
@@ -221,11 +218,8 @@ class Rows:
                 list, a mapping of names to those with `"x"` among them, or a `TensorDataset` of x and,
                 perhaps, integer labels. The first dimension counts the rows.
 
-        Returns:
-            The rows.
-
         Raises:
-            InputError: where `x` is none of these, or what `Rows` refuses.
+            InputError: x has another type, or does not hold rows.
 
         >>> Rows.of({"x": torch.zeros(3, 5), "size_factor": [1, 1, 2]})
         Rows(N=3, x=(5,) float32, size_factor=() int64)
@@ -250,7 +244,7 @@ def chunk_ranges(total: int, size: int) -> Iterator[range]:
 
 
 def concat(parts: Sequence[Rows]) -> Rows:
-    """Rows one after the other.
+    """Rows of several parts, one after the other.
 
     >>> concat([Rows.of([[1.0]]), Rows.of([[2.0]])]).x.tolist()
     [[1.0], [2.0]]
@@ -263,19 +257,16 @@ def concat(parts: Sequence[Rows]) -> Rows:
 
 
 def binarize(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Draw binary x ~ Bernoulli(x) with torch's global generator: dynamic binarisation.
+    """Batch with a binary x ~ Bernoulli(x), drawn from torch's global generator: dynamic binarisation.
 
     Args:
         batch: named tensors, with probabilities x of any shape.
-
-    Returns:
-        The batch with such an x.
     """
     return {**batch, "x": torch.rand_like(batch["x"]).lt_(batch["x"])}  # torch.bernoulli takes twice as long
 
 
 def require_probabilities(x: Tensor) -> None:
-    """Refuse values that cannot be the probabilities of a binary draw.
+    """Check that values can be the probabilities of a binary draw.
 
     Args:
         x: the values, any shape.
@@ -295,14 +286,14 @@ def require_probabilities(x: Tensor) -> None:
 
 
 def quantize(x: Tensor, levels: int) -> Tensor:
-    """Round x in [0, 1] to the whole numbers 0, ..., levels - 1, in its floating type.
+    """Integers 0, ..., levels - 1 that x in [0, 1] is rounded to, in the dtype of x.
 
     Args:
         x: floating numbers, any shape.
-        levels: how many.
+        levels: the number of levels.
 
     Raises:
-        InputError: some x lie outside of [0, 1].
+        InputError: some x are outside of [0, 1].
 
     >>> quantize(torch.tensor([0.0, 0.4, 1.0]), 3)
     tensor([0., 1., 2.])
@@ -325,7 +316,7 @@ def _is_classes(tensor: Tensor) -> bool:
 
 
 def _labels(dataset: TensorDataset) -> Tensor | None:
-    """Take the tensor beside x for the labels, if that is what it is."""
+    """Labels of a `TensorDataset`: its second tensor, if it has one."""
     rest = dataset.tensors[1:]
     if rest and not (len(rest) == 1 and _is_classes(rest[0])):
         raise InputError(

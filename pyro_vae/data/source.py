@@ -1,7 +1,7 @@
-"""Where rows lie that are read while training, and what is asked of such a place.
+"""`Source`: N rows outside of memory that are read while training, by their numbers 0, ..., N - 1.
 
-A `Source` knows rows by their number 0, ..., N - 1 and reads a plan of batches. Which order is cheap differs: rows of
-an array lie one by one, those of Parquet in groups that are read whole, and some data come in an order of their own.
+It reads a plan of batches. Which order is cheap differs: rows of an array can be read one by one, those of Parquet in
+groups, and an iterable data set has an order of its own.
 """
 
 import signal
@@ -25,10 +25,10 @@ from pyro_vae.data.rows import Rows
 
 
 class Source(ABC):
-    """N rows outside of memory: give their number, and read them by number.
+    """N rows outside of memory, read by their numbers.
 
     Attributes:
-        name: what messages call it.
+        name: the name in messages.
         cheap_to_scan: whether a pass over all rows before training costs little beside an epoch.
         features: names of the elements of a row, where they have some.
     """
@@ -53,15 +53,15 @@ class Source(ABC):
 
     @cached_property
     def first(self) -> Rows:
-        """Row 0, by which all others are judged."""
+        """Row 0, whose names and shapes all others must have."""
         return next(iter(self.read([torch.zeros(1, dtype=torch.int64)], 0, 1)))
 
     def order(self, numbers: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Shuffle.
+        """Shuffled positions of an epoch.
 
         Args:
             numbers: the numbers of the rows to shuffle, ascending; None for all N.
-            generator: what shuffles.
+            generator: the random state.
 
         Returns:
             Positions in `numbers`, each once.
@@ -69,12 +69,12 @@ class Source(ABC):
         return torch.randperm(len(self) if numbers is None else len(numbers), generator=generator)
 
     def representative_rows(self, count: int, n: int) -> Tensor:
-        """Positions, ascending, of n rows among `count` that stand for all."""
+        """Positions, ascending, of n representative rows among `count`."""
         return torch.arange(n) * count // n
 
     @property
     def content_id(self) -> str:
-        """What is known of all of the content without reading it; part of a fingerprint."""
+        """Identifier of the content that needs no reading, as names and sizes of files; part of the fingerprint."""
         return ""
 
 
@@ -109,10 +109,10 @@ def loader(dataset: Any, workers: int, epoch: int, plan: Sequence[Tensor] | None
     """A `DataLoader` of things that are batches already.
 
     Args:
-        dataset: what makes them.
+        dataset: the data set of batches.
         workers: how many processes.
         epoch: seeds the workers; the global generator is left alone.
-        plan: what each one is asked for, of a data set that can be asked.
+        plan: the indices of each item, for a map-style data set.
     """
     return DataLoader(
         dataset,
@@ -125,7 +125,7 @@ def loader(dataset: Any, workers: int, epoch: int, plan: Sequence[Tensor] | None
 
 
 def _leave_signals(worker: int) -> None:
-    """A keyboard or a scheduler signals all processes at once: workers go on until training ends, and with it."""
+    """Ignore signals that a terminal or scheduler sends to all processes: workers end with the training."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
 
@@ -155,7 +155,7 @@ class Located:
 
     @classmethod
     def of(cls, array: "np.memmap[Any, Any]") -> "Located | None":
-        """Where a mapped array, or a part of one, lies in its file; None where its rows do not lie side by side."""
+        """Location of a mapped array in its file; None where its rows are not contiguous."""
         root: Any = array
         while isinstance(root.base, np.memmap):
             root = root.base
@@ -186,11 +186,11 @@ class Located:
 
 
 class Arrays(Fetched):
-    """Named arrays, of which some lie in files.
+    """Named arrays, in memory or in files.
 
     Args:
-        columns: what is indexed by row numbers, by name, with `x` among them.
-        name: what messages call it.
+        columns: arrays that are indexed by row numbers, by name, with `x` among them.
+        name: the name in messages.
         pictures: whether x of bytes is made intensities, as in `files.arrays`.
     """
 
@@ -205,7 +205,7 @@ class Arrays(Fetched):
         """The array of a `.npy` file.
 
         Raises:
-            InputError: for Python objects, no rows, and rows that do not lie side by side.
+            InputError: for Python objects, an array without rows, and rows that are not contiguous.
         """
         try:
             array: Any = np.load(path, mmap_mode="r", allow_pickle=False)

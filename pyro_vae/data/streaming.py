@@ -1,7 +1,7 @@
-"""Rows that are read while training, for data larger than memory.
+"""`Stream`: rows that are read while training, for data larger than memory.
 
-`Stream` is to a file or a data set what `Rows` is to a tensor, and training asks both for the same things: an `order`
-of row numbers, the batches of a plan (`read`), some rows in memory (`head_sample`) and all of them in `chunks`.
+It has the interface of `Rows`: an `order` of row numbers, the batches of a plan (`read`), some rows in memory
+(`head_sample`), and all of them in `chunks`.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from pyro_vae.data.source import Source
 from pyro_vae.data.torch_datasets import IterableSource
 
 CHUNK_BYTES = 2**26
-"""Bytes of rows that are looked at together."""
+"""Bytes of a chunk of rows."""
 
 TAKEN, TAKEN_OF_ITEMS = 10_000, 1_000
-"""Rows at most of a file, or of a data set, that are taken where nobody says how many, as for starting values."""
+"""Largest default sample of a file, and of a data set, as for initial values; in rows."""
 
 KNOWN_BY, KNOWN_BY_OF_ITEMS = 1_000, 64
-"""Rows by which a file, or a data set, is known again."""
+"""Rows of a file, and of a data set, in its fingerprint."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stream:
-    """N rows of named tensors that lie outside of memory, as a file or a data set.
+    """N rows of named tensors outside of memory, in a file or a data set.
 
     Args:
         origin: where they lie; `stream` makes one of a path or a data set.
@@ -44,7 +44,7 @@ class Stream:
         source: the arguments of `load` that made it, as plain values.
         device: where batches go; None leaves them in memory.
         dtype: the type of x and of every other floating tensor; None for that of the origin.
-        check: what looks at each batch before it is used; None where all were looked at before.
+        check: the check of each batch before it is used; None where all rows were checked before.
 
     >>> import numpy, tempfile, pyro_vae
     >>> folder = tempfile.TemporaryDirectory()
@@ -66,7 +66,7 @@ class Stream:
     check: Callable[[dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse whatever cannot be rows, by the first one."""
+        """Check the first row."""
         _ = self.first
 
     def __len__(self) -> int:
@@ -81,12 +81,12 @@ class Stream:
 
     @property
     def first(self) -> Rows:
-        """The first row, as it lies there."""
+        """First row, as stored."""
         return self.origin.first
 
     @property
     def x(self) -> Tensor:
-        """Not there: the rows are not in memory.
+        """Raise an error, for the rows are not in memory.
 
         Raises:
             InputError: always.
@@ -95,7 +95,7 @@ class Stream:
 
     @property
     def labels(self) -> None:
-        """None: labels are with the rows that are taken."""
+        """None; a sample of rows in memory has its labels."""
         return None
 
     @property
@@ -115,7 +115,7 @@ class Stream:
 
     @cached_property
     def n_observed(self) -> float:
-        """The elements of x per row, on average; with a mask, those that it lets in, of a data set in some rows."""
+        """Mean number of observed elements of x per row: those that the mask selects; of a data set, in a sample."""
         if "mask" not in self.names:
             return float(math.prod(self.event_shape))
         if not self.origin.cheap_to_scan:
@@ -127,7 +127,7 @@ class Stream:
         return self.origin.order(self.numbers, generator)
 
     def read(self, plan: Sequence[Tensor], epoch: int = 1) -> Iterator[dict[str, Tensor]]:
-        """Make the batches of an epoch, or of what is left of it: see `Rows.read`.
+        """Batches of an epoch, or of the rest of it: see `Rows.read`.
 
         Args:
             plan: the row numbers of each batch, in order; they ascend where the data have an order of their own.
@@ -145,27 +145,27 @@ class Stream:
             yield batch
 
     def select(self, index: Tensor) -> "Stream":
-        """The rows of these numbers, ascending; rows in an order of their own cannot be picked."""
+        """Rows of these numbers, ascending; not of an iterable data set."""
         if isinstance(self.origin, IterableSource):
             raise InputError(f"{self.origin.name} can only be read from its start: make a data set for each part.")
         return replace(self, numbers=self._numbers(index))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Stream":
-        """Say where batches go and in which type: see `Rows.to`."""
+        """Rows on a device and in a precision: see `Rows.to`."""
         return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
     def head_sample(self, n: int | None = None) -> Rows:
-        """At most n rows in memory, evenly spread over all where that is cheap; without it as many as may be held."""
+        """At most n representative rows, in memory; by default as many as may be held."""
         if n is None:
             n = self._sample_rows
         return concat(list(self._in_memory(self._spread(n), min(n, self._chunk_rows))))
 
     def chunks(self, size: int | None = None) -> Iterator[Rows]:
-        """All rows in order, at most `size` at a time; without it as many as may be held."""
+        """All rows in order, in memory, at most `size` at a time; by default as many as may be held."""
         return self._in_memory(torch.arange(len(self)), size or self._chunk_rows)
 
     def checked(self, check: Callable[[dict[str, Any]], None], progress: bool = False) -> "Stream":
-        """Let a model check the rows: all of them by chunks where that is cheap; else some, and each batch as it comes.
+        """Rows that a model has checked: all of them where that is cheap; else a sample, and then each batch.
 
         Args:
             check: raises an `InputError` for a batch that cannot be used.
@@ -175,7 +175,7 @@ class Stream:
             The rows to train on.
 
         Raises:
-            InputError: what `check` says, and the number in the file of the first row of which it says it.
+            InputError: the error of `check`, with the number in the file of the first row that fails.
         """
         if not self.origin.cheap_to_scan:
             self._checked(check, self.head_sample().batch(), self._numbers(self._spread(self._sample_rows)))
@@ -183,7 +183,7 @@ class Stream:
         start, seen, total = 0, "mask" not in self.names, -(-len(self) // self._chunk_rows)
         for piece in track(self.chunks(), f"checking {self.origin.name}", progress, total, transient=True):
             batch = piece.batch()
-            if "mask" not in batch or bool(batch["mask"].any()):  # else nothing of it is ever looked at
+            if "mask" not in batch or bool(batch["mask"].any()):  # a masked row is never used
                 seen = True
                 self._checked(check, batch, self._numbers(torch.arange(start, start + len(piece))))
             start += len(piece)
@@ -192,9 +192,9 @@ class Stream:
         return self
 
     def fingerprint(self, name: str = "x") -> str:
-        """A short hash of what is known of all rows, and of some of them, by which the rows are known again.
+        """Hash of the source and of a sample of rows, which identifies the rows.
 
-        Some are 1,000 evenly spread ones of a file, or 64 of a data set: a change of a few rows may go unnoticed.
+        The sample is 1,000 rows of a file, or 64 of a data set: a change of a few rows may go unnoticed.
         """
         some = replace(self, device=None, dtype=None, check=None, dynamic=False)
         rows = some.head_sample(KNOWN_BY if self.origin.cheap_to_scan else KNOWN_BY_OF_ITEMS)
@@ -212,7 +212,7 @@ class Stream:
         return max(min(TAKEN if self.origin.cheap_to_scan else TAKEN_OF_ITEMS, 4 * CHUNK_BYTES // self.row_bytes), 2)
 
     def _spread(self, n: int) -> Tensor:
-        """Where at most n rows are that stand for all."""
+        """Positions of at most n representative rows."""
         return torch.arange(len(self)) if n >= len(self) else self.origin.representative_rows(len(self), n)
 
     @property
@@ -253,14 +253,14 @@ class Stream:
     def _naming(
         self, check: Callable[[dict[str, Any]], None], batch: Mapping[str, Tensor], numbers: Tensor, error: InputError
     ) -> InputError:
-        """Find the first row that is refused by itself, by halving what it is among."""
+        """Error that names the first row that fails by itself, found by bisection."""
         low, high = 0, len(numbers)
         while high - low > 1:
             middle = (low + high) // 2
             found = _refused(check, {name: tensor[low:middle] for name, tensor in batch.items()})
             low, high = (low, middle) if found is not None else (middle, high)
         found = _refused(check, {name: tensor[low:high] for name, tensor in batch.items()})
-        if found is None:  # it is nothing of one row
+        if found is None:  # no single row fails
             return InputError(f"{self.origin.name}: {error}")
         return InputError(f"row {int(numbers[low])} of {self.origin.name}, which is x[0] here: {found}")
 
@@ -276,7 +276,7 @@ def _refused(check: Callable[[dict[str, Any]], None], batch: dict[str, Tensor]) 
 
 
 def _placed(rows: Rows, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
-    """Rows on a device; to a GPU they travel while it computes."""
+    """Rows on a device; the copy to a GPU is asynchronous."""
     if device is None or torch.device(device).type != "cuda":
         return rows.to(device, dtype)
     pinned = {name: tensor.pin_memory() for name, tensor in rows.to(dtype=dtype).tensors.items()}

@@ -1,8 +1,8 @@
-"""Which likelihood data ask for: a look at their values, and a sentence that says why.
+"""`suggest`: a likelihood for data by their values, and the reason in a sentence.
 
-The rules below are asked in turn, and the first that applies answers. Each of them looks at single columns and never
-at what depends on what, which is the model's work: a suggestion is where to start, and posterior predictive checks
-say where to go.
+The first rule below that applies decides. Each rule uses the marginal distributions of columns and not their
+dependence, which is for the model to learn: a suggestion is a first likelihood, and posterior predictive checks show
+what to change.
 """
 
 import math
@@ -53,10 +53,10 @@ class Suggestion:
 
 
 def suggest(x: Any) -> Suggestion:
-    """Look at data and propose a likelihood, with the reason in a sentence.
+    """Likelihood suggested for data, with the reason in a sentence.
 
-    It tells what values are (whole, bounded, positive, shares) and how they are spread; it cannot tell what they
-    mean. Angles are not guessed: take `VonMises()` for them. Labels and ordered levels look alike: both are named.
+    It uses the values (integer, bounded, positive, shares) and their spread, and cannot know what they mean. Angles are
+    not guessed: take `VonMises()` for them. Labels and ordered levels have the same values: both are named.
 
     Args:
         x: rows (N, *event_shape): a tensor, an array, a DataFrame or whatever `fit` takes. NaN is a missing value.
@@ -65,7 +65,7 @@ def suggest(x: Any) -> Suggestion:
         The suggestion; print it.
 
     Raises:
-        InputError: x holds no rows of numbers, an infinite value, or nothing that is observed.
+        InputError: x does not hold rows of numbers, has an infinite value, or has no observed value.
 
     >>> suggest([[0, 1], [1, 1], [0, 0]])
     Bernoulli: every value is 0 or 1.
@@ -287,10 +287,10 @@ RULES: tuple[Callable[[Data], Suggestion | None], ...] = (
     _heavy,
     _normal,
 )
-"""The rules, in the order in which they are asked."""
+"""The rules, in the order in which they are tried."""
 
 
-# ---- what the rules ask ----------------------------------------------------------------------------------------------
+# ---- helpers of the rules --------------------------------------------------------------------------------------------
 
 
 def _scale(data: Data) -> Any:

@@ -25,7 +25,7 @@ CHUNK = 64
 
 
 class MapSource(Fetched):
-    """A data set whose rows can be asked for by number: it has a length and gives `dataset[n]`.
+    """Map-style data set: it has a length and gives `dataset[n]`.
 
     Args:
         dataset: the data set.
@@ -43,7 +43,7 @@ class MapSource(Fetched):
         return len(self.dataset)
 
     def fetch(self, numbers: Tensor) -> Rows:
-        """The rows of these numbers; what is random about them depends on the numbers alone."""
+        """Rows of these numbers; random augmentation depends on the numbers alone."""
         digest = hashlib.sha256(numbers.numpy().tobytes()).digest()
         with PrivateRng(int.from_bytes(digest[:7], "little")).numbers():
             return rows_of([self._item(n) for n in numbers.tolist()], numbers.tolist(), self.name)
@@ -57,9 +57,9 @@ class MapSource(Fetched):
 
 
 class IterableSource(Source):
-    """A data set that can only be iterated: rows are numbered in the order in which they come.
+    """Iterable data set, whose rows are numbered in its order.
 
-    To go on in the middle, everything before is read again and left aside.
+    To resume in the middle, everything before is read again and dropped.
 
     Args:
         dataset: the data set. What it yields may depend on the epoch, by `dataset.set_epoch(epoch)` or by random
@@ -81,7 +81,7 @@ class IterableSource(Source):
         return torch.arange(self.length)
 
     def representative_rows(self, count: int, n: int) -> Tensor:
-        """The first ones: to reach others is to read all before."""
+        """The first positions, for others need all before them to be read."""
         return torch.arange(n)
 
     def read(self, plan: Sequence[Tensor], workers: int, epoch: int) -> Iterator[Rows]:
@@ -95,7 +95,7 @@ class IterableSource(Source):
                 except StopIteration:
                     end = first + sum(map(len, kept))
                     raise InputError(
-                        f"{self.name} ended after {end} rows, and {self.length} were said: give "
+                        f"{self.name} ended after {end} rows, and length={self.length} was given: give "
                         f"pv.data.stream(dataset, length={end})."
                     ) from None
                 while kept and first + len(kept[0]) <= low:
@@ -146,7 +146,7 @@ class _Chunks(IterableDataset):
 
 
 def _apart(made: Iterator[Any], own: PrivateRng) -> Iterator[Any]:
-    """Let every step of an iteration draw from random states of its own."""
+    """Items of an iterator whose steps draw from random states of their own."""
     while True:
         with own.numbers():
             item = next(made, None)
@@ -163,16 +163,16 @@ def _unwrapped(made: Iterator[Any]) -> Iterator[Rows]:
 
 
 def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
-    """Make rows of items of a data set.
+    """Rows of items of a data set.
 
     Args:
-        items: what it gave: each x alone, as tensor, array or number; a pair of x and an integer label; or a mapping
+        items: the items: each x alone, as tensor, array or number; a pair of x and an integer label; or a mapping
             of named ones with "x".
         numbers: their row numbers, for messages.
-        name: what the data set is called.
+        name: the name of the data set.
 
     Raises:
-        InputError: an item is of another kind or shape, naming its row.
+        InputError: an item has another type or shape; with the number of its row.
 
     >>> rows_of([(torch.zeros(2), 3), (torch.ones(2), 4)], [0, 1], "Mine")
     Rows(N=2, x=(2,) float32, labels)
@@ -183,8 +183,8 @@ def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
             if key not in row or key not in named[0] or row[key].shape != named[0][key].shape:
                 here, there = (tuple(one[key].shape) if key in one else "missing" for one in (row, named[0]))
                 raise InputError(
-                    f"row {n} of {name} differs from row {numbers[0]}: its {_told(key)} is {here}, and there {there}: "
-                    "give every row the same tensors of the same shapes."
+                    f"row {n} of {name} differs from row {numbers[0]}: its {_key_name(key)} is {here}, and there "
+                    f"{there}: give every row the same tensors of the same shapes."
                 )
     tensors = {key: torch.stack([row[key] for row in named]) for key in named[0]}
     labels = tensors.pop(LABEL, None)
@@ -192,15 +192,15 @@ def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
 
 
 LABEL = ""
-"""The name, that no tensor has, of the second of a pair."""
+"""Name of the label of a pair (x, label), which no tensor has."""
 
 
-def _told(key: str) -> str:
+def _key_name(key: str) -> str:
     return "label" if key == LABEL else repr(key)
 
 
 def _named(item: Any, where: str) -> dict[str, Tensor]:
-    """The tensors of an item by name, a label under `LABEL`."""
+    """Tensors of an item by name, a label under `LABEL`."""
     if isinstance(item, Mapping):
         if "x" not in item:
             present = ", ".join(map(repr, item)) or "nothing"
@@ -212,7 +212,7 @@ def _named(item: Any, where: str) -> dict[str, Tensor]:
             label = _tensor(item[1], f"the label of {where}")
             if label.ndim or label.is_floating_point() or label.dtype == torch.bool:
                 raise InputError(
-                    f"{where} is a pair whose second is no whole number, so it is no label: give a mapping, "
+                    f"{where} is a pair whose second is not an integer, so it is not a label: give a mapping, "
                     "{'x': ..., 'covariates': ...}, with the names that your programs take."
                 )
             named[LABEL] = label.long()
@@ -231,9 +231,7 @@ def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, int | float | np.number):
         return torch.as_tensor(value)
     if hasattr(value, "getbands"):
-        raise InputError(
-            f"{where} is a picture of Pillow's: give the data set transform=torchvision.transforms.ToTensor()."
-        )
+        raise InputError(f"{where} is a Pillow image: give the data set transform=torchvision.transforms.ToTensor().")
     if not isinstance(value, np.ndarray):
         raise InputError(
             f"{where} is a {type(value).__name__}, and rows are x (a tensor, an array or a number), a pair (x, label) "

@@ -1,14 +1,14 @@
-"""The run folder: what a fit leaves behind, in files that anyone can read and that cannot run code.
+"""`RunFolder`: the folder a fit writes, of files that need no code to be read and run none.
 
     RUN/
-      spec.yaml            what was declared, on which data, with which settings and versions
+      spec.yaml            the declaration of the model, the data, the settings and the versions
       model.safetensors    the weights
-      history.csv          training, epoch by epoch
+      history.csv          the loss and its terms by epoch
       figures/             pictures
-      checkpoints/         what an unfinished training goes on from, if it was asked for; it has a spec.yaml of its own
+      checkpoints/         the state of the training, if checkpoints= was given; with a spec.yaml of its own
 
-A run appears whole or not at all: it is written beside its place and moved there when it is complete, `spec.yaml`
-last. A folder with `checkpoints/` and no `spec.yaml` is a run that is not finished.
+A run is written atomically: beside its place, then moved there, `spec.yaml` last. A folder with `checkpoints/` and
+without `spec.yaml` is an unfinished run.
 """
 
 import os
@@ -47,42 +47,42 @@ class RunFolder:
 
     @classmethod
     def reserve(cls, path: str | Path, overwrite: bool, resume: bool = False) -> "RunFolder":
-        """Make sure, before any work, that a run can be written there; nothing is created yet.
+        """Run folder that can be written; nothing is created yet.
 
         Args:
             path: the folder.
-            overwrite: whether a run that is there may be replaced.
-            resume: whether it may be gone on with.
+            overwrite: whether an existing run may be replaced.
+            resume: whether an existing run may be resumed.
 
         Raises:
-            InputError: something is there that may not be replaced, or the place cannot be written.
+            InputError: the folder exists and may not be replaced, or cannot be written.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cls(path)._require_free(overwrite, resume)
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise InputError(f"{path} cannot be written: {parent} is no folder that you may write to.")
+            raise InputError(f"{path} cannot be written: {parent} is not a folder that you may write to.")
         return cls(path)
 
     def _require_free(self, overwrite: bool, resume: bool) -> None:
-        """Refuse to touch what is there, unless it is a run that was said to be gone on with or replaced."""
+        """Raise an error unless the folder holds a run that may be replaced or resumed."""
         path = self.path
         if not (self.finished or self.unfinished):
-            raise InputError(f"{path} exists and is no run, so it is left alone: choose another run folder.")
+            raise InputError(f"{path} exists and is not a run folder, so it is left alone: choose another run folder.")
         if overwrite and self.unfinished:
             with naming_unwritable(path):
-                lock_folder(path / CHECKPOINTS, path).release()  # nobody else is at work there
+                lock_folder(path / CHECKPOINTS, path).release()  # raises an error if another process trains there
         if overwrite or (resume and self.unfinished):
             return
         if resume:
             raise InputError(
-                f"{path} holds a run without checkpoints, from which nothing can be resumed: choose another folder, or "
+                f"{path} holds a run without checkpoints, so there is nothing to resume: choose another folder, or "
                 "replace it with overwrite=True (--overwrite)."
             )
         if not self.finished:
             raise InputError(
-                f"{path} holds an unfinished run: go on with it by resume=True (on the command line --resume), or "
+                f"{path} holds an unfinished run: resume it by resume=True (on the command line --resume), or "
                 "replace it with overwrite=True (--overwrite)."
             )
         raise InputError(
@@ -92,20 +92,22 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a whole run."""
+        """Whether the run is complete."""
         return (self.path / SPEC).exists()
 
     @property
     def unfinished(self) -> bool:
-        """Whether there are checkpoints: of a run that is not finished, or of the one that is there."""
+        """Whether there are checkpoints, of an unfinished run or beside a complete one."""
         folder = self.path / CHECKPOINTS
         if (folder / SPEC).exists() or not folder.is_dir():
             return (folder / SPEC).exists()
-        begun = all(file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir())  # and then killed
+        begun = all(
+            file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir()
+        )  # killed before the first checkpoint
         return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
 
     def checkpoints(self, plan: Checkpoints) -> CheckpointManager:
-        """Return what keeps the checkpoints of this run."""
+        """Manager of the checkpoints of this run."""
         return CheckpointManager(self.path.absolute() / CHECKPOINTS, plan)
 
     def prepare_resume(
@@ -119,7 +121,7 @@ class RunFolder:
 
         Args:
             keeper: the checkpoints.
-            contents: what the run is to be written of.
+            contents: the contents of the run.
             resume: whether to resume.
             check: raises an error if a tree of that name is of another training.
 
@@ -143,15 +145,15 @@ class RunFolder:
             )
 
     def write(self, contents: RunContents, merge: bool = False) -> None:
-        """Write the whole run, then put it in place.
+        """Write the run, atomically.
 
         Args:
-            contents: what it is written of.
-            merge: whether it joins the checkpoints that are there, instead of replacing the folder.
+            contents: the contents of the run.
+            merge: whether the folder keeps its checkpoints, instead of being replaced.
 
         Raises:
-            RunNotWrittenError: there is no room, or no permission; what was there is as it was, and the message says
-                where the run is.
+            RunNotWrittenError: there is no room, or no permission; the folder is unchanged, and the message says where
+                the run is.
         """
         try:
             writer.write_run(contents, self.path, merge)
@@ -164,10 +166,10 @@ class RunFolder:
             raise RunNotWrittenError(f"{self.path} could not be written ({error}). {where}", again) from error
 
     def spec(self) -> dict[str, Any]:
-        """Read spec.yaml as plain values.
+        """Content of spec.yaml as plain values, in the present format.
 
         Raises:
-            InputError: this is no run, or one of a newer version.
+            InputError: the folder is not a run folder, or was written by a newer version.
         """
         return migrate_spec(self._stored_spec())
 
@@ -185,7 +187,7 @@ class RunFolder:
             near = [p.name for p in self.path.parent.glob("*/spec.yaml")] if self.path.parent.is_dir() else []
             found = sorted(p.parent.name for p in self.path.parent.glob("*/spec.yaml")) if near else []
             hint = f" Runs in {self.path.parent}: {', '.join(found)}." if found else ""
-            raise InputError(f"{self.path} is no run: it has no spec.yaml.{hint}")
+            raise InputError(f"{self.path} is not a run folder: it has no spec.yaml.{hint}")
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -193,7 +195,7 @@ class RunFolder:
         plain = serialization.parse(text, str(file))
         found_format = plain.get("format")
         if not (isinstance(found_format, int) and found_format >= min(MIGRATIONS)):
-            raise InputError(f"{file} has no whole number 'format', so it was not written by this package.")
+            raise InputError(f"{file} has no integer 'format', so it was not written by this package.")
         if found_format > FORMAT:
             raise InputError(
                 f"{self.path} was written by a newer pyro_vae (format {found_format}; this one reads up to {FORMAT}): "
@@ -202,12 +204,12 @@ class RunFolder:
         return plain
 
     def history(self) -> History:
-        """Read the training history."""
+        """Training history."""
         plain = self.spec()
         return History.from_csv(self.path / "history.csv", plain.get("caveat", ""), plain.get("stopped", ""))
 
     def build_model(self, checkpoint: bool = False) -> VAE:
-        """Build the model as declared, without its weights; with `checkpoint`, that of the training under way."""
+        """Model as declared, without its weights; with `checkpoint`, that of the unfinished training."""
         plain = migrate_spec(self._stored_spec(checkpoint))
         names = [field.name for field in fields(Declaration)]
         if missing := [name for name in names if name not in plain]:
@@ -224,7 +226,7 @@ class RunFolder:
             raise InputError(f"{self.path}/spec.yaml: {error}") from error
 
     def load_checkpoint(self, which: str, vae: Programs | None = None) -> Any:
-        """Load the model of a checkpoint; see `load`."""
+        """Model of a checkpoint; see `load`."""
         if which not in ("last", "best"):
             raise unknown_name_error("checkpoint", which, ("last", "best"))
         folder = self.path / CHECKPOINTS
@@ -255,7 +257,7 @@ class RunFolder:
         return loaded
 
     def load(self, vae: Programs | None = None) -> Any:
-        """Load the trained model; see `load`."""
+        """Trained model; see `load`."""
         file = self.path / "model.safetensors"
         loaded: Any = self.build_model() if vae is None else vae
         module = as_module(loaded)
@@ -296,7 +298,7 @@ def load(run: str | Path, vae: Pair, *, checkpoint: Literal["last", "best"] | No
 def load(
     run: str | Path, vae: Programs | None = None, *, checkpoint: Literal["last", "best"] | None = None
 ) -> Programs:
-    """Load a fitted VAE from its run folder; nothing the folder names is imported or run.
+    """Fitted VAE of a run folder; no code that the folder names is imported or run.
 
     Args:
         run: the folder.
@@ -307,7 +309,8 @@ def load(
         The VAE, or that object, in evaluation mode on the CPU.
 
     Raises:
-        InputError: no run, a broken one, one of a newer version, or weights of another model.
+        InputError: the folder is not a run folder, is damaged, was written by a newer version, or holds the weights of
+            another model.
     """
     place = RunFolder(Path(run))
     loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)

@@ -1,4 +1,4 @@
-"""The rows a run was fitted to, and the model before it was."""
+"""The rows that a run was fitted to, and its model before training."""
 
 import sys
 
@@ -13,7 +13,7 @@ from pyro_vae.runs.folder import RunFolder
 
 
 def load_untrained(run: RunFolder) -> VAE:
-    """The model of a run as it was before training.
+    """Model of a run with its weights from before training.
 
     Raises:
         InputError: the run declares no VAE, or its data cannot be read.
@@ -24,15 +24,15 @@ def load_untrained(run: RunFolder) -> VAE:
 
 
 def load_split(run: RunFolder, data: str | None, split: str) -> Rows:
-    """Load the rows that a run is to be looked at with; of rows that are read while training, as many as fit.
+    """Rows to evaluate a run on; of a `Stream`, as many as fit into memory.
 
     Args:
         run: the run, whose own data are the default.
-        data: other data.
+        data: name or path of other data.
         split: "train", "validation" or "test".
 
     Raises:
-        InputError: a run on data in memory needs `data`; a split with no rows.
+        InputError: a run on data in memory without `data`, or a split without rows.
     """
     plain = run.spec()
     if data is None and plain.get("data") is None:
@@ -45,5 +45,5 @@ def load_split(run: RunFolder, data: str | None, split: str) -> Rows:
         raise InputError(f"--split {split}: this data has no such rows; take --split train.")
     taken = rows.to(dtype=torch.get_default_dtype()).head_sample()
     if len(taken) < len(rows):
-        print(f"Of {len(rows):,} rows, {len(taken):,} are looked at, evenly spread over all.", file=sys.stderr)
+        print(f"Of {len(rows):,} rows, {len(taken):,} are used, evenly spread over all.", file=sys.stderr)
     return taken

@@ -1,4 +1,4 @@
-"""Writing a run folder: whole or not at all, or to a place of safety."""
+"""`RunContents`, and the writing of a run folder: atomic, with a fallback to another folder."""
 
 import importlib.metadata
 import os
@@ -23,15 +23,15 @@ from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History
 
 CHECKPOINTS = "checkpoints"
-"""The folder in a run of what a training goes on from."""
+"""Name of the folder of checkpoints in a run folder."""
 
-BESIDES = ("profile.txt", "trace.json")
-"""Files that a run has besides, if they were asked for."""
+OPTIONAL_FILES = ("profile.txt", "trace.json")
+"""Optional files of a run folder."""
 
 
 @dataclass(frozen=True)
 class RunContents:
-    """What a run is written of.
+    """Contents of a run folder.
 
     Args:
         vae: the model.
@@ -39,7 +39,7 @@ class RunContents:
         held: the validation data.
         history: the training history.
         settings: the arguments of `fit` that shape it.
-        files: what else is to be in it: texts by the names of their files, as in `BESIDES`.
+        files: texts of the optional files by their names, as in `OPTIONAL_FILES`.
     """
 
     vae: Any
@@ -50,7 +50,7 @@ class RunContents:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """What spec.yaml says."""
+        """Content of spec.yaml as plain values."""
         record: dict[str, Any] = {
             "format": FORMAT,
             "versions": {name: importlib.metadata.version(name) for name in ("pyro-vae", "pyro-ppl", "torch")},
@@ -82,22 +82,24 @@ class RunContents:
         (folder / "history.csv").write_text(self.history.to_csv())
         for name, text in self.files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        if (module := as_module(self.vae)).state_dict():  # what lies in Pyro's store only is left there
+        if (module := as_module(self.vae)).state_dict():  # parameters in Pyro's store alone are not saved
             safetensors.torch.save_model(module, str(folder / "model.safetensors"))
-            (folder / "model.safetensors").chmod((folder / SPEC).stat().st_mode)  # it keeps others out
+            (folder / "model.safetensors").chmod(
+                (folder / SPEC).stat().st_mode
+            )  # save_model makes it readable by its owner only
 
 
 def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:
-    """Write the whole run beside its place, then put it there.
+    """Write a run folder, atomically.
 
     Args:
-        contents: what it is written of.
-        path: its folder, which is replaced.
-        merge: whether it joins the checkpoints that are there, instead of replacing the folder.
+        contents: the contents.
+        path: the folder, which is replaced.
+        merge: whether the folder keeps its checkpoints, instead of being replaced.
 
     Raises:
-        OSError: there is no room, or no permission; what was there is as it was.
-        SafetensorError: the same, of the weights.
+        OSError: there is no room, or no permission; the folder is unchanged.
+        SafetensorError: the same, for the weights.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +116,11 @@ def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:
 
 
 def _merge(fresh: Path, path: Path) -> None:
-    """Move what was written into the folder: until its spec.yaml is there, the run is an unfinished one."""
+    """Move the files into the folder, spec.yaml last: until then the run is an unfinished one."""
     for file in fresh.rglob("*"):
         sync(file)
     (path / SPEC).unlink(missing_ok=True)
-    for name in ("model.safetensors", "history.csv", "figures", *BESIDES, SPEC):
+    for name in ("model.safetensors", "history.csv", "figures", *OPTIONAL_FILES, SPEC):
         mine, new = path / name, fresh / name
         if mine.is_dir() and not mine.is_symlink():
             shutil.rmtree(mine)
@@ -130,7 +132,7 @@ def _merge(fresh: Path, path: Path) -> None:
 
 
 def write_fallback(contents: RunContents, path: Path) -> str:
-    """Bring what cannot be written to its place to safety, and say where it is."""
+    """Write a run to a temporary folder instead; the end of a message that says where it is."""
     ahead = ""
     if any((path / CHECKPOINTS).glob("step-*.safetensors")):
         ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."

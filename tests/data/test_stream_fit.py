@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "loader": (lambda f: torch.utils.data.DataLoader(Gives(X)), "loader.dataset"),
     "a string": (lambda f: Gives("a", "b"), "row 0 of Gives is a str"),
     "three": (lambda f: Gives((X, 0, 1), (X, 0, 1)), "row 0 of Gives is a tuple of 3"),
-    "no label": (lambda f: Gives((X, 0.5), (X, 0.5)), "no whole number"),
+    "no label": (lambda f: Gives((X, 0.5), (X, 0.5)), "not an integer"),
     "no x": (lambda f: Gives({"y": X}, {"y": X}), "no 'x'.*'y'"),
     "a picture": (lambda f: Gives(picture(), picture()), "ToTensor"),
     "two shapes": (lambda f: Gives(X, X, torch.zeros(4)), r"row 2 of Gives differs from row 0.*\(4,\)"),

@@ -44,16 +44,16 @@ def cut_short(run: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no folder": (shutil.rmtree, "is no run: it has no spec.yaml"),
-    "no spec": (lambda run: (run / "spec.yaml").unlink(), "is no run: it has no spec.yaml"),
+    "no folder": (shutil.rmtree, "is not a run folder: it has no spec.yaml"),
+    "no spec": (lambda run: (run / "spec.yaml").unlink(), "is not a run folder: it has no spec.yaml"),
     "newer format": (rewritten(format=FORMAT + 1), r"written by a newer pyro_vae \(format 3; .*pip install --upgrade"),
-    "no format": (rewritten(format=...), "no whole number 'format', so it was not written by this package"),
-    "format in words": (rewritten(format="one"), "no whole number 'format'"),
-    "broken YAML": (written("prior: [Normal"), "is no plain YAML"),
+    "no format": (rewritten(format=...), "no integer 'format', so it was not written by this package"),
+    "format in words": (rewritten(format="one"), "no integer 'format'"),
+    "broken YAML": (written("prior: [Normal"), "is not plain YAML"),
     "empty": (written(""), "has to hold names and values"),
     "a list": (written("- Normal"), "has to hold names and values"),
-    "not text": (written(b"\xff\xfe\x00\x9d"), "cannot be read|is no plain YAML"),
-    "a tag": (written("format: 2\nprior: !!python/name:os.system"), "is no plain YAML: could not determine a constr"),
+    "not text": (written(b"\xff\xfe\x00\x9d"), "cannot be read|is not plain YAML"),
+    "a tag": (written("format: 2\nprior: !!python/name:os.system"), "is not plain YAML: could not determine a constr"),
     "unknown family": (rewritten(prior="Norml"), "unknown family for prior, 'Norml': did you mean 'Normal'"),
     "unknown network": (rewritten(encoder="Transformer"), "unknown network for encoder, 'Transformer'"),
     "a family by path": (rewritten(prior="os.system"), "unknown family for prior, 'os.system'"),
@@ -88,7 +88,7 @@ def test_nothing_in_a_run_is_executed(run: Path) -> None:
     trap = run.parent / "trap"
     for line in (f"prior: !!python/object/apply:os.mkdir [{trap}]", f"x: !!python/object/new:os.mkdir [{trap}]"):
         (run / "spec.yaml").write_text(f"format: 2\n{line}\n")
-        with pytest.raises(pv.InputError, match="is no plain YAML"):
+        with pytest.raises(pv.InputError, match="is not plain YAML"):
             pv.load(run)
     assert not trap.exists()
     with pytest.raises(yaml.YAMLError):
@@ -98,7 +98,7 @@ def test_nothing_in_a_run_is_executed(run: Path) -> None:
 
 
 def test_a_misspelt_run_names_its_neighbours(run: Path) -> None:
-    with pytest.raises(pv.InputError, match=f"is no run: it has no spec.yaml. Runs in {run.parent}: run."):
+    with pytest.raises(pv.InputError, match=f"is not a run folder: it has no spec.yaml. Runs in {run.parent}: run."):
         pv.load(run.parent / "rnu")
 
 

@@ -244,14 +244,14 @@ def test_what_is_no_run_is_left_alone(made: str, overwrite: bool, tmp_path: Path
     else:
         place.mkdir()
         (place / "thesis.tex").write_text("mine")
-    with pytest.raises(pv.InputError, match="exists and is no run, so it is left alone"):
+    with pytest.raises(pv.InputError, match="exists and is not a run folder, so it is left alone"):
         fit(small(), rows(), place, overwrite=overwrite)
     assert {file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"mine"}
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(pv.InputError, match=r"cannot be written: .*file is no folder that you may write to"):
+    with pytest.raises(pv.InputError, match=r"cannot be written: .*file is not a folder that you may write to"):
         fit(small(), rows(), tmp_path / "file" / "run")
 
 

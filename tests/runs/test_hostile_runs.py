@@ -189,7 +189,7 @@ def test_a_lock_that_leads_elsewhere_is_refused(run: Path) -> None:
 def test_the_declaration_of_what_is_under_way_runs_nothing(run: Path) -> None:
     trap = run.parent / "trap"
     (run / "checkpoints" / "spec.yaml").write_text(f"format: 1\nprior: !!python/object/apply:os.mkdir [{trap}]\n")
-    with pytest.raises(pv.InputError, match="is no plain YAML"):
+    with pytest.raises(pv.InputError, match="is not plain YAML"):
         pv.load(run, checkpoint="last")
     assert not trap.exists()
 

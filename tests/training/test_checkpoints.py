@@ -199,7 +199,7 @@ def test_an_unfinished_run_says_so(run: Path) -> None:
 
 def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path) -> None:
     fit(small(), rows(), run=tmp_path / "run")
-    with pytest.raises(pv.InputError, match=r"without checkpoints, from which nothing can be resumed"):
+    with pytest.raises(pv.InputError, match=r"without checkpoints, so there is nothing to resume"):
         fit(small(), rows(), run=tmp_path / "run", resume=True)
 
 

@@ -124,7 +124,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str], *sentence: str
         ("", ["required", "runs"]),
         ("normal-0", ["two or more", "pyro-vae compare RUN RUN"]),
         ("normal-0 ./normal-0", ["two or more different"]),
-        ("normal-0 nothing", ["nothing is no run", "mix-0, mix-1, normal-0, normal-1"]),
+        ("normal-0 nothing", ["nothing is not a run folder", "mix-0, mix-1, normal-0, normal-1"]),
         ("normal-0 normal-1", ["differ in their seed only", "another specification"]),
         ("normal-0 mix-0 --to c.npy", ["ends in .png, .csv"]),
         ("normal-0 mix-0 --to none/c.png", ["there is no folder none"]),
