@@ -72,46 +72,46 @@ PICTURES = {
         (
             "replicates-images",
             "Held-out digits, and data sets that the model made up. Could you tell the first grid from the others?",
-            'pv.plots.replicates(checked["digits"])',
+            'pv.plots.ppc(checked["digits"])',
         ),
         (
             "replicates-table",
             "The density of each feature in data and in replicates. Look for peaks and tails that lines do not have.",
-            'pv.plots.replicates(checked["table"])',
+            'pv.plots.ppc(checked["table"])',
         ),
         (
             "replicates-counts",
             "Counts that vary more than Poisson replicates do: the bars at zero and far out rise above the ranges.",
-            'pv.plots.replicates(checked["counts"])',
+            'pv.plots.ppc(checked["counts"])',
         ),
         (
             "checks",
             "Test quantities of replicates, and of the data as a line. The further out the line, the worse the model "
             "describes what that quantity measures; what is left after looking at so many is red.",
-            'pv.plots.checks(checked["digits"])',
+            'pv.plots.test_statistics(checked["digits"])',
         ),
         (
             "checks-discrepancies",
             "The same by replicates of the same rows. A discrepancy has a value of the data for each latent: points "
             "should lie on both sides of the diagonal. These replicates have seen the data, so they look better.",
-            'pv.plots.checks(checked["few"])',
+            'pv.plots.test_statistics(checked["few"])',
         ),
         (
             "coverage",
             "Left: where data fall among their replicates; inside of the band is no sign of a fault. Right: intervals "
             "should lie on the dashed line; below it the model is too sure of itself, above it not sure enough.",
-            'pv.plots.coverage(checked["table"])',
+            'pv.plots.pit(checked["table"])',
         ),
         (
             "worst-images",
             "The rows that are most extreme among their replicates, and the pixels whose intervals hold too little "
             "(purple) or too much (orange) of the data. Are these rows errors in the data, or in the model?",
-            'pv.plots.worst(checked["again"])',
+            'pv.plots.outliers(checked["again"])',
         ),
         (
             "worst-table",
             "The same for a table: rows by the quantities in which they are extreme, and features by their coverage.",
-            'pv.plots.worst(checked["table"])',
+            'pv.plots.outliers(checked["table"])',
         ),
         (
             "two-sample-images",
@@ -126,7 +126,7 @@ PICTURES = {
         (
             "draws",
             "Data, draws and means. Draws are what the model says of data; means alone hide their noise.",
-            "pv.plots.draws(vae, held)",
+            "pv.plots.prior_predictive(vae, held)",
         ),
         (
             "reconstructions",
@@ -145,12 +145,12 @@ PICTURES = {
             "aggregate",
             "All posteriors together against the prior, latent by latent. Where they part, draws from the model come "
             "from places that no data are in.",
-            "pv.plots.aggregate(vae, held)",
+            "pv.plots.aggregate_posterior(vae, held)",
         ),
         (
             "usage",
             "What each latent costs, and whether it says anything of the data. Grey latents are not used.",
-            "pv.plots.usage(pv.criticism.latents(vae, held, progress=False))",
+            "pv.plots.latent_usage(pv.criticism.latents(vae, held, progress=False))",
         ),
         (
             "traversals",
@@ -189,12 +189,12 @@ PICTURES = {
         (
             "calibration",
             "Whether the guide is right where the truth is known. Curves outside of the band show that it is not.",
-            "pv.plots.calibration(ranks)",
+            "pv.plots.sbc(ranks)",
         ),
         (
             "comparison",
             "Which model describes held-out rows better, and whether the difference is more than chance.",
-            "pv.plots.comparison(comparison)",
+            "pv.plots.compare(comparison)",
         ),
     ],
 }

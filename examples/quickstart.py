@@ -25,7 +25,7 @@ vae = pv.VAE(
 
 # Before training: are draws on the data's scale at all? The weights are initial values, not draws from a prior.
 vae.initialize(digits.train.x)
-pv.plots.draws(vae, digits.validation.x).savefig("prior.png")
+pv.plots.prior_predictive(vae, digits.validation.x).savefig("prior.png")
 
 history = pv.fit(
     vae,

@@ -15,7 +15,7 @@ from pyro_vae.data.images import is_image
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._run_figures import predictive_pictures
-from pyro_vae.plots.compare import comparison
+from pyro_vae.plots.compare import compare
 from pyro_vae.plots.samples import image_grid
 from pyro_vae.training import History
 
@@ -123,7 +123,7 @@ def write_comparison(target: Path, found: Comparison) -> None:
         write_text(target, found.to_csv(), "The table")
         return
     try:
-        comparison(found).savefig(target)
+        compare(found).savefig(target)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error
     print(f"The picture in {target}")

@@ -1,40 +1,41 @@
-"""Pictures: every function takes results and returns a matplotlib figure."""
+"""Matplotlib figures of results: every function takes a result, or a model and rows, and returns a `Figure`."""
 
-from pyro_vae.plots.aggregate_posterior import aggregate
-from pyro_vae.plots.compare import comparison
+from pyro_vae.plots.aggregate_posterior import aggregate_posterior
+from pyro_vae.plots.compare import compare
 from pyro_vae.plots.gap import inference_gap
 from pyro_vae.plots.graph import graph
 from pyro_vae.plots.khat import khat
 from pyro_vae.plots.latent import latent
 from pyro_vae.plots.latent_traversal import interpolations, manifold, traversals
-from pyro_vae.plots.latent_usage import usage
-from pyro_vae.plots.outliers import worst
-from pyro_vae.plots.pit import coverage
-from pyro_vae.plots.replicates import replicates
-from pyro_vae.plots.samples import draws, reconstructions
-from pyro_vae.plots.sbc import calibration
-from pyro_vae.plots.test_statistics import checks
+from pyro_vae.plots.latent_usage import latent_usage
+from pyro_vae.plots.outliers import outliers
+from pyro_vae.plots.pit import pit
+from pyro_vae.plots.ppc import ppc
+from pyro_vae.plots.samples import image_grid, prior_predictive, reconstructions
+from pyro_vae.plots.sbc import sbc
+from pyro_vae.plots.test_statistics import test_statistics
 from pyro_vae.plots.training import training
 from pyro_vae.plots.two_sample import two_sample
 
 __all__ = [
-    "aggregate",
-    "calibration",
-    "checks",
-    "comparison",
-    "coverage",
-    "draws",
+    "aggregate_posterior",
+    "compare",
     "graph",
+    "image_grid",
     "inference_gap",
     "interpolations",
     "khat",
     "latent",
+    "latent_usage",
     "manifold",
+    "outliers",
+    "pit",
+    "ppc",
+    "prior_predictive",
     "reconstructions",
-    "replicates",
+    "sbc",
+    "test_statistics",
     "training",
     "traversals",
     "two_sample",
-    "usage",
-    "worst",
 ]

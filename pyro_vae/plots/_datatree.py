@@ -1,4 +1,4 @@
-"""What pictures read of the tree that `pv.predictive_check` returns."""
+"""Arrays of the tree that `pv.predictive_check` returns, in the form that figures need."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Many small panels on one page: their sizes, their ticks, and words that stay within them."""
+"""Layout of many small panels on one page: sizes, ticks, and text wrapped to fit."""
 
 import re
 import textwrap

@@ -1,4 +1,4 @@
-"""The pictures of a run."""
+"""The figures that a run folder holds."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots.latent import latent
-from pyro_vae.plots.outliers import worst
-from pyro_vae.plots.pit import coverage
-from pyro_vae.plots.replicates import replicates
-from pyro_vae.plots.samples import draws, reconstructions
-from pyro_vae.plots.test_statistics import checks
+from pyro_vae.plots.outliers import outliers
+from pyro_vae.plots.pit import pit
+from pyro_vae.plots.ppc import ppc
+from pyro_vae.plots.samples import prior_predictive, reconstructions
+from pyro_vae.plots.test_statistics import test_statistics
 from pyro_vae.plots.training import training
 from pyro_vae.plots.two_sample import two_sample
 from pyro_vae.training.history import History
@@ -29,10 +29,10 @@ def predictive_pictures(tree: Any) -> dict[str, Figure]:
         tree: what `pv.predictive_check` returned.
     """
     pictures = {
-        "replicates": replicates(tree),
-        "quantities": checks(tree),
-        "coverage": coverage(tree),
-        "worst": worst(tree),
+        "replicates": ppc(tree),
+        "quantities": test_statistics(tree),
+        "coverage": pit(tree),
+        "worst": outliers(tree),
     }
     if "two_sample" in tree.children:
         pictures["two-sample"] = two_sample(tree)
@@ -55,7 +55,7 @@ def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
         labels = rows.labels
         pictures = {
             "training": training(history),
-            "draws": draws(vae, x, **given),
+            "draws": prior_predictive(vae, x, **given),
             "reconstructions": reconstructions(vae, x, **given),
             "latent": latent(vae, x, labels, **given),
         }

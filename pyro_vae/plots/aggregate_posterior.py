@@ -1,4 +1,4 @@
-"""The picture of the aggregate posterior: is where the guide puts the data where the prior expects them?"""
+"""The figure of the aggregate posterior against the prior, latent by latent."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ PRIOR = 20_000
 """Draws from the prior, which may have no density of one latent alone."""
 
 
-def aggregate(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
-    r"""Draw the density of each latent under the aggregate posterior over that under the prior.
+def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
+    r"""Figure of the density of each latent under the aggregate posterior over that under the prior.
 
     $$ q(z) = \frac1N \sum_n q(z \mid x_n) $$
 

@@ -1,4 +1,4 @@
-"""The picture of a comparison: where each model stands, and what is certain of the differences."""
+"""The figure of a comparison of models: mean log p(x), and paired differences with intervals."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,8 +9,8 @@ from pyro_vae.criticism.compare import Comparison, Estimate
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 
-def comparison(found: Comparison) -> Figure:
-    """Draw each model's mean log p(x) with its interval, and its paired difference to the best, best first.
+def compare(found: Comparison) -> Figure:
+    """Figure of each model's mean log p(x) with its interval, and its paired difference to the best, best first.
 
     Args:
         found: what `pv.compare` returned.

@@ -1,4 +1,4 @@
-"""The picture of the inference gap: what each row's bound lacks, and whose fault it is."""
+"""The figure of the inference gap, split into the approximation gap and the amortisation gap."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ ROOM = 3
 
 
 def inference_gap(gap: InferenceGap) -> Figure:
-    """Draw the mean of both gaps with two standard errors over rows, and the gaps of each row, smallest first.
+    """Figure of the mean of both gaps with two standard errors over rows, and the gaps of each row, smallest first.
 
     Args:
         gap: what `pv.criticism.inference_gap` returned.

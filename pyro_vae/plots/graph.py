@@ -1,4 +1,4 @@
-"""The picture of a model: its random variables, what depends on what, and the plate they are repeated in."""
+"""The figure of a model as a directed graph: random variables, dependencies and plates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ SHADE = "#d5dbe3"
 
 
 def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
-    """Figure of a model as a directed graph, from Pyro's own account of its relations.
+    """Figure of a model as a directed graph, from Pyro's `get_model_relations`.
 
     Random variables are circles, observed ones shaded; an arrow leads from a variable to those that depend on it, a
     dashed one is the guide, from the data to its latents; a box is a plate.

@@ -1,4 +1,4 @@
-"""The picture of k-hat: in which rows the weights behind an estimate of evidence can be trusted."""
+"""The figure of k-hat: the rows whose importance weights are reliable, and those whose are not."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ TOP = 1.5
 
 
 def khat(evidence: Evidence) -> Figure:
-    """Draw the Pareto shape k of each row's weights, with the thresholds 0.5 and 0.7.
+    """Figure of the Pareto shape k of each row's weights, with the thresholds 0.5 and 0.7.
 
     References:
         Vehtari et al., Pareto Smoothed Importance Sampling, 2024, https://arxiv.org/abs/1507.02646.

@@ -39,7 +39,7 @@ AT_ONCE = 2**24
 
 
 def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int = 0, **given: Any) -> Figure:
-    """Draw what becomes of one row as one latent after the other moves along the prior's quantiles.
+    """Figure of one row decoded while one latent after the other moves along the prior's quantiles.
 
     The other latents stay at the posterior mean of that row. The decoder's means are shown, draws where a likelihood
     has no mean; of a likelihood with a size those of size 1.
@@ -79,7 +79,7 @@ def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int 
 def interpolations(
     vae: VAE, x: Tensor, pairs: Sequence[tuple[int, int]] | None = None, *, steps: int = 9, seed: int = 0, **given: Any
 ) -> Figure:
-    """Draw what lies between two rows: the decoder's means along the line between their posterior means.
+    """Figure of the decoded means along the line between the posterior means of two rows.
 
     Args:
         vae: the model.
@@ -114,7 +114,7 @@ def interpolations(
 
 
 def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
-    """Draw what a decoder makes of a grid over two latents, at quantiles of the prior.
+    """Figure of the decoded means of a grid over two latents, at quantiles of the prior.
 
     Args:
         vae: a model with two latents.
@@ -156,7 +156,7 @@ def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
 
 @contextlib.contextmanager
 def evaluating_rows(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator[None]:
-    """Check a model and rows, then look at them by random numbers of their own, without dropout.
+    """Check a model and rows, then evaluate them without dropout, on a random state of their own.
 
     Raises:
         InputError: this is no VAE, or the rows do not suit it.

@@ -1,4 +1,4 @@
-"""The picture of a latent space's use: what each latent costs, and whether it says anything of the data."""
+"""The figure of latent usage: the KL of each latent, and the variance of its posterior means."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,8 +11,8 @@ from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 UNUSED = "#bbbbbb"
 
 
-def usage(found: Latents) -> Figure:
-    """Draw the KL of each latent and the variance of its posterior means, active latents told from unused ones.
+def latent_usage(found: Latents) -> Figure:
+    """Figure of the KL of each latent and the variance of its posterior means, by active and unused latents.
 
     Args:
         found: what `pv.criticism.latents` returned.

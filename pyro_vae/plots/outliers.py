@@ -1,4 +1,4 @@
-"""The picture of what fits worst: which rows, and which features."""
+"""The figure of outliers: the rows and the features that the model fits worst."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,8 @@ LEVEL = 0.9
 """The central intervals whose coverage tells features apart."""
 
 
-def worst(tree: "DataTree") -> Figure:
-    """Draw the rows that are most extreme among their replicates, and the features that are calibrated worst.
+def outliers(tree: "DataTree") -> Figure:
+    """Figure of the rows most extreme among their replicates, and the features calibrated worst.
 
     Rows: the smallest tail probabilities of their quantities, as a heat map; above it, of images, the most extreme of
     those rows that the check kept, over a replicate where that is of the same row. Features: how much of the data 90 %

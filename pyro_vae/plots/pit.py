@@ -1,4 +1,4 @@
-"""The picture of calibration: do intervals hold as much of the data as they should?"""
+"""The figure of the probability integral transform (PIT), and of the coverage of central intervals."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ FEATURES, NAMED = 30, 10
 """Features at most in the picture; and of data with more features, those at most that are named."""
 
 
-def coverage(tree: "DataTree") -> Figure:
-    r"""Draw how far the PIT is from uniform, and how much of the data central intervals hold.
+def pit(tree: "DataTree") -> Figure:
+    r"""Figure of the difference of the PIT from uniform, and the coverage of central intervals.
 
     The PIT of a value is the share of replicates below it, $u = \Pr(x^{rep} < x)$, randomised among equal ones; its
     ECDF minus u rises first and falls then where intervals are too wide, the other way round where they are too

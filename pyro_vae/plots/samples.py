@@ -18,7 +18,7 @@ FEATURES = 30
 """Features shown of a long vector."""
 
 
-def draws(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
+def prior_predictive(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
     """Figure of new data beside real data.
 
     Images: real rows, draws x ~ p(x|z) with z ~ p(z), and the decoder's means for the same number of other
@@ -84,7 +84,7 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, seed: int = 0, **gi
 
 
 def image_grid(x: Tensor, beside: Tensor | None = None, *, columns: int = 8) -> Figure:
-    """Show images in a grid; with others beside them, each above its own.
+    """Figure of images in a grid; with others beside them, each above its own.
 
     Args:
         x: images (N, H, W) or (N, C, H, W).

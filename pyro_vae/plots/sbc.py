@@ -1,4 +1,4 @@
-"""The picture of simulation-based calibration: how far ranks are from uniform, and how far chance alone takes them."""
+"""The figure of simulation-based calibration: ECDF differences of ranks with a simultaneous band."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,8 +12,8 @@ PANELS = 8
 """Quantities at most in a picture."""
 
 
-def calibration(found: SBC) -> Figure:
-    r"""Draw the difference of each quantity's ranks from uniform ones, within a simultaneous 99 % band.
+def sbc(found: SBC) -> Figure:
+    r"""Figure of the ECDF difference of each quantity's ranks from uniform, with a simultaneous 99 % band.
 
     The curve is the share of simulations in which the truth lies below the guide's u-quantile, minus u. A guide that
     is too narrow gives a wave that rises first, one that is too wide a wave that falls first, a shifted one an arch.

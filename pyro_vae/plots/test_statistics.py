@@ -1,4 +1,4 @@
-"""The picture of test quantities: what replicates say each of them should be, and what it is in the data."""
+"""The figure of test statistics: their distribution over replicates, and their value on the data."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ BARS = 30
 """Bars at most in a histogram."""
 
 
-def checks(tree: "DataTree") -> Figure:
-    r"""Draw each test quantity of replicates with the data's value, those that stand out first.
+def test_statistics(tree: "DataTree") -> Figure:
+    r"""Figure of each test statistic of replicates with the data's value, the most significant first.
 
     A data set's quantity T(x) is a line over the histogram of $T(x^{rep})$. A discrepancy T(x, z) has a value of the
     data for every draw of z: realized against replicated ones, and p is about the share above the diagonal.

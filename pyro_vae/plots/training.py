@@ -1,4 +1,4 @@
-"""Pictures of training."""
+"""The figure of training curves."""
 
 import math
 
@@ -16,7 +16,7 @@ ACROSS = 3
 
 
 def training(history: History) -> Figure:
-    """Draw loss, log-likelihood and KL over epochs, for training and validation data.
+    """Figure of loss, log-likelihood and KL over epochs, for training and validation data.
 
     Further rows of panels show what else the history has of the objective: parts of its bound, and hyperparameters that
     followed a schedule.

@@ -1,4 +1,4 @@
-"""The picture of a classifier that tells replicates from data: by which features it does."""
+"""The figure of a classifier two-sample test: the importance of each feature."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ FEATURES = 30
 
 
 def two_sample(tree: "DataTree") -> Figure:
-    """Draw how much each feature tells a replicate from the data.
+    """Figure of the importance of each feature to a classifier of replicates against data.
 
     References:
         Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017, https://arxiv.org/abs/1610.06545.

@@ -18,9 +18,9 @@ from pyro_vae.reports.page import Section
 from pyro_vae.training.history import History
 
 CHECKS: Mapping[str, Callable[..., Figure]] = {
-    "replicates": plots.replicates,
-    "checks": plots.checks,
-    "coverage": plots.coverage,
+    "replicates": plots.ppc,
+    "checks": plots.test_statistics,
+    "coverage": plots.pit,
     "two_sample": plots.two_sample,
 }
 """The pictures of a predictive check, in their order."""
@@ -61,7 +61,7 @@ def _alt(name: str, tree: Any) -> str:
 def worst(section: Section, tree: Any) -> None:
     """Add the picture of what is fitted worst."""
     alt = "Tail probabilities of the most extreme rows, and the calibration of the worst features"
-    section.draw(lambda: plots.worst(tree), alt, "Rows whose quantities are extreme among replicates, and features.")
+    section.draw(lambda: plots.outliers(tree), alt, "Rows whose quantities are extreme among replicates, and features.")
 
 
 def graph(section: Section, vae: VAE, batch: dict[str, Tensor]) -> None:
@@ -86,11 +86,11 @@ def of_latents(section: Section, vae: VAE, rows: Rows, found: Latents) -> None:
     x = vae.impute(given)
     del given["x"]
     used = f"{len(found.active)} of {len(found)} latents are active"
-    section.draw(lambda: plots.usage(found), f"Bars of the KL and of the variance of each latent: {used}")
+    section.draw(lambda: plots.latent_usage(found), f"Bars of the KL and of the variance of each latent: {used}")
     alt = f"Posteriors of rows as ellipses over contours of the prior; aggregate KL {found.surgery.aggregate:.2f} nats"
     section.draw(lambda: plots.latent(vae, x, rows.labels, **given), alt, "An ellipse is one row, one sd wide.")
     alt = "Histograms of the latents of all rows, with the density of the prior"
-    section.draw(lambda: plots.aggregate(vae, x, **given), alt, "The aggregate posterior against the prior.")
+    section.draw(lambda: plots.aggregate_posterior(vae, x, **given), alt, "The aggregate posterior against the prior.")
     alt = "Data that the decoder makes of one latent after the other, moved through its range"
     section.draw(lambda: plots.traversals(vae, x, **given), alt, "One latent is moved, the others stay.")
 
@@ -104,4 +104,4 @@ def khat(section: Section, found: Evidence) -> None:
 def comparison(section: Section, found: Comparison) -> None:
     """Add where each model stands."""
     alt = f"Mean log p(x) of each model and its difference to the best, {found.best.name}"
-    section.draw(lambda: plots.comparison(found), alt)
+    section.draw(lambda: plots.compare(found), alt)

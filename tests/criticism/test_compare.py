@@ -15,10 +15,10 @@ from scipy import stats
 from torch import Tensor
 
 import pyro_vae as pv
+from pyro_vae import plots
 from pyro_vae.criticism import Importance, compare
 from pyro_vae.criticism.base_measure import measure_of
 from pyro_vae.criticism.compare import estimate as estimate_mean
-from pyro_vae.plots import comparison
 
 
 def found(values: Any, error: float = 0.0, khat: float = 0.1, **facts: Any) -> pv.Evidence:
@@ -200,7 +200,7 @@ def test_a_bias_beyond_the_error_is_said() -> None:
 
 def test_the_picture_shows_every_model_best_first() -> None:
     result = three()
-    picture = comparison(result)
+    picture = plots.compare(result)
     left, right = picture.axes
     assert [label.get_text().split(" (")[0] for label in left.get_yticklabels()] == result.names
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the best at the top
@@ -210,7 +210,7 @@ def test_the_picture_shows_every_model_best_first() -> None:
     assert hollow == [bool(at.warning) for at in result.standings]
     assert sum(line.get_marker() == "o" for line in right.lines) == 2
     assert "not to be trusted (k-hat or bias)" in [text.get_text() for text in picture.legends[0].get_texts()]
-    trusted = comparison(compare({"a": found([1.0, 2.0]), "b": found([1.0, 1.0])}))
+    trusted = plots.compare(compare({"a": found([1.0, 2.0]), "b": found([1.0, 1.0])}))
     assert len(trusted.legends[0].get_texts()) == 2
 
 

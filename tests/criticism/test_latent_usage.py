@@ -135,7 +135,7 @@ def test_the_seed_decides_and_everything_stays_as_it_was() -> None:
 def test_the_picture_tells_active_from_unused() -> None:
     x = table_data("breast cancer")
     found = latents(optimum(x, 10).put_into(linear(30, 10, pv.Normal(scale="per_feature"))), x)
-    picture = pv.plots.usage(found)
+    picture = pv.plots.latent_usage(found)
     assert rendered(picture).std() > 0
     upper, lower = picture.axes
     for axes in (upper, lower):
@@ -144,7 +144,7 @@ def test_the_picture_tells_active_from_unused() -> None:
         assert colours[0] != colours[9]
     heights = [bar.get_height() for bar in upper.patches]
     assert heights == pytest.approx(found.kl.clamp(min=1e-12).tolist())
-    assert len(pv.plots.usage(latents(exact(), rows(100))).axes) == 1
+    assert len(pv.plots.latent_usage(latents(exact(), rows(100))).axes) == 1
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_holms_correction_is_that_of_its_definition() -> None:
 
 def test_pictures_show_the_log_joint_first_and_the_worst() -> None:
     for found in (sbc(exact(spread=0.7)), sbc(Levels(), given={"x": torch.zeros(12)}, simulations=50, draws=9)):
-        picture = pv.plots.calibration(found)
+        picture = pv.plots.sbc(found)
         assert rendered(picture).std() > 0
         titles = [axes.get_title(loc="left") for axes in picture.axes if axes.get_visible()]
         assert titles[0].startswith("log joint")

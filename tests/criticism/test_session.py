@@ -65,7 +65,7 @@ EVALUATED: dict[str, Callable[[pv.VAE], Any]] = {
     "refine": lambda vae: pv.refine(vae, ROWS[:10], steps=3, progress=False).bound.tolist(),
     "inference_gap": lambda vae: pv.criticism.inference_gap(vae, ROWS[:50], steps=2, progress=False).total,
     "plots.latent": lambda vae: drawn(pv.plots.latent(vae, ROWS)),
-    "plots.draws": lambda vae: drawn(pv.plots.draws(vae, ROWS)),
+    "plots.prior_predictive": lambda vae: drawn(pv.plots.prior_predictive(vae, ROWS)),
     "plots.reconstructions": lambda vae: drawn(pv.plots.reconstructions(vae, ROWS)),
     "plots.traversals": lambda vae: drawn(pv.plots.traversals(vae, ROWS)),
     "plots.interpolations": lambda vae: drawn(pv.plots.interpolations(vae, ROWS)),

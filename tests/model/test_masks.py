@@ -325,6 +325,6 @@ def test_a_picture_of_draws_takes_the_size_factors_of_its_rows() -> None:
     batch = trials()
     size = torch.full((40,), 1000.0)
     vae = small(pv.Binomial(1)).initialize(**batch)
-    axes = pv.plots.draws(vae, batch["x"], size_factor=size).axes[0]
+    axes = pv.plots.prior_predictive(vae, batch["x"], size_factor=size).axes[0]
     medians = [line.get_ydata() for line in axes.lines]
     assert min(medians[1]) > 100 > max(medians[0])

@@ -13,14 +13,14 @@ from helpers.pictures import labelled, readable, titles
 from matplotlib.patches import Rectangle, StepPatch
 
 import pyro_vae as pv
+from pyro_vae import plots
 from pyro_vae.criticism.summary import RATE, ranked
-from pyro_vae.plots import checks, coverage, replicates, two_sample, worst
 from pyro_vae.plots._datatree import events
 from pyro_vae.plots._layout import STANDS_OUT, Digits
 
 EVENTS = [(), (1,), (4,), (30,), (40,), (6, 5), (1, 6, 5), (3, 6, 5), (4, 3, 3)]
 KINDS = ["population", "posterior", "prior"]
-OF_A_TREE = [checks, coverage, replicates, worst, two_sample]
+OF_A_TREE = [plots.test_statistics, plots.pit, plots.ppc, plots.outliers, plots.two_sample]
 LONG = [f"worst fractal dimension of cell {i}" for i in range(30)]
 
 SHAPES = [
@@ -45,7 +45,7 @@ def named(part: object) -> str:
     return getattr(part, "__name__", str(part))
 
 
-CASES = [(draw, *case) for draw in OF_A_TREE[1:] for case in SHAPES] + [(replicates, *case) for case in VALUES]
+CASES = [(draw, *case) for draw in OF_A_TREE[1:] for case in SHAPES] + [(plots.ppc, *case) for case in VALUES]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_picture_of_any_check_can_be_read(draw, event, data, kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quantities", [1, 4, 30])
 def test_any_number_of_test_quantities_can_be_read(quantities, kind) -> None:
-    picture = checks(checked.tree((1,), kind=kind, quantities=quantities))
+    picture = plots.test_statistics(checked.tree((1,), kind=kind, quantities=quantities))
     readable(picture)
     labelled(picture)
 
@@ -76,7 +76,7 @@ def test_a_picture_refuses_what_is_no_check(draw) -> None:
 def test_a_view_that_was_not_asked_for_is_named() -> None:
     tree = checked.tree()
     with pytest.raises(pv.InputError, match=r"no /two_sample.*two_sample=True"):
-        two_sample(tree.filter(lambda node: node.name != "two_sample"))
+        plots.two_sample(tree.filter(lambda node: node.name != "two_sample"))
 
 
 def test_a_real_check_is_drawn() -> None:
@@ -103,7 +103,7 @@ def test_quantities_that_stand_out_come_first() -> None:
 def test_histograms_show_replicates_and_the_data() -> None:
     tree = checked.tree(quantities=15)
     found, drawn = tree["checks"].to_dataset(), tree["statistics"].to_dataset()
-    picture = checks(tree)
+    picture = plots.test_statistics(tree)
     assert len(picture.axes) == 12
     for axes, at in zip(picture.axes, ranked(found), strict=False):
         name, p = str(found["quantity"][at].item()), float(found["p_value"][at])
@@ -119,7 +119,7 @@ def test_histograms_show_replicates_and_the_data() -> None:
 def test_what_stands_out_is_red_and_counted() -> None:
     tree = checked.tree(quantities=3)
     tree["checks"]["q_value"][:] = [0.2, 0.01, 0.9]
-    picture = checks(tree)
+    picture = plots.test_statistics(tree)
     colours = [axes._left_title.get_color() for axes in picture.axes]
     assert [colour == STANDS_OUT for colour in colours] == [True, False, False]  # and it comes first
     assert "1 of 3" in picture.get_suptitle()
@@ -129,7 +129,7 @@ def test_a_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
     tree = checked.tree(kind="posterior", quantities=4)
     drawn = {name: tree["statistics"][name].isel(chain=0, quantity=3).to_numpy() for name in ("realized", "replicated")}
     place = ranked(tree["checks"].to_dataset()).index(3)
-    axes = checks(tree).axes[place]
+    axes = plots.test_statistics(tree).axes[place]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([drawn["realized"], drawn["replicated"]], 1))
     above = 100 * np.mean(drawn["replicated"] > drawn["realized"])
     assert f"{above:.0f} % above" in axes.get_title(loc="left")
@@ -142,7 +142,7 @@ def test_constant_replicates_are_one_bar(observed: float) -> None:
     tree["statistics"]["replicated"][:] = 3.0
     tree["statistics"]["realized"][:] = observed
     tree["checks"]["observed"][:] = observed
-    picture = checks(tree)
+    picture = plots.test_statistics(tree)
     (axes,) = picture.axes
     (bar,) = axes.patches
     assert bar.get_x() + bar.get_width() / 2 == pytest.approx(3.0)
@@ -166,7 +166,7 @@ def test_ticks_say_where_they_are() -> None:
 def test_the_curves_are_those_of_the_tree(event) -> None:
     tree = checked.tree(event)
     found = tree["calibration"].to_dataset()
-    left, right = coverage(tree).axes
+    left, right = plots.pit(tree).axes
     curves = {line.get_label(): line for line in left.lines}
     u = found["u"].to_numpy()
     np.testing.assert_array_equal(curves["all features together"].get_ydata(), found["ecdf_overall"].to_numpy() - u)
@@ -189,7 +189,7 @@ def test_features_that_fail_are_named_and_others_are_not() -> None:
     found = tree["calibration"].to_dataset()
     failed = {str(name) for name in found["feature"].to_numpy()[found["pit_q_value"] < RATE]}
     assert 0 < len(failed) < 30
-    words = {text.get_text() for text in coverage(tree).legends[0].get_texts()}
+    words = {text.get_text() for text in plots.pit(tree).legends[0].get_texts()}
     assert {word for word in words if word.startswith("x[")} == failed
 
 
@@ -204,14 +204,14 @@ def test_features_that_fail_are_named_and_others_are_not() -> None:
     ],
 )
 def test_the_title_says_which_way_it_fails(wrong, kind, said) -> None:
-    picture = coverage(checked.tree((4,), wrong=wrong, kind=kind))
+    picture = plots.pit(checked.tree((4,), wrong=wrong, kind=kind))
     assert picture.get_suptitle().startswith(said)
 
 
 def test_two_ways_to_fail_are_a_wrong_shape() -> None:
     tree = checked.tree((2,))
     tree["calibration"]["coverage_overall"][:] = [0.6, 0.8, 0.9, 0.9]
-    assert coverage(tree).get_suptitle().startswith("Of the wrong shape")
+    assert plots.pit(tree).get_suptitle().startswith("Of the wrong shape")
 
 
 # ---- data beside replicates ---------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_events_come_back_in_their_shape(event) -> None:
 def test_images_are_data_and_then_replicates() -> None:
     tree = checked.tree((1, 6, 5))
     kept = events(tree)
-    picture = replicates(tree)
+    picture = plots.ppc(tree)
     assert titles(picture)[0] == "data"
     both = np.concatenate([kept.observed[:25].ravel(), kept.replicates[[0, 15, 30, 44, 59], :25].ravel()])
     shown = picture.axes[0].images[0].get_array()[:6, :5]
@@ -246,7 +246,7 @@ def test_images_are_data_and_then_replicates() -> None:
 def test_bars_of_zeros_and_ones_are_their_shares() -> None:
     tree = checked.tree((4,), "binary")
     kept = events(tree)
-    (axes,) = replicates(tree).axes
+    (axes,) = plots.ppc(tree).axes
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], kept.observed.mean(0))
     ends = np.array([segment[:, 1] for segment in axes.collections[0].get_segments()])
     np.testing.assert_allclose(ends, np.quantile(kept.replicates.mean(1), (0.05, 0.95), axis=0).T)
@@ -255,7 +255,7 @@ def test_bars_of_zeros_and_ones_are_their_shares() -> None:
 def test_bars_of_counts_are_their_shares() -> None:
     tree = checked.tree((1,), "counts")
     kept = events(tree)
-    (axes,) = replicates(tree).axes
+    (axes,) = plots.ppc(tree).axes
     for bar in axes.patches:
         value = bar.get_x() + bar.get_width() / 2
         assert bar.get_height() == pytest.approx((kept.observed == round(value)).mean())
@@ -265,7 +265,7 @@ def test_bars_of_counts_are_their_shares() -> None:
 def test_densities_integrate_to_one_whatever_lies_outside() -> None:
     tree = checked.tree((1,))
     tree["observed_data"]["x[0]"][:3] = [1e6, -1e6, np.nan]
-    (axes,) = replicates(tree).axes
+    (axes,) = plots.ppc(tree).axes
     for patch in axes.patches:
         heights, edges, _ = patch.get_data()
         assert (heights * np.diff(edges)).sum() == pytest.approx(1)
@@ -283,7 +283,7 @@ def test_the_worst_rows_are_those_with_the_smallest_tails() -> None:
     tail = tree["rows"]["tail"].to_numpy()
     tree["rows"]["tail"][5] = np.nan  # a row that no quantity looks at
     tail = np.where(np.isnan(tree["rows"]["tail"].to_numpy()), np.inf, tree["rows"]["tail"].to_numpy())
-    axes = worst(tree).axes[0]
+    axes = plots.outliers(tree).axes[0]
     rows = [int(label.get_text()) for label in axes.get_yticklabels()]
     assert rows == np.argsort(tail.min(1))[:12].tolist()
     columns = [int(label.get_text().split()[-1]) for label in axes.get_xticklabels()]
@@ -295,13 +295,13 @@ def test_rows_that_share_the_least_tail_are_told_apart_by_the_others() -> None:
     tree["rows"]["tail"][:] = 0.5
     tree["rows"]["tail"][:, 0] = 0.01
     tree["rows"]["tail"][9, 1:3] = 0.02
-    assert worst(tree).axes[0].get_yticklabels()[0].get_text() == "9"
+    assert plots.outliers(tree).axes[0].get_yticklabels()[0].get_text() == "9"
 
 
 def test_the_worst_images_are_those_that_were_kept() -> None:
     tree = checked.tree((1, 6, 5))
     kept, tail = events(tree), tree["rows"]["tail"].to_numpy().min(1)
-    first = [axes for axes in worst(tree).axes if axes.get_title().startswith("row ")]
+    first = [axes for axes in plots.outliers(tree).axes if axes.get_title().startswith("row ")]
     wanted = sorted(kept.rows.tolist(), key=tail.__getitem__)[:12]
     assert [axes.get_title() for axes in first] == [f"row {row}" for row in wanted]
     at = kept.rows.tolist().index(wanted[0])
@@ -312,13 +312,14 @@ def test_the_worst_images_are_those_that_were_kept() -> None:
 def test_a_check_without_quantities_of_rows_shows_features() -> None:
     for event in ((2,), (1, 6, 5)):
         tree = checked.tree(event)
-        readable(worst(tree.filter(lambda node: node.name != "rows")))
+        readable(plots.outliers(tree.filter(lambda node: node.name != "rows")))
 
 
 def test_the_worst_features_come_first_with_their_coverage() -> None:
     tree = checked.tree((4,))
     found = tree["calibration"].to_dataset()
-    axes = worst(tree).axes[-1] if worst(tree).axes[-1].get_ylabel() == "feature" else worst(tree).axes[-2]
+    *_, before, last = plots.outliers(tree).axes
+    axes = last if last.get_ylabel() == "feature" else before
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert {names[0], names[1]} == {"x[0]", "x[1]"}
     points = {names[int(y)]: x for line in axes.lines[:2] for x, y in line.get_xydata()}
@@ -329,21 +330,21 @@ def test_the_worst_features_come_first_with_their_coverage() -> None:
 def test_maps_put_each_pixel_where_it_is() -> None:
     tree = checked.tree((3, 6, 5))
     found = tree["calibration"].to_dataset()
-    images = [axes.images[0] for axes in worst(tree).axes if axes.get_title(loc="left").startswith("channel")]
+    images = [axes.images[0] for axes in plots.outliers(tree).axes if axes.get_title(loc="left").startswith("channel")]
     shown = np.stack([image.get_array() for image in images])
     np.testing.assert_allclose(shown.ravel(), 100 * (found["coverage"].sel(level=0.9).to_numpy() - 0.9))
-    images = [axes.images[0] for axes in two_sample(tree).axes if axes.images]
+    images = [axes.images[0] for axes in plots.two_sample(tree).axes if axes.images]
     shown = np.stack([image.get_array() for image in images[:3]])
     np.testing.assert_array_equal(shown.ravel(), tree["two_sample"]["importance"].to_numpy())
 
 
 def test_two_sample_bars_are_the_importances_in_order() -> None:
     tree = checked.tree((40,))
-    (axes,) = two_sample(tree).axes
+    (axes,) = plots.two_sample(tree).axes
     lengths = [bar.get_width() for bar in axes.patches]
     assert lengths == sorted(tree["two_sample"]["importance"].to_numpy().tolist(), reverse=True)[:30]
     assert "30 of 40" in axes.get_title(loc="left")
-    title = two_sample(tree).get_suptitle()
+    title = plots.two_sample(tree).get_suptitle()
     for name in ("accuracy", "Density", "coverage"):
         assert name in title
 

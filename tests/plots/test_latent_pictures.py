@@ -8,7 +8,7 @@ from helpers.pictures import labelled, readable
 from scipy.stats import norm
 
 import pyro_vae as pv
-from pyro_vae.plots import aggregate, interpolations, manifold, traversals
+from pyro_vae.plots import aggregate_posterior, interpolations, manifold, traversals
 
 EVENTS = [(), (1,), (4,), (30,), (1, 6, 5), (3, 6, 5)]
 PRIORS = [
@@ -38,11 +38,11 @@ def test_a_picture_of_any_event_can_be_read(event) -> None:
 def test_a_picture_of_any_number_of_latents_can_be_read(latent_dim) -> None:
     x = torch.rand(20, 1, 4, 4)
     vae = model((1, 4, 4), latent_dim)
-    for draw, most in ((aggregate, 30), (traversals, 9)):
+    for draw, most in ((aggregate_posterior, 30), (traversals, 9)):
         picture = draw(vae, x)
         readable(picture)
         labelled(picture)
-        shown = len(picture.axes) if draw is aggregate else len(picture.axes[0].get_yticks())
+        shown = len(picture.axes) if draw is aggregate_posterior else len(picture.axes[0].get_yticks())
         assert shown == min(latent_dim, most)
         assert (f"{most} of {latent_dim} latents" in picture.get_suptitle().replace("\n", " ")) == (latent_dim > most)
 
@@ -51,7 +51,7 @@ def test_a_picture_of_any_number_of_latents_can_be_read(latent_dim) -> None:
 def test_any_prior_will_do(prior, guide) -> None:
     x = torch.rand(30, 4)
     vae = model(prior=prior, guide=guide).initialize(x)
-    readable(aggregate(vae, x))
+    readable(aggregate_posterior(vae, x))
     traversals(vae, x)
     interpolations(vae, x)
 
@@ -68,7 +68,7 @@ def test_size_factors_and_masks_are_taken() -> None:
     x = torch.poisson(torch.full((20, 4), 3.0))
     given = {"size_factor": torch.full((20,), 2.0), "mask": torch.rand(20, 4) > 0.3}
     vae = model(likelihood=pv.Poisson()).initialize(x, **given)
-    for draw in (aggregate, traversals, interpolations):
+    for draw in (aggregate_posterior, traversals, interpolations):
         draw(vae, x, **given)
 
 
@@ -76,7 +76,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     x, vae = torch.rand(20, 4), model()
     vae.train()
     state = torch.get_rng_state()
-    first = [traversals(vae, x), aggregate(vae, x), interpolations(vae, x), manifold(vae)]
+    first = [traversals(vae, x), aggregate_posterior(vae, x), interpolations(vae, x), manifold(vae)]
     assert torch.equal(torch.get_rng_state(), state)
     assert vae.training
     torch.manual_seed(7)
@@ -89,7 +89,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 def test_the_aggregate_of_the_exact_posterior_is_the_prior() -> None:
     x = rows(1500)
-    close = aggregate(exact(), x)
+    close = aggregate_posterior(exact(), x)
     for axes in close.axes:
         ours, prior = (patch.get_data() for patch in axes.patches)
         width = np.diff(prior.edges)
@@ -98,7 +98,7 @@ def test_the_aggregate_of_the_exact_posterior_is_the_prior() -> None:
         error = np.sqrt(share / 20_000)
         assert (abs(prior.values * width - share) < 5 * error).all()
         assert float(axes.get_title(loc="left").split()[-1]) < 0.05
-    wide = aggregate(exact(spread=3.0), x)
+    wide = aggregate_posterior(exact(spread=3.0), x)
     assert all(float(axes.get_title(loc="left").split()[-1]) > 0.1 for axes in wide.axes)
 
 
@@ -159,7 +159,7 @@ def test_a_manifold_of_three_latents_is_refused() -> None:
         manifold(model(latent_dim=3))
 
 
-@pytest.mark.parametrize("draw", [aggregate, traversals, interpolations], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", [aggregate_posterior, traversals, interpolations], ids=lambda draw: draw.__name__)
 def test_wrong_rows_and_models_are_refused(draw) -> None:
     with pytest.raises(pv.InputError, match="this picture is of a VAE"):
         draw(torch.nn.Linear(4, 2), torch.rand(5, 4))

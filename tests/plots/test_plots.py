@@ -30,7 +30,7 @@ def rendered(picture: Figure) -> np.ndarray:
 def test_draws_and_reconstructions_of_every_kind_of_event(event_shape: tuple[int, ...]) -> None:
     x = torch.rand(70, *event_shape)
     vae = model(event_shape).initialize(x)
-    for picture in (pv.plots.draws(vae, x), pv.plots.reconstructions(vae, x)):
+    for picture in (pv.plots.prior_predictive(vae, x), pv.plots.reconstructions(vae, x)):
         assert rendered(picture).std() > 0
         titled = [axes.get_title(loc="left") for axes in picture.axes]
         assert all(titled)
@@ -39,8 +39,8 @@ def test_draws_and_reconstructions_of_every_kind_of_event(event_shape: tuple[int
 def test_images_without_means_are_shown_as_draws_alone() -> None:
     x = torch.randint(3, (40, 1, 4, 4)).float()
     vae = model((1, 4, 4), likelihood=pv.Categorical(classes=3)).initialize(x)
-    assert len(pv.plots.draws(vae, x).axes) == 2
-    assert len(pv.plots.draws(vae.replace(likelihood=pv.Normal()), x).axes) == 3
+    assert len(pv.plots.prior_predictive(vae, x).axes) == 2
+    assert len(pv.plots.prior_predictive(vae.replace(likelihood=pv.Normal()), x).axes) == 3
 
 
 def test_a_grid_puts_each_image_where_it_belongs() -> None:

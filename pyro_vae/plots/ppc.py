@@ -1,4 +1,4 @@
-"""The picture of data beside replicates of them: the first thing to look at, and the last."""
+"""The figure of a posterior predictive check: data beside replicates drawn from the model."""
 
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ LEVELS = 20
 """Bars at most in the panel of a count."""
 
 
-def replicates(tree: "DataTree") -> Figure:
-    """Draw data beside replicates of them.
+def ppc(tree: "DataTree") -> Figure:
+    """Figure of data beside replicates of them.
 
     Images: a grid of data, and grids of some replicate data sets. Numbers: for each feature the density of the data
     over those of several replicates. Counts and 0/1: bars of the data with the range of 90 % of the replicates.
