@@ -1,18 +1,17 @@
 """Data drawn by a pair of Pyro programs: what they observe, drawn instead, in the shape it was given."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import draw
+from pyro_vae.objectives.particles import draw, sample_sites
 
 Batch = Mapping[str, Tensor]
 
@@ -41,14 +40,15 @@ class ObservationPlan:
         by_rows = draw(model, guide, 1, **pair).log_likelihood.shape[1] == 2
         trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
         guided = poutine.trace(guide).get_trace(**batch)
-        for name, site in [*sites(trace), *sites(guided)]:
+        simulated = sample_sites(trace)
+        for name, site in [*simulated.items(), *sample_sites(guided).items()]:
             if not bool((torch.as_tensor(site["scale"]) == 1).all()):
                 raise InputError(
                     f"site {name!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
                     "so its model is not what data can be drawn from: give unscaled programs, with a plate of "
                     "x.shape[0] rows."
                 )
-        return cls(by_rows, {name: _source(name, site, batch) for name, site in sites(trace) if observed(site)})
+        return cls(by_rows, {name: _source(name, site, batch) for name, site in simulated.items() if observed(site)})
 
     def data(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
         """The batch with what a trace of the unconditioned model drew in place of what it observes."""
@@ -57,13 +57,6 @@ class ObservationPlan:
             value = torch.as_tensor(trace.nodes[name]["value"])
             drawn[source] = value.permute([order.index(dim) for dim in range(value.ndim)]).to(batch[source].dtype)
         return drawn
-
-
-def sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The sample sites of a trace, without plates."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
-            yield name, site
 
 
 def observed(site: Mapping[str, Any]) -> bool:

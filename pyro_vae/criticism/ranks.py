@@ -12,10 +12,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
-from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed, sites
+from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import Particles, draw
+from pyro_vae.objectives.particles import Particles, draw, sample_sites
 
 JOINT = "log joint"
 """The name of log p(x, z) among the quantities."""
@@ -47,7 +47,7 @@ class RankStatistics:
         """Simulate once for every row, or once for the whole batch, and rank: (B, Q) or (1, Q)."""
         simulated = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
         data = self.plan.data(simulated, batch)
-        truth = {name: site["value"] for name, site in sites(simulated) if not observed(site)}
+        truth = {name: site["value"] for name, site in sample_sites(simulated).items() if not observed(site)}
 
         def known(**batch: Tensor) -> None:  # a guide with the model's plates that draws the truth
             with poutine.block(hide=list(self.plan.sources)), _Known(truth):

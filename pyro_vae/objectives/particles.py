@@ -5,7 +5,7 @@ and of the model replayed against it. Nothing here waits for the device (`.item(
 objective is free of synchronisation, and can be recorded as a graph.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask, sum_rightmost
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 from torch.utils.weak import WeakIdKeyDictionary
@@ -215,7 +215,7 @@ def _draw(
     if alias:
         guide_trace = _apart(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    guide_sites, model_sites = dict(_sites(guide_trace)), dict(_sites(model_trace))
+    guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
     _check_sites(model_sites, guide_sites, needs_rsample=alias is not Tensor.detach)
     layout = _Layout.of([*guide_sites.values(), *model_sites.values()], k, nesting)
 
@@ -236,9 +236,15 @@ def _draw(
     return Particles(latents, observed)
 
 
-def by_rows(trace: Any) -> Tensor:
-    """The log-density of all sites of a trace, (N,)."""
-    sites = [site for _, site in _sites(trace)]
+def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
+    """Random sites of a trace by name, latent and observed, without the subsampling of plates."""
+    nodes: dict[str, Any] = prune_subsample_sites(trace).nodes
+    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
+
+
+def row_log_prob(trace: Any) -> Tensor:
+    """Log-density of each row under all sites of a trace, (N,), in nats."""
+    sites = [*sample_sites(trace).values()]
     layout = _Layout.of(sites)
     return torch.stack([layout.log_prob(site)[0] for site in sites]).sum(0)
 
@@ -278,7 +284,7 @@ class _Layout:
 
 def _apart(guide: Callable[..., Any], trace: Any, alias: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> Any:
     """The trace of a guide at aliases of its draws, its distributions functions of these."""
-    sites = dict(_sites(trace))
+    sites = sample_sites(trace)
     for site in sites.values():
         site["value"] = alias(site["value"])
     if len(sites) == 1:  # no distribution in it depends on a draw
@@ -295,12 +301,6 @@ def _scored(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
             f"the guide's distribution at {name!r}, {name_of(site['fn'])}, has the density of its own draws only, for "
             "a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
         ) from None
-
-
-def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
-            yield name, site
 
 
 def _row_plate(site: dict[str, Any]) -> str | None:
@@ -349,7 +349,7 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kw
         frames = [
             frame
             for trace in (guide_trace, model_trace)
-            for _, site in _sites(trace)
+            for site in sample_sites(trace).values()
             for frame in site["cond_indep_stack"]
             if frame.vectorized
         ]

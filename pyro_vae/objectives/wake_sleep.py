@@ -13,7 +13,7 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import power_mean
 from pyro_vae.objectives.importance import ImportanceObjective
-from pyro_vae.objectives.particles import Particles, by_rows
+from pyro_vae.objectives.particles import Particles, row_log_prob, sample_sites
 from pyro_vae.schedules import Number
 
 Program = Callable[..., Any]
@@ -96,7 +96,7 @@ def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
     batch = dict(zip(names, args, strict=False)) | kwargs
     with torch.no_grad():
         dream = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
-    sites = {name: site for name, site in dream.nodes.items() if site["type"] == "sample"}
+    sites = sample_sites(dream)
     observed = {name: site["value"] for name, site in sites.items() if (site["infer"] or {}).get("was_observed")}
     if unexpected := sorted(set(observed) - set(batch)):
         raise InputError(
@@ -104,4 +104,4 @@ def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
             "the argument as the site, or take RWS(insomnia=1)."
         )
     trace = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(**(batch | observed))
-    return by_rows(trace)
+    return row_log_prob(trace)

@@ -14,10 +14,11 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, Batch, Method, Weights, check_rows, wide
 from pyro_vae.criticism.methods.hmc import Density, transition
-from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob, sites_of
+from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_prob
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.model.programs import Programs
+from pyro_vae.objectives.particles import sample_sites
 
 SHARPNESS = 4.0
 """The sigmoid of the temperatures is taken from minus this to this, as Wu et al. do."""
@@ -263,7 +264,7 @@ class Simulated:
         model = annealer.programs.model
         with pyro.plate("chains", 1, dim=-annealer.nesting - 1):
             trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
-        sites, returned = sites_of(trace), trace.nodes["_RETURN"]["value"]
+        sites, returned = sample_sites(trace), trace.nodes["_RETURN"]["value"]
         observed = {name: site["value"] for name, site in sites.items() if site["infer"].get("was_observed")}
         latents = {name: site["value"] for name, site in sites.items() if name not in observed}
         if isinstance(returned, Tensor) and returned.shape == (1, *batch["x"].shape):

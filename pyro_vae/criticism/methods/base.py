@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import Particles, draw
+from pyro_vae.objectives.particles import Particles, draw, sample_sites
 
 Batch = Mapping[str, Tensor]
 
@@ -106,7 +106,7 @@ def check_rows(programs: Programs, batch: Batch) -> tuple[Particles, int]:
         raise not_weighed(rows, found)
     by_guide = poutine.trace(guide).get_trace(**batch)
     by_model = poutine.trace(poutine.replay(model, trace=by_guide)).get_trace(**batch)
-    sites = [site for trace in (by_guide, by_model) for site in trace.nodes.values() if site["type"] == "sample"]
+    sites = [site for trace in (by_guide, by_model) for site in sample_sites(trace).values()]
     return particles, unscaled(sites)
 
 

@@ -9,7 +9,6 @@ import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask, sum_rightmost
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
@@ -18,6 +17,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import Batch, not_weighed, unscaled
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.distributions.wrappers import name_of, unwrap
+from pyro_vae.objectives.particles import sample_sites
 
 Program = Callable[..., Any]
 Site = dict[str, Any]
@@ -86,15 +86,6 @@ def log_prob(site: Site) -> Tensor:
     return by_row(scale_and_mask(terms, mask=site["mask"]))
 
 
-def sites_of(trace: Any) -> dict[str, Site]:
-    """The random sites of a trace by name."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
-    }
-
-
 class Joint:
     """A model's two log-densities for K chains of B rows, by running the model alone.
 
@@ -117,7 +108,7 @@ class Joint:
         if values is not None:
             program = poutine.condition(program, data=dict(values))
         with pyro.plate("chains", self.chains, dim=-self.nesting - 1):
-            return sites_of(poutine.trace(program).get_trace(**self.batch))
+            return sample_sites(poutine.trace(program).get_trace(**self.batch))
 
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """Latents by name as the vectors u, (K, B, D)."""
@@ -149,7 +140,7 @@ def check_model(model: Program, batch: Batch) -> int:
             point masses, no unconstrained coordinates, or a support that depends on other latents.
     """
     batch = {name: tensor[:2] for name, tensor in batch.items()}
-    sites = sites_of(poutine.trace(model).get_trace(**batch))
+    sites = sample_sites(poutine.trace(model).get_trace(**batch))
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     if not latents or len(latents) == len(sites):
         what = "no latent, so log p(x) is what it says itself" if not latents else "nothing that is observed"
