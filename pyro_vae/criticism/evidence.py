@@ -230,7 +230,7 @@ def evidence(
         data = {name: tensor for name, tensor in subject.rows.tensors.items() if name != "row"}  # that is its number
         measure, known_by = measure_of(vae, batch), fingerprint_of(data)
     pointwise, errors, khat, *moved = (torch.cat(parts) for parts in zip(*results, strict=True))
-    pixels = subject.rows.n_observed if getattr(vae, "pixels", False) else 0.0
+    pixels = subject.rows.n_observed if getattr(vae, "is_pixel", False) else 0.0
     caveat, source = getattr(vae, "caveat", ""), subject.rows.source
     return Evidence(pointwise, errors, khat, method, pixels, caveat, measure, known_by, source, *moved)
 

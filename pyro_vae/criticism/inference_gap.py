@@ -221,7 +221,7 @@ def inference_gap(
         error,
         khat,
         method or Importance(draws, "refined", steps=steps),
-        subject.rows.n_observed if vae.pixels else 0.0,
+        subject.rows.n_observed if vae.is_pixel else 0.0,
         vae.caveat,
         measure,
         known_by,

@@ -86,11 +86,11 @@ class FreeRows:
         Args:
             row: the numbers n of some rows, (B,); by default all, in their order.
         """
-        reference = self.vae.posterior.reference
+        reference = self.vae.posterior.device_tensor
         raw = {name: values.to(reference) for name, values in self.raw.items()}
         if row is not None:
             raw = {name: values[row] for name, values in raw.items()}
-        return self.vae.posterior.at(raw, (len(self if row is None else row),))
+        return self.vae.posterior.from_raw(raw, (len(self if row is None else row),))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors as `VAE.check` does, and the numbers of rows.
@@ -118,9 +118,9 @@ class FreeRows:
         return self.vae.caveat
 
     @property
-    def pixels(self) -> bool:
+    def is_pixel(self) -> bool:
         """Whether log-likelihoods are of pixel levels."""
-        return self.vae.pixels
+        return self.vae.is_pixel
 
     def _nameless(self) -> InputError:
         return InputError(
@@ -253,7 +253,9 @@ def refine_batch(
     """
     rows = _numbered(Rows(batch))
     with torch.no_grad():
-        first = vae.posterior.raw(vae.normalize_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask"))
+        first = vae.posterior.raw_parameters(
+            vae.normalize_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask")
+        )
     free = {name: raw.clone().requires_grad_() for name, raw in first.items()}
     pair, leaves, objective = FreeRows(vae, free), list(free.values()), ELBO(particles=particles, estimator="stl")
     optimizer = torch.optim.Adam(leaves, lr, betas=BETAS, eps=EPS)

@@ -227,7 +227,7 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
     """What data are simulated upon; for a VAE, with some `x` of its own where none is given."""
     if isinstance(vae, VAE) and (given is None or (isinstance(given, Mapping) and "x" not in given)):
         tensors = {str(name): as_tensor(str(name), values) for name, values in (given or {}).items()}
-        reference = vae.likelihood.reference
+        reference = vae.likelihood.device_tensor
         sized: dict[str, Any] = (
             {"size_factor": tensors["size_factor"].to(reference)} if "size_factor" in tensors else {}
         )

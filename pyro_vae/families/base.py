@@ -47,20 +47,20 @@ class Parameter:
     Args:
         constraint: the values it may take.
         shape: its shape, from the event shape and the family.
-        start: its value before training, of that shape, from data rows `x` of shape (N, *event); without
+        init: its value before training, of that shape, from data rows `x` of shape (N, *event); without
             it, or without data, the value the constraint gives to a raw zero.
         one_value: whether `"learned"`, one value for all elements, has a meaning.
-        sized: whether a row's size factor multiplies it: a rate, a number of trials.
+        scales_with_size_factor: whether a row's size factor multiplies it: a rate, a number of trials.
     """
 
     constraint: Constraint
     shape: Callable[[Shape, Any], Shape] = event_shaped
-    start: Callable[[Tensor, Any], Tensor] | None = None
+    init: Callable[[Tensor, Any], Tensor] | None = None
     allows_scalar: bool = True
-    sized: bool = False
+    scales_with_size_factor: bool = False
 
     @property
-    def trained(self) -> bool:
+    def trainable(self) -> bool:
         """Whether it can be trained; a whole number cannot."""
         return not self.constraint.is_discrete
 
@@ -86,27 +86,27 @@ class Family(Config, ABC):
         return None
 
     @property
-    def within(self) -> Constraint | None:
+    def data_support(self) -> Constraint | None:
         """What each element of its data has to lie in, where that is less than the distribution's support."""
         return None
 
     @property
-    def remedy(self) -> str:
+    def fix_hint(self) -> str:
         """What to do about data outside of its support."""
         return ""
 
     @property
-    def counts(self) -> bool:
+    def is_count(self) -> bool:
         """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
         return False
 
     @property
-    def atoms(self) -> bool:
+    def has_point_masses(self) -> bool:
         """Whether it has point masses beside a density, which no guide follows: it is a likelihood only."""
         return False
 
     @property
-    def pixels(self) -> bool:
+    def is_pixel(self) -> bool:
         """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
         return False
 
@@ -127,8 +127,8 @@ class Family(Config, ABC):
                 parameter.constraint,
                 tuple(parameter.shape(site.event_shape, self)),
                 getattr(self, name),
-                start=parameter.start and partial(_start, parameter.start, self),
-                sized=parameter.sized,
+                init=parameter.init and partial(_start, parameter.init, self),
+                scales_with_size_factor=parameter.scales_with_size_factor,
                 broadcasts=self.event_ranks is None and parameter.shape is event_shaped,
             )
         return slots
@@ -140,7 +140,7 @@ class Family(Config, ABC):
         if isinstance(value, str):
             if value not in ("learned", "per_feature"):
                 raise unknown_name_error(f"source of {where},", value, ["learned", "per_feature", "a number"])
-            if not self.parameters[name].trained:
+            if not self.parameters[name].trainable:
                 raise InputError(f"{where} = {value!r} would be trained, and it is a whole number: write {name}=10.")
             if value == "learned" and not self.parameters[name].allows_scalar:
                 raise InputError(
@@ -149,7 +149,7 @@ class Family(Config, ABC):
                 )
             return value
         constraint = self.parameters[name].constraint
-        if value is None and self.parameters[name].trained:
+        if value is None and self.parameters[name].trainable:
             return None
         numbers = as_nested_floats(where, value)
         tensor = torch.tensor(numbers, dtype=torch.float64)
@@ -170,11 +170,11 @@ class Composite(Family, ABC):
 
     family: Family
     event_ranks = _of_the_part("event_ranks")
-    within = _of_the_part("within")
-    remedy = _of_the_part("remedy")
-    counts = _of_the_part("counts")
-    atoms = _of_the_part("atoms")
-    pixels = _of_the_part("pixels")
+    data_support = _of_the_part("data_support")
+    fix_hint = _of_the_part("fix_hint")
+    is_count = _of_the_part("is_count")
+    has_point_masses = _of_the_part("has_point_masses")
+    is_pixel = _of_the_part("is_pixel")
     caveat = _of_the_part("caveat")
 
     def slots_of(self, bound: BoundFamily, **changes: Any) -> dict[str, ParameterSlot]:

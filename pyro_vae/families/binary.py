@@ -140,8 +140,8 @@ class Bernoulli(Family):
 
     logits: Source = None
     grey: bool = False
-    parameters = {"logits": Parameter(constraints.real, start=_log_odds)}
-    remedy = (
+    parameters = {"logits": Parameter(constraints.real, init=_log_odds)}
+    fix_hint = (
         "take their density, ContinuousBernoulli(), binarise the data (pv.data.load(..., binarize='dynamic'), on the "
         "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
         "cross-entropy that is no density: Bernoulli(grey=True)"

@@ -136,7 +136,7 @@ def tried(family: type[Family]) -> Trial:
 def _built(family: type[Family], site: SiteSpec) -> TorchDistribution | None:
     """The family's distribution in a place, where there is one that can score its own draws."""
     try:
-        distribution = Conditional(family(), site).example()
+        distribution = Conditional(family(), site).dummy_distribution()
         scores: Tensor = distribution.log_prob(distribution.sample())
     except (InputError, NotImplementedError):
         return None
@@ -155,7 +155,7 @@ def roles(family: type[Family]) -> tuple[str, ...]:
     priors = [other.prior for other in others if other.prior is not None]
     found = {
         "prior": own.prior is not None
-        and not family().atoms
+        and not family().has_point_masses
         and any(supports_equal(own.prior.support, guide.support) for guide in guides),
         "likelihood": bool(own.likelihoods),
         "guide": own.guide in guides and any(supports_equal(own.guide.support, prior.support) for prior in priors),
@@ -169,14 +169,14 @@ def roles(family: type[Family]) -> tuple[str, ...]:
 def _element(distribution: TorchDistribution, family: Family) -> Any:
     """The constraint of one element of its data, or of one vector where elements depend on each other."""
     support = element_of(distribution.support)
-    return support if family.within is None or support.event_dim else family.within
+    return support if family.data_support is None or support.event_dim else family.data_support
 
 
 def _of(family: type[Family], example: Family) -> Any:
     trial = tried(family) if example == family() else None
     if trial is None:
         site = SiteSpec("likelihood", next(iter(tried(family).likelihoods)), (2,), MLP(hidden=()))
-        return _element(Conditional(example, site).example(), example)
+        return _element(Conditional(example, site).dummy_distribution(), example)
     known = [*trial.likelihoods.values(), trial.prior, trial.guide]
     return _element(next(one for one in known if one is not None), example)
 
@@ -244,12 +244,12 @@ def _kind(family: type[Family]) -> str:
     example = family()
     constraint = _of(family, example)
     low, high = _bounds(constraint)
-    if example.pixels:
+    if example.is_pixel:
         return "Pixel levels"
     if isinstance(constraint, type(sets.simplex)):
         return "Shares that sum to one"
     if constraint.is_discrete:
-        counted = example.counts or any(parameter.sized for parameter in family.parameters.values())
+        counted = example.is_count or any(parameter.scales_with_size_factor for parameter in family.parameters.values())
         return "Counts" if counted else "Categories"
     if example.event_ranks == (1,):
         return "Vectors"
@@ -343,7 +343,7 @@ def _rule(parameter: Parameter, default: Any, about: str) -> str:
     """The values a parameter may take, unless its description has them, and its sources."""
     words = repr(parameter.constraint)
     limits = "" if "in [" in about else "any real number; " if parameter.constraint is real else f"{words}; "
-    if not parameter.trained:
+    if not parameter.trainable:
         return f"{limits}fixed, by default {written(default)}."
     numbers = "a number" if parameter.shape is event_shaped else "numbers"
     sources = [numbers, *(['"learned"'] if parameter.allows_scalar else []), '"per_feature"', "from the network"]

@@ -46,8 +46,8 @@ class Categorical(Family):
 
     classes: int = field(2, low=2)
     logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, start=_log_shares, allows_scalar=False)}
-    remedy = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
+    parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, init=_log_shares, allows_scalar=False)}
+    fix_hint = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -55,7 +55,7 @@ class Categorical(Family):
         return dist.Categorical(logits=logits, validate_args=validate_args)
 
     @property
-    def pixels(self) -> bool:
+    def is_pixel(self) -> bool:
         """Whether there are as many classes as a pixel has levels."""
         return self.classes >= GREY_LEVELS
 
@@ -120,13 +120,13 @@ class OrderedLogistic(Family):
     cutpoints: Source = None
     parameters = {
         "predictor": Parameter(constraints.real),
-        "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, start=_log_odds_below, allows_scalar=False),
+        "cutpoints": Parameter(constraints.cutpoints, shape=_cutpoints, init=_log_odds_below, allows_scalar=False),
     }
     distribution = StableOrderedLogistic
-    remedy = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
+    fix_hint = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
 
     @property
-    def pixels(self) -> bool:
+    def is_pixel(self) -> bool:
         """Whether there are as many levels as a pixel has."""
         return self.levels >= GREY_LEVELS
 
@@ -156,9 +156,9 @@ class OneHot(Family):
     """
 
     logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, start=_log_shares_of_one, allows_scalar=False)}
+    parameters = {"logits": Parameter(constraints.real, init=_log_shares_of_one, allows_scalar=False)}
     event_ranks = (1, 2, 3, 4)
-    remedy = (
+    fix_hint = (
         "code labels as torch.nn.functional.one_hot(labels, K), along the last dimension, or give the labels "
         "themselves to Categorical(classes=K)"
     )

@@ -87,15 +87,15 @@ class Conditional(nn.Module):
         batch: Shape = ()
         if context is not None and self.site.context_shape is not None:
             batch = tuple(context.shape[: context.ndim - len(self.site.context_shape)])
-        return self.at(self.raw(context, seen=seen), batch, mask=mask, size_factor=size_factor)
+        return self.from_raw(self.raw_parameters(context, seen=seen), batch, mask=mask, size_factor=size_factor)
 
-    def at(
+    def from_raw(
         self, raw: Mapping[str, Tensor], batch: Shape, *, mask: Tensor | None = None, size_factor: Tensor | None = None
     ) -> TorchDistribution:
         """Return the distribution at given raw parameters, whoever computed them.
 
         Args:
-            raw: what `raw` returns: each parameter that depends on the context, (*batch, *raw shape), unconstrained.
+            raw: as `raw_parameters` returns them: what depends on the context, (*batch, *raw shape), unconstrained.
             batch: the batch shape.
             mask: as for `forward`.
             size_factor: as for `forward`.
@@ -116,9 +116,9 @@ class Conditional(nn.Module):
         self, context: Tensor | None = None, *, seen: Tensor | None = None, size_factor: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The parameters given a context, by name: what a network computed has the batch shape before its own."""
-        return self._constrained(self.raw(context, seen=seen), size_factor)
+        return self._constrained(self.raw_parameters(context, seen=seen), size_factor)
 
-    def raw(self, context: Tensor | None = None, *, seen: Tensor | None = None) -> dict[str, Tensor]:
+    def raw_parameters(self, context: Tensor | None = None, *, seen: Tensor | None = None) -> dict[str, Tensor]:
         """What depends on the context, by name, before the transform of its constraint: any number will do.
 
         Args:
@@ -146,14 +146,14 @@ class Conditional(nn.Module):
     @property
     def support(self) -> Any:
         """The set of events that can happen, as a torch constraint."""
-        return self.example().support
+        return self.dummy_distribution().support
 
     @property
-    def reference(self) -> Tensor:
+    def device_tensor(self) -> Tensor:
         """A tensor of this module: on its device, of its floating type."""
         return next(t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
 
-    def example(self, **given: Tensor) -> TorchDistribution:
+    def dummy_distribution(self, **given: Tensor) -> TorchDistribution:
         """The distribution at arbitrary contexts (zeros), as a dry run.
 
         Args:
@@ -164,7 +164,7 @@ class Conditional(nn.Module):
                 return self()
             rows = next((len(tensor) for tensor in given.values()), 2)
             with evaluating(self):
-                return self(self.reference.new_zeros(rows, *self.site.context_shape), **given)
+                return self(self.device_tensor.new_zeros(rows, *self.site.context_shape), **given)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -176,9 +176,9 @@ class Conditional(nn.Module):
         if bool(self.initialized):
             return
         for name, slot in self.slots.items():
-            if slot.start is None or f"fixed_{name}" in self._buffers:
+            if slot.init is None or f"fixed_{name}" in self._buffers:
                 continue
-            value = slot.start(x)
+            value = slot.init(x)
             if name in self.constants and self.constants[name].ndim == 0:
                 value = value.mean()
             raw = self._transforms[name].inv(value)
@@ -187,7 +187,7 @@ class Conditional(nn.Module):
         self.initialized.fill_(True)
 
     @torch.no_grad()
-    def look(self, x: Tensor) -> None:
+    def adapt(self, x: Tensor) -> None:
         """Let the parts that look at data see it, once: the inputs of a guide's network, pseudo-inputs of a prior.
 
         Args:
@@ -197,12 +197,12 @@ class Conditional(nn.Module):
             return
         part: Any
         for part in (self.inputs, self.distribution):
-            if hasattr(part, "look"):
-                part.look(x)
+            if hasattr(part, "adapt"):
+                part.adapt(x)
         self.initialized.fill_(True)
 
     @torch.no_grad()
-    def constant(self, name: str) -> Tensor:
+    def trained_value(self, name: str) -> Tensor:
         """The present value of a trained constant: a scalar if it is "learned", else of the parameter's shape."""
         value: Tensor = self._transforms[name](self.constants[name])
         return value
@@ -224,7 +224,7 @@ class Conditional(nn.Module):
         for name, slot in self.slots.items():
             if name not in values:
                 values[name] = self._constant(name, slot)
-            if slot.sized and size_factor is not None:
+            if slot.scales_with_size_factor and size_factor is not None:
                 values[name] = values[name] * expand_right(size_factor, len(slot.shape))
         return values
 

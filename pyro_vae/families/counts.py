@@ -63,10 +63,10 @@ class Poisson(Family):
     """
 
     rate: Source = None
-    parameters = {"rate": Parameter(RATES, start=_rate, sized=True)}
+    parameters = {"rate": Parameter(RATES, init=_rate, scales_with_size_factor=True)}
     distribution = dist.Poisson
-    counts = True
-    remedy = (
+    is_count = True
+    fix_hint = (
         "counts are whole numbers from 0 on, so undo a scaling or a logarithm, or take a family for real values such "
         "as Normal(scale='learned'); what multiplies a row's counts is its size_factor"
     )
@@ -99,11 +99,11 @@ class NegativeBinomial(Family):
     mean: Source = None
     dispersion: Source = None
     parameters = {
-        "mean": Parameter(RATES, start=_rate, sized=True),
-        "dispersion": Parameter(DISPERSIONS, start=_dispersion),
+        "mean": Parameter(RATES, init=_rate, scales_with_size_factor=True),
+        "dispersion": Parameter(DISPERSIONS, init=_dispersion),
     }
-    counts = True
-    remedy = Poisson.remedy
+    is_count = True
+    fix_hint = Poisson.fix_hint
 
     @staticmethod
     def distribution(mean: Tensor, dispersion: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -210,11 +210,11 @@ class Binomial(Family):
     total_count: Source = 1.0
     logits: Source = None
     parameters = {
-        "logits": Parameter(constraints.real, start=_log_odds),
-        "total_count": Parameter(TRIALS, sized=True),
+        "logits": Parameter(constraints.real, init=_log_odds),
+        "total_count": Parameter(TRIALS, scales_with_size_factor=True),
     }
     distribution = Trials
-    remedy = (
+    fix_hint = (
         "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
         "each row's as size_factor, a whole number), or take a family of counts without a bound such as Poisson()"
     )
@@ -247,9 +247,9 @@ class BetaBinomial(Family):
     concentration1: Source = None
     concentration0: Source = None
     parameters = {
-        "concentration1": Parameter(PSEUDO_COUNTS, start=_successes),
-        "concentration0": Parameter(PSEUDO_COUNTS, start=_failures),
-        "total_count": Parameter(TRIALS, sized=True),
+        "concentration1": Parameter(PSEUDO_COUNTS, init=_successes),
+        "concentration0": Parameter(PSEUDO_COUNTS, init=_failures),
+        "total_count": Parameter(TRIALS, scales_with_size_factor=True),
     }
     distribution = BetaTrials
-    remedy = Binomial.remedy
+    fix_hint = Binomial.fix_hint

@@ -73,11 +73,11 @@ class VonMises(Family):
     loc: Source = None
     concentration: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=_direction),
-        "concentration": Parameter(constraints.positive, start=_concentration),
+        "loc": Parameter(constraints.real, init=_direction),
+        "concentration": Parameter(constraints.positive, init=_concentration),
     }
     distribution = StableVonMises
-    remedy = (
+    fix_hint = (
         "give angles in radians between -pi and pi: wrap them with torch.atan2(x.sin(), x.cos()), after "
         "torch.deg2rad(x) where they are degrees"
     )

@@ -156,8 +156,8 @@ class Flow(Family):
     loc: Source = "per_feature"
     scale: Source = "per_feature"
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=init_std),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=init_std),
     }
     event_ranks = (1,)
 

@@ -35,8 +35,8 @@ class Laplace(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=init_std),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=init_std),
     }
     distribution = dist.Laplace
 
@@ -81,8 +81,8 @@ class StudentT(Family):
     scale: Source = None
     parameters = {
         "df": Parameter(constraints.Bounded(0.5, 1000.0, unit=10.0)),
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=init_std),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=init_std),
     }
     distribution = UncheckedStudentT
 
@@ -121,8 +121,8 @@ class Logistic(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=_logistic_spread),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=_logistic_spread),
     }
     distribution = OpenLogistic
 
@@ -164,8 +164,8 @@ class Cauchy(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=_median),
-        "scale": Parameter(constraints.positive, start=_half_width),
+        "loc": Parameter(constraints.real, init=_median),
+        "scale": Parameter(constraints.positive, init=_half_width),
     }
     distribution = dist.Cauchy
 
@@ -197,8 +197,8 @@ class AsymmetricLaplace(Family):
     scale: Source = None
     asymmetry: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=init_std),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=init_std),
         "asymmetry": Parameter(constraints.Bounded(0.01, 100.0)),
     }
     distribution = dist.AsymmetricLaplace

@@ -101,12 +101,12 @@ class Mixture(Composite):
             name: replace(
                 slot,
                 shape=(*slot.shape[:at], self.components, *slot.shape[at:]),
-                start=slot.start and partial(self._start, slot.start, at),
+                init=slot.init and partial(self._start, slot.init, at),
                 init_noise=1.0 if slot.constraint is constraints.real else 0.0,
             )
             for name, slot in self.slots_of(inner).items()
         }
-        weights = replace(self.own_slots(site)["weights"], start=partial(self._log_shares, at), broadcasts=False)
+        weights = replace(self.own_slots(site)["weights"], init=partial(self._log_shares, at), broadcasts=False)
         return BoundFamily(
             {"weights": weights, **slots}, partial(self._mix, inner.distribution, len(site.event_shape) - at)
         )

@@ -103,8 +103,8 @@ class Normal(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale": Parameter(constraints.positive, start=init_std),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale": Parameter(constraints.positive, init=init_std),
     }
     distribution = Gaussian
 
@@ -141,8 +141,8 @@ class MultivariateNormal(Family):
     loc: Source = None
     scale_tril: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, start=_diagonal, allows_scalar=False),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, init=_diagonal, allows_scalar=False),
     }
     event_ranks = (1,)
 
@@ -235,9 +235,9 @@ class LowRankNormal(Family):
     cov_factor: Source = None
     cov_diag: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=init_mean),
-        "cov_factor": Parameter(constraints.real, shape=_one_per_factor, start=_waves, allows_scalar=False),
-        "cov_diag": Parameter(constraints.Bounded(1e-8, 1e12), start=_squared_spread),
+        "loc": Parameter(constraints.real, init=init_mean),
+        "cov_factor": Parameter(constraints.real, shape=_one_per_factor, init=_waves, allows_scalar=False),
+        "cov_diag": Parameter(constraints.Bounded(1e-8, 1e12), init=_squared_spread),
     }
     distribution = Factors
     event_ranks = (1,)

@@ -165,11 +165,11 @@ class DiscretizedLogistic(Family):
     scale: Source = None
     parameters = {
         "logits": Parameter(constraints.real, shape=_per_component, allows_scalar=False),
-        "loc": Parameter(constraints.real, shape=_per_component, start=_quantiles),
-        "scale": Parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, start=_spread),
+        "loc": Parameter(constraints.real, shape=_per_component, init=_quantiles),
+        "scale": Parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, init=_spread),
     }
-    pixels = True
-    remedy = (
+    is_pixel = True
+    fix_hint = (
         "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
         "line --levels 256), set bins to their number, or take a family for real values"
     )

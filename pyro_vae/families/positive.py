@@ -18,7 +18,7 @@ from torch.distributions.constraints import positive as above_zero
 from pyro_vae.distributions import constraints
 from pyro_vae.families.base import Family, Parameter, Source
 
-_REMEDY = (
+_FIX_HINT = (
     "these numbers have to be over zero; where some are exactly zero, add a small offset (x + 0.5 of the smallest "
     "step that was measured) or take Exponential(), which allows them; for negative ones take a family for real "
     "values, such as Normal(scale='learned')"
@@ -78,12 +78,12 @@ class Gamma(Family):
     concentration: Source = None
     rate: Source = None
     parameters = {
-        "concentration": Parameter(constraints.Bounded(0.01, 1e4), start=_gamma_concentration),
-        "rate": Parameter(rates, start=_gamma_rate),
+        "concentration": Parameter(constraints.Bounded(0.01, 1e4), init=_gamma_concentration),
+        "rate": Parameter(rates, init=_gamma_rate),
     }
     distribution = dist.Gamma  # its draws are at least the smallest normal number
-    within = above_zero
-    remedy = _REMEDY
+    data_support = above_zero
+    fix_hint = _FIX_HINT
 
 
 class OpenLogNormal(dist.LogNormal):
@@ -141,12 +141,12 @@ class LogNormal(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=_log_loc),
-        "scale": Parameter(constraints.Bounded(1e-4, 10.0), start=_log_scale),
+        "loc": Parameter(constraints.real, init=_log_loc),
+        "scale": Parameter(constraints.Bounded(1e-4, 10.0), init=_log_scale),
     }
     distribution = OpenLogNormal
-    within = above_zero
-    remedy = _REMEDY
+    data_support = above_zero
+    fix_hint = _FIX_HINT
 
 
 class OpenExponential(dist.Exponential):
@@ -181,9 +181,9 @@ class Exponential(Family):
     """
 
     rate: Source = None
-    parameters = {"rate": Parameter(rates, start=_exponential_rate)}
+    parameters = {"rate": Parameter(rates, init=_exponential_rate)}
     distribution = OpenExponential
-    remedy = "these numbers may not be negative; for such take a family for real values, such as Normal()"
+    fix_hint = "these numbers may not be negative; for such take a family for real values, such as Normal()"
 
 
 _FURTHEST = 40.0  # log of the cumulated hazard, beyond which it is continued by its tangent
@@ -244,9 +244,9 @@ class Weibull(Family):
     scale: Source = None
     concentration: Source = None
     parameters = {
-        "scale": Parameter(constraints.positive, start=_weibull_scale),
-        "concentration": Parameter(constraints.Bounded(0.1, 100.0), start=_weibull_concentration),
+        "scale": Parameter(constraints.positive, init=_weibull_scale),
+        "concentration": Parameter(constraints.Bounded(0.1, 100.0), init=_weibull_concentration),
     }
     distribution = OpenWeibull
-    within = above_zero
-    remedy = _REMEDY
+    data_support = above_zero
+    fix_hint = _FIX_HINT

@@ -15,7 +15,7 @@ from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_st
 from pyro_vae.families.site import Shape
 from pyro_vae.families.unit import concentrations, inner, logistic_normal_mean, logit_scale
 
-_REMEDY = (
+_FIX_HINT = (
     "give each row positive numbers that sum to 1: with zeros filled, x = x.clamp(min=1e-6), "
     "then x / x.sum(-1, keepdim=True)"
 )
@@ -70,11 +70,11 @@ class Dirichlet(Family):
     """
 
     concentration: Source = None
-    parameters = {"concentration": Parameter(concentrations, shape=_per_part, start=_moments)}
+    parameters = {"concentration": Parameter(concentrations, shape=_per_part, init=_moments)}
     distribution = InnerDirichlet
     event_ranks = (1,)
-    within = constraints.open_simplex
-    remedy = _REMEDY
+    data_support = constraints.open_simplex
+    fix_hint = _FIX_HINT
 
 
 class StickBreaking(StickBreakingTransform):
@@ -152,10 +152,10 @@ class LogisticNormal(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, shape=_per_break, start=_mean_break),
-        "scale": Parameter(logit_scale, shape=_per_break, start=_spread_break),
+        "loc": Parameter(constraints.real, shape=_per_break, init=_mean_break),
+        "scale": Parameter(logit_scale, shape=_per_break, init=_spread_break),
     }
     distribution = StickBreakingNormal
     event_ranks = (1,)
-    within = constraints.open_simplex
-    remedy = _REMEDY
+    data_support = constraints.open_simplex
+    fix_hint = _FIX_HINT

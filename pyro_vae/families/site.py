@@ -46,8 +46,8 @@ class ParameterSlot:
         constraint: the values it may take.
         shape: its shape.
         source: where its value comes from; see `pyro_vae.families.Source`.
-        start: its value before training, of that shape, from rows of data; None to start from a raw zero.
-        sized: whether a row's size factor multiplies it.
+        init: its value before training, of that shape, from rows of data; None to start from a raw zero.
+        scales_with_size_factor: whether a row's size factor multiplies it.
         broadcasts: whether the distribution takes one number for all elements as it is.
         jitter: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
             would be exchangeable (the components of a mixture) is not alike.
@@ -56,8 +56,8 @@ class ParameterSlot:
     constraint: Constraint
     shape: Shape
     source: Any
-    start: Callable[[Tensor], Tensor] | None = None
-    sized: bool = False
+    init: Callable[[Tensor], Tensor] | None = None
+    scales_with_size_factor: bool = False
     broadcasts: bool = False
     init_noise: float = 0.0
 

@@ -177,13 +177,13 @@ class Transformed(Composite):
     transform: str = field("exp", known=TRANSFORMS)
 
     @property
-    def within(self) -> Any:
+    def data_support(self) -> Any:
         """The numbers that the map reaches, without the ends that it does not."""
         image: Any = TRANSFORMS[self.transform].codomain
         return constraints.Open(image.lower_bound, image.upper_bound) if hasattr(image, "upper_bound") else image
 
     @property
-    def remedy(self) -> str:
+    def fix_hint(self) -> str:
         """What to do about data that the map does not reach."""
         if hasattr(TRANSFORMS[self.transform].codomain, "upper_bound"):
             return (
@@ -195,7 +195,7 @@ class Transformed(Composite):
         """Take the family's parameters, start them on the real scale, and push its distribution through the map."""
         inner, transform = self.family.bind(site), TRANSFORMS[self.transform]
         slots = {
-            name: replace(slot, start=slot.start and partial(_before, transform, slot.start))
+            name: replace(slot, init=slot.init and partial(_before, transform, slot.init))
             for name, slot in self.slots_of(inner).items()
         }
         if not _is_real(support := _support(inner)):
@@ -256,13 +256,13 @@ class Scaled(Composite):
         return numbers
 
     @property
-    def within(self) -> Any:
+    def data_support(self) -> Any:
         """What the family takes, in the new unit."""
         loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
-        return None if self.family.within is None else moved(self.family.within, loc, scale)
+        return None if self.family.data_support is None else moved(self.family.data_support, loc, scale)
 
     @property
-    def remedy(self) -> str:
+    def fix_hint(self) -> str:
         """What to do about data that are not in the family's support in this unit."""
         return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
@@ -271,7 +271,7 @@ class Scaled(Composite):
         inner = self.family.bind(site)
         unit = {"unit_loc": self._unit("loc", site), "unit_scale": self._unit("scale", site)}
         slots = {
-            name: replace(slot, start=slot.start and partial(self._in_own_unit, slot.start))
+            name: replace(slot, init=slot.init and partial(self._in_own_unit, slot.init))
             for name, slot in self.slots_of(inner).items()
         }
         if not unit.keys().isdisjoint(slots):

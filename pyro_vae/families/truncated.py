@@ -174,7 +174,7 @@ class _Bounded(Composite, ABC):
             raise InputError(f"{name}.low = {low:g} has to be less than {name}.high = {high:g}.")
 
     @property
-    def remedy(self) -> str:
+    def fix_hint(self) -> str:
         """What to do about data beyond the bounds."""
         return "give low and high that hold it, or drop those rows"
 
@@ -243,7 +243,7 @@ class Censored(_Bounded):
     Censored(family=Normal(loc=None, scale='learned'), low=0.0, high=None)
     """
 
-    atoms = True
+    has_point_masses = True
     family: Family = Normal()
     low: float | None = 0.0
     high: float | None = None

@@ -144,8 +144,8 @@ class ContinuousBernoulli(Family):
     """
 
     logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, start=_logits)}
-    remedy = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
+    parameters = {"logits": Parameter(constraints.real, init=_logits)}
+    fix_hint = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -161,7 +161,7 @@ class InnerBeta(dist.Beta):
         return inner(super().rsample(sample_shape))
 
 
-_REMEDY = (
+_FIX_HINT = (
     "squeeze exact zeros and ones into the interval, x = 0.001 + 0.998 * x, or take a density that allows them, "
     "such as ContinuousBernoulli()"
 )
@@ -205,12 +205,12 @@ class Beta(Family):
     concentration1: Source = None
     concentration0: Source = None
     parameters = {
-        "concentration1": Parameter(concentrations, start=_concentration1),
-        "concentration0": Parameter(concentrations, start=_concentration0),
+        "concentration1": Parameter(concentrations, init=_concentration1),
+        "concentration0": Parameter(concentrations, init=_concentration0),
     }
     distribution = InnerBeta
-    within = constraints.open_unit
-    remedy = _REMEDY
+    data_support = constraints.open_unit
+    fix_hint = _FIX_HINT
 
 
 def logistic_normal_mean(loc: Tensor, scale: Tensor) -> Tensor:
@@ -290,9 +290,9 @@ class LogitNormal(Family):
     loc: Source = None
     scale: Source = None
     parameters = {
-        "loc": Parameter(constraints.real, start=_mean_logit),
-        "scale": Parameter(logit_scale, start=_spread_logit),
+        "loc": Parameter(constraints.real, init=_mean_logit),
+        "scale": Parameter(logit_scale, init=_spread_logit),
     }
     distribution = SigmoidNormal
-    within = constraints.open_unit
-    remedy = _REMEDY
+    data_support = constraints.open_unit
+    fix_hint = _FIX_HINT

@@ -31,7 +31,7 @@ class PseudoInputs(nn.Module):
         mixture = dist.Categorical(logits=weights, validate_args=False)
         return dist.MixtureSameFamily(mixture, guide(self.inputs), validate_args=False)
 
-    def look(self, x: Tensor) -> None:
+    def adapt(self, x: Tensor) -> None:
         """Start at rows (N, *data_shape), drawn without replacement as long as there are any."""
         count = len(self.inputs)
         order = torch.cat([torch.randperm(len(x)) for _ in range(-(-count // len(x)))])[:count]

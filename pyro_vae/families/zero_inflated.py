@@ -27,8 +27,8 @@ class Gated(dist.ZeroInflatedDistribution):
 def _start(slot: ParameterSlot, x: Tensor) -> Tensor:
     if isinstance(slot.source, float | tuple):
         return torch.tensor(slot.source, dtype=x.dtype, device=x.device)
-    if slot.start is not None and len(x):
-        return slot.start(x)
+    if slot.init is not None and len(x):
+        return slot.init(x)
     transform = transform_to(slot.constraint)
     value: Tensor = transform(x.new_zeros(transform.inverse_shape(slot.shape)))
     return value
@@ -74,7 +74,7 @@ class ZeroInflated(Composite):
 
     family: Family = NegativeBinomial()
     gate_logits: Source = None
-    parameters = {"gate_logits": Parameter(constraints.real, start=_excess)}
+    parameters = {"gate_logits": Parameter(constraints.real, init=_excess)}
     distribution = Gated
 
     def __post_init__(self) -> None:

@@ -121,7 +121,7 @@ def _parameters(role: str, conditional: Conditional, network: object) -> list[st
     for name, slot in conditional.slots.items():
         source = slot.source
         if name in conditional.constants:
-            value = conditional.constant(name)
+            value = conditional.trained_value(name)
             what = f"one trained constant, now {float(value):.4g}" if source == "learned" else "trained, per feature"
         elif source is None:
             what = f"from {network if isinstance(network, Network) else type(network).__name__}"

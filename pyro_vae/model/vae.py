@@ -114,13 +114,15 @@ class VAE(nn.Module):
             decoder = encoder.mirror()
         self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
         latent = (latent_dim,)
-        view = _log_counts if likelihood.counts else None
+        view = _log_counts if likelihood.is_count else None
         inputs = InputNormalization(event_shape, view) if isinstance(encoder, Network) else None
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
         self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
         self.optional_inputs = (
-            ("mask", "size_factor") if any(s.sized for s in self.likelihood.slots.values()) else ("mask",)
+            ("mask", "size_factor")
+            if any(s.scales_with_size_factor for s in self.likelihood.slots.values())
+            else ("mask",)
         )
         self._check_pairing()
         self.store_name: str | None = _store_name()
@@ -237,11 +239,11 @@ class VAE(nn.Module):
             The model itself.
         """
         self.check({"x": x, **given})
-        x = x.to(self.likelihood.reference)
+        x = x.to(self.likelihood.device_tensor)
         x = self.normalize_size(self.impute({"x": x, **given}), given.get("size_factor"))
         self.likelihood.initialize(x)
-        self.posterior.look(x)
-        self.prior.look(x)
+        self.posterior.adapt(x)
+        self.prior.adapt(x)
         return self
 
     def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -277,7 +279,7 @@ class VAE(nn.Module):
             raise InputError(f"replace: VAE has no argument {unexpected[0]!r}; it has {', '.join(fields)}.")
         if "encoder" in changes and "decoder" not in changes:
             fields["decoder"] = None
-        other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.reference)
+        other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.device_tensor)
         mine, theirs = self.state_dict(), other.state_dict()
         other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
         for part, words in REINITIALIZED_BY.items():
@@ -300,9 +302,9 @@ class VAE(nn.Module):
         return self.declaration.likelihood.caveat
 
     @property
-    def pixels(self) -> bool:
+    def is_pixel(self) -> bool:
         """Whether log-likelihoods are of pixel levels, and told in bits per dimension too."""
-        return self.declaration.likelihood.pixels
+        return self.declaration.likelihood.is_pixel
 
     def extra_repr(self) -> str:
         """Show the declaration."""
@@ -334,12 +336,12 @@ class VAE(nn.Module):
 
     def _check_pairing(self) -> None:
         declared = self.declaration
-        if declared.prior.atoms:
+        if declared.prior.has_point_masses:
             raise InputError(
                 f"prior={declared.prior!r} has point masses, which no continuous guide can follow: take one without, "
                 "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
             )
-        prior, posterior = self.prior.example(), self.posterior.example()
+        prior, posterior = self.prior.dummy_distribution(), self.posterior.dummy_distribution()
         if not supports_equal(prior.support, posterior.support):
             raise InputError(
                 f"guide={declared.guide!r} has support {in_words(posterior.support)} and prior={declared.prior!r} has "

@@ -33,7 +33,9 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
         check_size(size, len(x))
     if mask is not None:
         check_mask(mask, x)
-        likelihood.example(mask=torch.ones(1, *event_shape, dtype=torch.bool))  # it raises where it takes none
+        likelihood.dummy_distribution(
+            mask=torch.ones(1, *event_shape, dtype=torch.bool)
+        )  # it raises where it takes none
         x = torch.where(mask, x, any_element(likelihood.support))
     check_finite(x)
     check_support(x, likelihood, {} if size is None else {"size_factor": size})
@@ -117,14 +119,14 @@ def check_finite(x: Tensor) -> None:
 def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tensor]) -> None:
     """Refuse values that the likelihood gives no density, naming the first."""
     family = likelihood.family
-    element = element_of(family.within or likelihood.example(**given).support)
+    element = element_of(family.data_support or likelihood.dummy_distribution(**given).support)
     inside = element.check(x)
     if not bool(inside.all()):
         where, value, count = _first(x, ~inside)
         total = f"{inside.numel()} vectors" if element.event_dim else f"{x.numel()} values"
-        remedy = family.remedy or "take a family whose support holds it, such as Normal(scale='learned')"
+        hint = family.fix_hint or "take a family whose support holds it, such as Normal(scale='learned')"
         raise InputError(
-            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {total} do): {remedy}."
+            f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {total} do): {hint}."
         )
 
 

@@ -105,7 +105,7 @@ class InputNormalization(nn.Module):
         return ((x if self.view is None else self.view(x)) - self.loc).div_(self.scale)
 
     @torch.no_grad()
-    def look(self, x: Tensor) -> None:
+    def adapt(self, x: Tensor) -> None:
         """Take m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
         if bool(viewed.square().mean() > 1):

@@ -129,7 +129,7 @@ def fit(
         stack.enter_context(frozen(weights, state.optimizer))
         termination = Termination(vae, state, monitor.stopping, callback_list)
         profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
-        has_levels = getattr(vae, "pixels", False) and objective.is_evidence_bound
+        has_levels = getattr(vae, "is_pixel", False) and objective.is_evidence_bound
         saves = options is not None and options.checkpoints is not None
         loop = Loop(state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler)
         if group.is_rank0:

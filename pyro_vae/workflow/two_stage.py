@@ -63,7 +63,7 @@ def fit_density(
         lr: learning rate of Adam.
         options: other arguments of `fit`.
     """
-    reference: Tensor = vae.likelihood.reference
+    reference: Tensor = vae.likelihood.device_tensor
     stages: Any = vae.prior.distribution
     rows = rows.to(reference.device, reference.dtype)
     with seeded(seed, reference.device), torch.no_grad():

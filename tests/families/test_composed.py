@@ -109,10 +109,10 @@ def test_components_start_on_clusters_and_priors_apart() -> None:
         raw = vae.likelihood.get_buffer("offset_loc")
     order = raw[:, 0].argsort()
     torch.testing.assert_close(raw[order], BLOBS, rtol=0, atol=0.3)
-    torch.testing.assert_close(vae.likelihood.constant("weights").exp()[order], torch.tensor([3.0, 2, 1]) / 6)
+    torch.testing.assert_close(vae.likelihood.trained_value("weights").exp()[order], torch.tensor([3.0, 2, 1]) / 6)
     assert flat["loc"].shape == (3, 3)
     for prior in (pv.Mixture(pv.Normal(), 5), pv.Mixture(pv.MultivariateNormal(), 5)):
-        loc = small(prior=prior).initialize(x).prior.constant("loc").detach()
+        loc = small(prior=prior).initialize(x).prior.trained_value("loc").detach()
         assert float(torch.pdist(loc).min()) > 0.05
 
 
@@ -284,7 +284,7 @@ def test_aggregate_leaves_the_model_and_the_random_state_alone(family: Family) -
     assert vae.declaration.prior == pv.Laplace()
     assert better.declaration.prior == pv.Aggregate(family, base=pv.Laplace())
     assert cases.same(better.state_dict(), again.state_dict())
-    for part in ("encoder", "decoder"):
+    for part in ("posterior", "likelihood"):
         assert cases.same(getattr(vae, part).state_dict(), getattr(better, part).state_dict())
     z = vae.encode(TWO).sample()
     once_more = pv.aggregate(better, TWO, family, epochs=1)

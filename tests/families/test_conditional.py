@@ -28,7 +28,7 @@ each_parameter = pytest.mark.parametrize(
 
 def trained(name: str) -> list[str]:
     """The parameters of a family that can be trained: all but whole numbers."""
-    return [key for key, parameter in FAMILIES[name].parameters.items() if parameter.trained]
+    return [key for key, parameter in FAMILIES[name].parameters.items() if parameter.trainable]
 
 
 each_trained = pytest.mark.parametrize(("name", "key"), [(name, key) for name in CLOSED for key in trained(name)])
@@ -121,7 +121,7 @@ def test_learned_is_one_trained_number(name: str, key: str) -> None:
         value, expected = value_of(conditional, key, context), transform(torch.tensor(0.7))
         torch.testing.assert_close(value, expected.expand(value.shape))
         assert value.expand(full_shape(name, key, event)).numel() > 1
-        torch.testing.assert_close(conditional.constant(key), expected)
+        torch.testing.assert_close(conditional.trained_value(key), expected)
 
 
 @each_trained
@@ -134,7 +134,7 @@ def test_per_feature_is_one_trained_number_for_each_element(name: str, key: str)
         assert constants(conditional)[f"constants.{key}"] == shape
         with torch.no_grad():
             conditional.constants[key].copy_(raw)
-        torch.testing.assert_close(conditional.constant(key), expected)
+        torch.testing.assert_close(conditional.trained_value(key), expected)
         assert expected.shape == full_shape(name, key, event)
         value = value_of(conditional, key, context)
         torch.testing.assert_close(value, expected.expand(value.shape))
@@ -185,7 +185,7 @@ def test_fixed_values_follow_the_type(name: str) -> None:
     x = cases.FAMILIES[name].data(2, event, cases.seeded())
     assert conditional().log_prob(x.float()).dtype == torch.float32
     conditional.to(torch.float64)
-    assert conditional.reference.dtype == torch.float64
+    assert conditional.device_tensor.dtype == torch.float64
     assert conditional().log_prob(x).dtype == torch.float64
     for key in values:
         assert conditional.values()[key].dtype == torch.float64
@@ -251,7 +251,7 @@ def test_initializing_twice_changes_nothing(name: str, family: Family, place: Pl
     conditional.initialize(x)
     after = copy.deepcopy(conditional.state_dict())
     assert bool(conditional.initialized)
-    starting = [key for key, slot in conditional.slots.items() if slot.start and not is_fixed(slot.source)]
+    starting = [key for key, slot in conditional.slots.items() if slot.init and not is_fixed(slot.source)]
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed <= {"initialized", *(f"{kind}{key}" for key in starting for kind in ("constants.", "offset_"))}
     assert len(changed) == 1 + len(starting)
@@ -274,7 +274,7 @@ def test_starting_values_reach_every_source(name: str, key: str) -> None:
             conditional = Place("prior", event).build(with_source(name, key, source))
         conditional.initialize(x)
         expected = start.mean() if source == "learned" else start
-        torch.testing.assert_close(conditional.constant(key), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(conditional.trained_value(key), expected, rtol=1e-6, atol=1e-6)
 
 
 @each_trained
@@ -307,7 +307,7 @@ def test_a_dry_run_leaves_modes_and_statistics_as_they_were() -> None:
     before = copy.deepcopy(conditional.state_dict())
     modes = {name: part.training for name, part in conditional.named_modules()}
     assert set(modes.values()) == {True, False}
-    assert conditional.example().batch_shape == (2,)
+    assert conditional.dummy_distribution().batch_shape == (2,)
     assert conditional.support.event_dim == 1
     assert {name: part.training for name, part in conditional.named_modules()} == modes
     assert cases.same(before, conditional.state_dict())
@@ -316,7 +316,7 @@ def test_a_dry_run_leaves_modes_and_statistics_as_they_were() -> None:
 @cases.over_places()
 def test_a_dry_run_knows_the_support(name: str, family: Family, place: Place) -> None:
     conditional = place.converted(place.build(family), torch.float64)
-    distribution = conditional.example()
+    distribution = conditional.dummy_distribution()
     assert distribution.batch_shape == (() if place.context is None else (2,))
     assert distribution.event_shape == place.event
     assert bool(conditional.support.check(cases.FAMILIES[name].data(5, place.event, cases.seeded())).all())

@@ -332,7 +332,7 @@ def test_both_floating_types_run(name: str, family: Family, place: Place, dtype:
     assert distribution.log_prob(draws).dtype == dtype
     assert draws.dtype == dtype or name in ("Categorical", "OrderedLogistic")
     conditional.initialize(cases.FAMILIES[name].data(4, place.event, cases.seeded()).to(dtype))
-    assert conditional.example().log_prob(draws).dtype == dtype
+    assert conditional.dummy_distribution().log_prob(draws).dtype == dtype
     assert {t.dtype for t in conditional.state_dict().values() if t.is_floating_point()} <= {dtype}
 
 

@@ -231,12 +231,12 @@ def test_only_pixels_are_told_in_bits() -> None:
     history = fitted(pv.Categorical(3), x, 4, 3)
     assert "bits_per_dim" not in history.columns
     assert "bits" not in summary(pv.data.load("digits"), history, "run")
-    assert [family.pixels for family in (pv.OrderedLogistic(15), pv.OrderedLogistic(16), pv.Normal())] == [
+    assert [family.is_pixel for family in (pv.OrderedLogistic(15), pv.OrderedLogistic(16), pv.Normal())] == [
         False,
         True,
         False,
     ]
-    assert pv.DiscretizedLogistic(2).pixels
+    assert pv.DiscretizedLogistic(2).is_pixel
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_an_all_zero_element_starts_an_exponential_at_a_finite_rate() -> None:
     for x in (torch.zeros(5, 3), torch.tensor([[0.0, 1.0, 5.0]])):
         conditional = Place("prior", (3,)).build(pv.Exponential())
         conditional.initialize(x)
-        assert bool((conditional.constant("rate") < 1e4).all())
+        assert bool((conditional.trained_value("rate") < 1e4).all())
 
 
 def test_logistic_and_exponential_draws_are_finite_where_the_uniform_number_is_zero() -> None:
@@ -87,8 +87,8 @@ def test_half_a_cauchys_quartiles_apart_survives_outliers_and_constant_elements(
     x[:10, 0], x[:, 1] = 1e9, 7.0
     conditional = Place("prior", (2,)).build(pv.Cauchy())
     conditional.initialize(x)
-    scale = conditional.constant("scale")
-    assert abs(conditional.constant("loc")[1] - 7) < 1e-5
+    scale = conditional.trained_value("scale")
+    assert abs(conditional.trained_value("loc")[1] - 7) < 1e-5
     assert 0.3 < scale[0] < 0.7
     torch.testing.assert_close(scale[1], 0.05 * scale[0], rtol=1e-3, atol=0)
 
@@ -142,8 +142,8 @@ def test_more_factors_than_elements_are_refused(role: str) -> None:
 def test_factors_start_unlike_each_other_and_in_the_datas_unit() -> None:
     x = 1000 * torch.randn(200, 6, generator=cases.seeded())
     conditional = Place("likelihood", (6,), (2,)).build(pv.LowRankNormal(3, cov_factor="per_feature"))
-    assert bool((conditional.constant("cov_factor") != 0).all())
+    assert bool((conditional.trained_value("cov_factor") != 0).all())
     conditional.initialize(x)
-    factor = conditional.constant("cov_factor")
+    factor = conditional.trained_value("cov_factor")
     assert torch.linalg.matrix_rank(factor) == 3
     assert bool((factor.norm(dim=0) > 10).all())

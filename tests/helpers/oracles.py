@@ -43,7 +43,7 @@ class PPCA:
     def of(cls, vae: pv.VAE) -> "PPCA":
         """What a linear VAE with one noise scale has learned, read off its likelihood."""
         q = vae.declaration.latent_dim
-        reference = vae.likelihood.reference
+        reference = vae.likelihood.device_tensor
         with torch.no_grad():
             origin = vae.decode(reference.new_zeros(1, q)).base_dist
             loc = vae.decode(torch.eye(q).to(reference)).base_dist.loc

@@ -52,7 +52,7 @@ def spoiled(vae: pv.VAE) -> pv.VAE:
 
 
 def trains(vae: pv.VAE, x: Tensor) -> None:
-    x = x.to(vae.likelihood.reference)
+    x = x.to(vae.likelihood.device_tensor)
     first = bound(spoiled(vae.initialize(x)), x)
     before = copy.deepcopy(vae.state_dict())
     pv.fit(vae, x, **FIT)

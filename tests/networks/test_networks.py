@@ -301,7 +301,7 @@ def test_inputs_far_from_unit_size_are_centred_and_scaled_and_others_are_left() 
     for x in (pixels, thousands):
         inputs = InputNormalization((3,))
         assert torch.equal(inputs(x), x)
-        inputs.look(x)
+        inputs.adapt(x)
         if x is pixels:
             assert torch.equal(inputs(x), x)
         else:
