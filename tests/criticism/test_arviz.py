@@ -20,6 +20,10 @@ from pyro_vae.criticism.datatree import read, save
 from pyro_vae.plots._run_figures import predictive_pictures
 
 EVENTS = {"number": (), "one": (1,), "four": (4,), "forty": (40,), "image": (1, 6, 5), "colours": (3, 6, 5)}
+SOME_EVENTS = [
+    pytest.param(event, id=name, marks=() if name in ("one", "image") else pytest.mark.slow)
+    for name, event in EVENTS.items()
+]
 KINDS = {"real": pv.Normal(), "count": pv.Poisson(), "binary": pv.Bernoulli()}
 PICTURES = {
     "dist": (arviz_plots.plot_ppc_dist, {"real"}),
@@ -43,7 +47,7 @@ def checked(data_kind: str, event: tuple[int, ...], **options: Any) -> xr.DataTr
     return pv.predictive_check(vae.initialize(data(data_kind, event)), data(data_kind, event), **given)
 
 
-@pytest.mark.parametrize("event", EVENTS.values(), ids=list(EVENTS))
+@pytest.mark.parametrize("event", SOME_EVENTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_take_the_tree_as_it_is(kind: str, event: tuple[int, ...]) -> None:
     tree = checked(kind, event)
@@ -56,7 +60,7 @@ def test_pictures_take_the_tree_as_it_is(kind: str, event: tuple[int, ...]) -> N
             matplotlib.pyplot.close("all")
 
 
-@pytest.mark.parametrize("event", EVENTS.values(), ids=list(EVENTS))
+@pytest.mark.parametrize("event", SOME_EVENTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_netcdf_keeps_all(kind: str, event: tuple[int, ...], tmp_path: Path) -> None:
     tree = checked(kind, event)
@@ -137,7 +141,9 @@ def test_loo_on_replicates_says_that_they_hold_no_likelihood() -> None:
 NAMES = [("a/b", "a|b", "row"), ("row", "row_", "x"), ("", "1", "1"), ("cost $^", "US$ $_", r"$\foo$")]
 
 
-@pytest.mark.parametrize("names", NAMES, ids=str)
+@pytest.mark.parametrize(
+    "names", [*NAMES[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in NAMES[2:])], ids=str
+)
 def test_columns_may_have_any_names(names: tuple[str, ...], tmp_path: Path) -> None:
     x = pv.data.Rows({"x": torch.randn(60, 3)}, features=names)
     vae = pv.VAE((3,), 1, encoder=pv.MLP(hidden=(4,))).initialize(x.x)

@@ -37,19 +37,23 @@ def counts(dispersed: bool) -> pv.VAE:
     return vae
 
 
-def test_the_right_model_is_rarely_doubted() -> None:
-    """On 200 data sets from the model, p <= .05 happens in at most 9 % of them, for every quantity."""
+@pytest.mark.parametrize(
+    ("sets", "often", "share"),
+    [(50, 0.2, (0.01, 0.1)), pytest.param(200, 0.09, (0.03, 0.06), marks=pytest.mark.slow)],
+)
+def test_the_right_model_is_rarely_doubted(sets: int, often: float, share: tuple[float, float]) -> None:
+    """On data sets from the model, p <= .05 happens about as often as it says, for every statistic."""
     vae = exact()
     with torch.no_grad():
-        found = [check(vae, rows(40), statistics=LOOKED_AT, draws=39, seed=seed) for seed in range(200)]
+        found = [check(vae, rows(40), statistics=LOOKED_AT, draws=39, seed=seed) for seed in range(sets)]
     p_values = np.stack([tree["checks"]["p_value"].values for tree in found])
     rejected = (p_values <= 0.05).mean(0)
-    assert rejected.max() <= 0.09
-    assert 0.03 <= (p_values <= 0.05).mean() <= 0.06  # and not never: the level is .05 exactly
+    assert rejected.max() <= often
+    assert share[0] <= (p_values <= 0.05).mean() <= share[1]  # and not never: the level is .05 exactly
     flagged = np.mean([bool((tree["checks"]["q_value"].values < 0.05).any()) for tree in found])
-    assert flagged <= 0.09
+    assert flagged <= often
     pit = np.stack([tree["calibration"]["pit_p_value"].values for tree in found])
-    assert (pit <= 0.05).mean(0).max() <= 0.09
+    assert (pit <= 0.05).mean(0).max() <= often
 
 
 def small_images() -> pv.VAE:

@@ -250,7 +250,7 @@ def test_a_fit_trains_under_the_base_and_then_fits_the_density(tmp_path: Path, q
     under_base = fit(plain, TWO, **options)
     history = fit(vae, TWO, run=tmp_path / "run", **options)
     assert history["loss"].tolist() == under_base["loss"].tolist()
-    for part in ("encoder", "decoder"):
+    for part in ("posterior", "likelihood"):
         assert cases.same(getattr(plain, part).state_dict(), getattr(vae, part).state_dict())
     assert bool(stages.fitted)
     torch.manual_seed(0)

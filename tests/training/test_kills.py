@@ -23,7 +23,8 @@ def killed(folder: Path, *how: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("runs", "writing", "compiled"),
     [
-        (5, 0, False),
+        (2, 0, False),
+        pytest.param(5, 0, False, marks=pytest.mark.slow),
         pytest.param(30, 8, False, marks=pytest.mark.slow),
         pytest.param(8, 0, True, marks=pytest.mark.slow),
     ],
