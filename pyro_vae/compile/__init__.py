@@ -1,1 +1,1 @@
-"""A training step as one checked graph."""
+"""Functions of Pyro programs compiled to one graph, which is checked against the function."""

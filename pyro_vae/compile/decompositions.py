@@ -1,8 +1,8 @@
-"""Fused kernels of torch, written out: what a compiler can make one loop of with all around them.
+"""Decompositions of fused kernels into elementary operations, which a compiler can fuse with those around them.
 
-A recorded step has them in place of the kernels. Those of optimizers a compiler can neither look into nor, for want of
-some list of tensors, take as they are; they change the same tensors in place. That of a product with a bias writes the
-bias to memory, and reads it back, before it multiplies. All values are the same up to rounding.
+A traced step has them in place of the kernels. The compiler cannot inline an optimizer's fused kernel; its
+decomposition changes the same tensors in place. The kernel of a product with a bias writes the bias to memory, and
+reads it back, before it multiplies. Values are the same up to rounding.
 """
 
 import math
@@ -35,8 +35,8 @@ def _adam(
     found_inf: Tensor | None = None,
     decoupled: bool = False,
 ) -> None:
-    rates = (lr / _bias(steps, beta1)).to(weights[0].dtype)
-    roots = _bias(steps, beta2).rsqrt().to(weights[0].dtype)
+    rates = (lr / _bias_correction(steps, beta1)).to(weights[0].dtype)
+    roots = _bias_correction(steps, beta2).rsqrt().to(weights[0].dtype)
     for i, (weight, gradient, mean, square) in enumerate(zip(weights, gradients, means, squares, strict=True)):
         slope = _slope(gradient, maximize, grad_scale)
         start = weight
@@ -48,9 +48,9 @@ def _adam(
         new_square = square * beta2 + slope * slope * (1 - beta2)
         bound = torch.maximum(largest[i], new_square) if amsgrad else new_square
         new_weight = start - rates[i] * new_mean / (bound.sqrt() * roots[i] + eps)
-        _put(found_inf, (weight, new_weight), (mean, new_mean), (square, new_square))
+        _update(found_inf, (weight, new_weight), (mean, new_mean), (square, new_square))
         if amsgrad:
-            _put(found_inf, (largest[i], bound))
+            _update(found_inf, (largest[i], bound))
 
 
 def _adamw(*tensors: Any, **settings: Any) -> None:
@@ -78,13 +78,13 @@ def _sgd(
             slope = slope + weight_decay * weight
         if momentum:
             velocity = slope if is_first_step else velocities[i] * momentum + slope * (1 - dampening)
-            _put(found_inf, (velocities[i], velocity))
+            _update(found_inf, (velocities[i], velocity))
             slope = slope + momentum * velocity if nesterov else velocity
-        _put(found_inf, (weight, weight - lr * slope))
+        _update(found_inf, (weight, weight - lr * slope))
 
 
-def _bias(steps: Tensors, beta: float) -> Tensor:
-    """1 - beta ** t of every weight, as one vector: else a compiler would raise to powers for every single element."""
+def _bias_correction(steps: Tensors, beta: float) -> Tensor:
+    """1 - beta ** t of every weight, as one vector: otherwise a compiler would compute the power for every element."""
     log = math.log(beta) if beta else -math.inf
     return 1 - torch.exp(torch.stack(list(steps)).double() * log)
 
@@ -94,16 +94,17 @@ def _slope(gradient: Tensor, maximize: bool, scale: Tensor | None) -> Tensor:
     return -slope if maximize else slope
 
 
-def _put(found_inf: Tensor | None, *pairs: tuple[Tensor, Tensor]) -> None:
-    """Write new values; not so where the step is to be left out."""
+def _update(found_inf: Tensor | None, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Write new values in place, except where a gradient scaler found infinite gradients."""
     for old, new in pairs:
         old.copy_(new if found_inf is None else torch.where(found_inf == 1, old, new))
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    """A product, and the bias apart: through a view, for else the compiler makes the two one kernel again.
+    """Product plus bias as two operations, with a view between them, or the compiler would fuse them to one kernel.
 
-    Not so on a GPU, whose kernel adds the bias on the way, nor in a coarse type, in which the product would be rounded.
+    It is left to the kernel on a GPU, where the bias is added without another pass over memory, and in half precision,
+    where the product would be rounded.
     """
     if bias.device.type != "cpu" or bias.dtype not in (torch.float32, torch.float64) or beta != 1 or alpha != 1:
         return NotImplemented
@@ -116,4 +117,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     for kernel, written in ((aten._fused_adam_, _adam), (aten._fused_adamw_, _adamw), (aten._fused_sgd_, _sgd))
     for overload in (kernel.default, kernel.tensor_lr)
 } | {aten.addmm.default: _addmm}
-"""What stands for which kernel."""
+"""Decomposition by kernel, for `make_fx`."""

@@ -10,34 +10,16 @@ from pyro_vae.objectives.scheduled import ScheduledObjective
 from pyro_vae.objectives.wake_sleep import RWS
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "ELBO": ELBO,
-    "Capacity": Capacity,
-    "IWAE": IWAE,
-    "Renyi": Renyi,
-    "MIWAE": MIWAE,
-    "PIWAE": PIWAE,
-    "CIWAE": CIWAE,
-    "BetaTC": BetaTC,
-    "InfoVAE": InfoVAE,
-    "DIP": DIP,
-    "RWS": RWS,
+    objective.__name__: objective
+    for objective in (ELBO, Capacity, IWAE, Renyi, MIWAE, PIWAE, CIWAE, BetaTC, InfoVAE, DIP, RWS)
 }
 
 __all__ = [
-    "CIWAE",
-    "ELBO",
-    "IWAE",
-    "MIWAE",
     "OBJECTIVES",
-    "PIWAE",
-    "RWS",
-    "BetaTC",
-    "Capacity",
-    "InfoVAE",
+    *OBJECTIVES,
     "Latent",
     "Objective",
     "Particles",
-    "Renyi",
     "ScheduledObjective",
     "draw",
     "draw_detached_score",

@@ -1,10 +1,10 @@
-"""An objective: a bound on the log evidence as a function of `Particles`, and Pyro's `ELBO` interface to it."""
+"""An objective: a function of `Particles` to be maximised, such as a bound on log p(x), as a `pyro.infer.ELBO`."""
 
 import copy
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pyro.infer import ELBO as PyroELBO
@@ -20,13 +20,13 @@ Program = Callable[..., Any]
 
 
 class Objective(Config, PyroELBO):
-    """Base of every objective: declare its options as dataclass fields and write `bound`.
+    """Base class of objectives: a subclass declares its options as dataclass fields and defines `bound`.
 
     It is a `pyro.infer.ELBO`: `pyro.infer.SVI(model, guide, optim, loss=objective)` takes it, and
     `objective(model, guide)` is the module of its loss.
     """
 
-    # What Pyro's ELBO sets in its constructor; a declared objective is frozen and keeps them on the class.
+    # Pyro's ELBO sets these in its constructor; an objective is frozen, so they are class attributes.
     max_plate_nesting = float("inf")
     vectorize_particles = True
     retain_graph = None
@@ -34,50 +34,52 @@ class Objective(Config, PyroELBO):
     particles: int
     kl: Literal["sampled", "analytic"] = "sampled"
     estimator: Estimator = "plain"
+    needs_rsample: ClassVar[bool] = True
+    """Whether the gradient goes through the draws, so that the guide has to be reparameterised."""
 
     @property
     def num_particles(self) -> int:
-        """The number of particles, by Pyro's name."""
+        """Number of particles, by Pyro's name for it."""
         return self.particles
 
     @abstractmethod
     def bound(self, particles: Particles) -> Tensor:
-        """The bound on log p(x) of each row, (N,), in nats, to be maximised.
+        """Bound on log p(x) of each row, (N,), in nats, to be maximised.
 
-        A term of the whole batch is taken off every row, so that the mean over rows holds it once.
+        A term of the whole batch is subtracted from every row, so that the mean over rows contains it once.
         """
 
     def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
-        """What the bound holds beside log-likelihood and KL, by name: scalars in nats per row, for the history."""
+        """Terms of the bound other than log-likelihood and KL, by name: scalars in nats per row, for the history."""
         return {}
 
     @property
     def is_evidence_bound(self) -> bool:
-        """Whether the bound is one on log p(x), so that bits per dimension can be told from it."""
+        """Whether it is a bound on log p(x), so that bits per dimension follow from it."""
         return True
 
     @property
     def schedules(self) -> dict[str, Schedule]:
-        """The hyperparameters that follow a schedule, by name."""
+        """Schedules by the name of the hyperparameter that they set."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if isinstance(value, Schedule)}
 
     def value_of(self, name: str) -> float | Tensor:
-        """The value of a hyperparameter.
+        """Value of a hyperparameter: a number, or the scalar tensor of an adaptive schedule.
 
         Raises:
-            InputError: it follows a schedule, and nobody tells the time.
+            InputError: it follows a schedule, whose value depends on the epoch.
         """
         value = getattr(self, name)
         if isinstance(value, Schedule):
             raise InputError(
-                f"{type(self).__name__}.{name} = {value!r} follows time, which pv.fit tells: with Pyro's SVI give "
-                "loss=pv.objectives.ScheduledObjective(objective, steps_per_epoch=...)."
+                f"{type(self).__name__}.{name} = {value!r} depends on the epoch, which pv.fit sets: for Pyro's SVI "
+                "give loss=pv.objectives.ScheduledObjective(objective, steps_per_epoch=...)."
             )
         return float(value) if isinstance(value, int) else value
 
     def with_values(self, **values: Any) -> Self:
-        """The objective with numbers, or scalar tensors, in some of its fields."""
+        """Objective with numbers, or scalar tensors, in place of some of its fields."""
         if not values:
             return self
         other = copy.copy(self)
@@ -86,7 +88,7 @@ class Objective(Config, PyroELBO):
         return other
 
     def summary(self, particles: Particles) -> dict[str, Tensor]:
-        """What the bound is made of, without gradient: scalars per row in nats, and vectors per latent.
+        """Terms of the bound without gradient, in nats per row: scalars, and vectors per latent.
 
         Returns:
             "log_likelihood": E_q log p(x|z), a scalar; "kl": KL(q(z|x) || p(z)), a scalar; "kl_" and a site's
@@ -104,11 +106,11 @@ class Objective(Config, PyroELBO):
 
     @property
     def analytic(self) -> bool:
-        """Whether KL terms are taken in closed form."""
+        """Whether KL terms are computed in closed form."""
         return self.kl == "analytic"
 
     def elbo(self, particles: Particles) -> Tensor:
-        """The plain ELBO of each row, (N,), in nats: what `summary` splits up."""
+        """ELBO of each row with unit weights, (N,), in nats: the sum of the terms of `summary`."""
         if not self.analytic:
             return particles.log_weights.mean(0)
         total = particles.log_likelihood
@@ -118,37 +120,32 @@ class Objective(Config, PyroELBO):
 
     @property
     def separates_score(self) -> bool:
-        """Whether the gradient is taken to the draws and to the guide's parameters apart: see `draw_detached_score`."""
+        """Whether the gradient separates the path through the draws from the score: see `draw_detached_score`."""
         return self.estimator != "plain"
 
-    @property
-    def needs_rsample(self) -> bool:
-        """Whether the gradient goes through the draws, so that the guide has to be reparameterised."""
-        return True
-
     def draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
-        """Draw the particles this objective needs; see `pyro_vae.objectives.particles.draw`.
+        """Particles with the gradients that this objective needs; see `pyro_vae.objectives.particles.draw`.
 
         Raises:
-            InputError: the programs do not fit each other or the objective.
+            InputError: model and guide do not match each other, or not the objective.
         """
         how = draw_no_path if not self.needs_rsample else draw_detached_score if self.separates_score else draw
         return how(model, guide, self.particles, *args, **kwargs)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Minus the bound, summed over rows, with its gradient; a scalar tensor, not waited for."""
+        """Minus the bound, summed over rows, with its gradient: a scalar tensor, with no host sync."""
         return -self.bound(self.draw(model, guide, *args, **kwargs)).sum()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Minus the bound, summed over rows, as a number."""
+        """Minus the bound, summed over rows, as a float."""
         with torch.no_grad():
             return float(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Accumulate the gradient of the loss and return it as a number: what Pyro's `SVI` calls."""
+        """Loss as a float, after adding its gradient to the parameters: the method that Pyro's `SVI` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward(retain_graph=self.retain_graph)
         return float(loss.detach())
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
-        raise TypeError("an objective of pyro_vae reads Particles: use objective.draw(model, guide, ...)")
+        raise TypeError("an objective of pyro_vae takes Particles: use objective.draw(model, guide, ...)")

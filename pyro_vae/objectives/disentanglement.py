@@ -1,12 +1,12 @@
-r"""Objectives that take the KL apart, or add to it: what the aggregate posterior of a batch looks like.
+r"""Objectives that decompose the KL, or add a penalty on the aggregate posterior q(z) of a batch.
 
 $$ E_x KL(q(z|x) \,\|\, p(z)) = \underbrace{I_q(x; z)}_{\text{information}}
    + \underbrace{KL(q(z) \,\|\, \textstyle\prod_j q(z_j))}_{\text{total correlation}}
    + \underbrace{\textstyle\sum_j KL(q(z_j) \,\|\, p(z_j))}_{\text{dimension-wise}}, \qquad
    q(z) = \frac1N \sum_n q(z \mid x_n) $$
 
-Each has one particle a row, and one latent site, for what is compared are rows. A term of the batch is taken off every
-row alike.
+Each needs one particle per row and one latent site, since rows are compared. A term of the batch is subtracted from
+every row alike.
 """
 
 import math
@@ -27,20 +27,20 @@ from pyro_vae.schedules import Number
 
 
 class AggregateObjective(Objective):
-    """Base of objectives that compare the rows of a batch."""
+    """Base class of objectives that compare the rows of a batch."""
 
     particles: int = 1
 
     @property
     def is_evidence_bound(self) -> bool:
-        """Whether the bound is one on log p(x): not in general."""
+        """Always false: in general it is not a bound on log p(x)."""
         return False
 
     def latent(self, particles: Particles) -> Latent:
-        """The one latent site, of vectors (N, D).
+        """The only latent site, with draws (N, D).
 
         Raises:
-            InputError: there are several sites, or its draws are no vector for each row.
+            InputError: there are several sites, or its draws are not one vector per row.
         """
         name = type(self).__name__
         if len(particles.latents) != 1:
@@ -60,16 +60,16 @@ class AggregateObjective(Objective):
 
 @dataclass(frozen=True)
 class BetaTC(AggregateObjective):
-    r"""The ELBO with each part of its KL weighed: beta total correlation (and the plain ELBO at weights 1).
+    r"""The ELBO with a weight for each part of its KL: beta total correlation (and the ELBO itself at weights 1).
 
     $$ E_q \log p(x|z) - \alpha\, I_q(x; z) - \beta\, TC - \gamma \sum_j KL(q(z_j) \,\|\, p(z_j)) $$
 
-    The densities of the aggregate posterior are estimated from the batch, of which row n is known to have made $z_n$:
+    The densities of the aggregate posterior are estimated from a batch of B rows, where $z_n$ was drawn given row n:
 
-    - "weighted": $q(z_n) \approx \frac{1}{NB} \sum_m q(z_n | x_m)$, a bound from below (Chen et al., appendix C.1), by
-      which information and total correlation come out too large;
-    - "stratified": $q(z_n) \approx \frac1N q(z_n | x_n) + \frac{N - 1}{N (B - 1)} \sum_{m \ne n} q(z_n | x_m)$, without
-      bias; all other rows count alike, where Chen et al. (appendix C.2) give one of them another weight.
+    - "weighted": $q(z_n) \approx \frac{1}{NB} \sum_m q(z_n | x_m)$, a lower bound (Chen et al., appendix C.1), so that
+      information and total correlation are overestimated;
+    - "stratified": $q(z_n) \approx \frac1N q(z_n | x_n) + \frac{N - 1}{N (B - 1)} \sum_{m \ne n} q(z_n | x_m)$,
+      unbiased; all other rows have the same weight, where Chen et al. (appendix C.2) give one of them another.
 
     The history records "information", "total_correlation" and "dimensionwise_kl", by these estimates.
 
@@ -80,13 +80,13 @@ class BetaTC(AggregateObjective):
 
     Args:
         beta: the weight of the total correlation, a number or a schedule.
-        alpha: the weight of the information, likewise.
-        gamma: the weight of the dimension-wise KL, likewise.
-        sampling: how the aggregate posterior is estimated.
-        rows: the number N of training rows; `fit` knows it.
+        alpha: the weight of the information, a number or a schedule.
+        gamma: the weight of the dimension-wise KL, a number or a schedule.
+        sampling: the estimator of the aggregate posterior.
+        rows: the number N of training rows; `fit` sets it.
 
     Raises:
-        InputError: a guide that does not factorise over latents, or N is not known.
+        InputError: a guide that does not factorise over latents, or no N.
 
     >>> BetaTC(beta=6)
     BetaTC(beta=6.0, alpha=1.0, gamma=1.0, sampling='stratified', rows=None)
@@ -99,18 +99,18 @@ class BetaTC(AggregateObjective):
     rows: int | None = field(None, low=1)
 
     def bound(self, particles: Particles) -> Tensor:
-        """The log-likelihood of each row less its weighed parts, (N,), in nats."""
+        """Log-likelihood of each row minus the weighted parts of its KL, (N,), in nats."""
         parts = self.parts_of_kl(particles)
         weights = {"information": "alpha", "total_correlation": "beta", "dimensionwise_kl": "gamma"}
         cost = sum((self.value_of(weight) * parts[name] for name, weight in weights.items()), torch.zeros(()))
         return particles.log_likelihood[0] - cost
 
     def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
-        """The three parts of the KL."""
+        """Means of the three parts of the KL over rows, scalars in nats."""
         return {name: part.mean() for name, part in self.parts_of_kl(particles).items()}
 
     def parts_of_kl(self, particles: Particles) -> dict[str, Tensor]:
-        """Each row's share of the three parts, (N,), in nats; they add up to its sampled KL."""
+        """The three parts of the KL of each row, (N,), in nats; they add up to its sampled KL."""
         latent = self.latent(particles)
         each = _pairs(latent, type(self).__name__)
         weights = self._log_weights(len(each)).to(each)
@@ -123,10 +123,10 @@ class BetaTC(AggregateObjective):
         }
 
     def _log_weights(self, batch: int) -> Tensor:
-        """What the density given row m counts in the aggregate at the draw of row n, (B, B)."""
+        """Log weight of the density given row m in the aggregate at the draw of row n, (B, B)."""
         if self.rows is None:
             raise InputError(
-                "BetaTC has to know the number of training rows, which pv.fit tells: with Pyro's SVI give it, as in "
+                "BetaTC needs the number of training rows, which pv.fit sets: for Pyro's SVI give it, as in "
                 "BetaTC(rows=60000)."
             )
         count = max(self.rows, batch)
@@ -138,20 +138,20 @@ class BetaTC(AggregateObjective):
 
 @dataclass(frozen=True)
 class InfoVAE(AggregateObjective):
-    r"""The ELBO with less of its KL and more of what its purpose is: an aggregate posterior like the prior.
+    r"""The ELBO with less weight on its KL and a penalty on the distance of the aggregate posterior from the prior.
 
     $$ E_q \log p(x|z) - (1 - \alpha)\, KL(q(z|x) \,\|\, p(z)) - (\alpha + \lambda - 1)\, \mathrm{MMD}^2(q(z), p(z)) $$
 
-    With alpha = 1 the KL is gone: the MMD-VAE, or a Wasserstein autoencoder whose encoder is random. The discrepancy is
-    `pyro_vae.distributions.mmd.mmd2`, between a batch of draws from guide and prior; the history records it as "mmd".
+    With alpha = 1 there is no KL: the MMD-VAE, or a Wasserstein autoencoder with a random encoder. The discrepancy is
+    `pyro_vae.distributions.mmd.mmd2`, between one draw per row from guide and prior; the history records it as "mmd".
 
     References:
         Zhao, Song and Ermon, InfoVAE, 2019, https://arxiv.org/abs/1706.02262.
         Tolstikhin et al., Wasserstein Auto-Encoders, 2018, https://arxiv.org/abs/1711.01558.
 
     Args:
-        alpha: how much of the information between x and z is not paid for, a number or a schedule.
-        scale: lambda, the weight of the distance to the prior, likewise; 10 for MNIST in Tolstikhin et al.
+        alpha: the share of the information between x and z that costs nothing, a number or a schedule.
+        scale: lambda, the weight of the discrepancy, a number or a schedule; 10 for MNIST in Tolstikhin et al.
         kl: "sampled" or "analytic", as for `ELBO`.
 
     >>> InfoVAE(alpha=1)
@@ -163,12 +163,12 @@ class InfoVAE(AggregateObjective):
     kl: Literal["sampled", "analytic"] = "sampled"
 
     def bound(self, particles: Particles) -> Tensor:
-        """The ELBO of each row with its KL weighed, less the cost of the distance, (N,)."""
+        """ELBO of each row with its KL weighted, minus the weighted discrepancy, (N,), in nats."""
         alpha, scale = self.value_of("alpha"), self.value_of("scale")
         return self.elbo(particles.scale_kl(1 - alpha)) - (alpha + scale - 1) * self._distance(particles)
 
     def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
-        """The squared discrepancy, by draws from the prior of its own."""
+        """Squared maximum mean discrepancy, by its own draws from the prior, a scalar."""
         return {"mmd": self._distance(particles)}
 
     def _distance(self, particles: Particles) -> Tensor:
@@ -181,23 +181,23 @@ class InfoVAE(AggregateObjective):
 
 @dataclass(frozen=True)
 class DIP(AggregateObjective):
-    r"""Disentangled inferred prior: the ELBO less how far the aggregate posterior's covariance is from the identity.
+    r"""Disentangled inferred prior: the ELBO minus the distance of the aggregate posterior's covariance from identity.
 
     $$ \mathcal{L} - \lambda_{od} \sum_{i \ne j} C_{ij}^2 - \lambda_d \sum_i (C_{ii} - 1)^2, \qquad
        C = \mathrm{Cov}_x[E_q z] \;\text{("means")} \quad\text{or}\quad
        \mathrm{Cov}_x[E_q z] + E_x[\mathrm{Var}_q z] \;\text{("draws")} $$
 
-    DIP-VAE-I and -II: the covariance of the guide's means, or of its draws, over the batch. The history records the
-    penalty as "covariance".
+    DIP-VAE-I takes the covariance of the guide's means over the batch, DIP-VAE-II that of its draws. The history
+    records the penalty as "covariance".
 
     References:
         Kumar, Sattigeri and Balakrishnan, Variational Inference of Disentangled Latent Concepts, 2018,
         https://arxiv.org/abs/1711.00848.
 
     Args:
-        of: whose covariance, "draws" (II) or "means" (I).
+        of: what the covariance is of, "draws" (II) or "means" (I).
         off_diagonal: lambda_od, a number or a schedule.
-        diagonal: lambda_d, likewise; ten times lambda_od is usual for the means.
+        diagonal: lambda_d, a number or a schedule; ten times lambda_od is usual for the means.
         kl: "sampled" or "analytic", as for `ELBO`.
 
     Raises:
@@ -213,11 +213,11 @@ class DIP(AggregateObjective):
     kl: Literal["sampled", "analytic"] = "sampled"
 
     def bound(self, particles: Particles) -> Tensor:
-        """The ELBO of each row less the batch's penalty, (N,)."""
+        """ELBO of each row minus the penalty of the batch, (N,), in nats."""
         return self.elbo(particles) - self._penalty(particles)
 
     def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
-        """The penalty."""
+        """Penalty on the covariance, a scalar."""
         return {"covariance": self._penalty(particles)}
 
     def _penalty(self, particles: Particles) -> Tensor:
@@ -231,7 +231,7 @@ class DIP(AggregateObjective):
         except NotImplementedError:
             raise InputError(
                 f"DIP needs mean and variance of the guide in closed form, and {name_of(posterior)} has none: take a "
-                "guide that has, such as pv.Normal()."
+                "guide with both, such as pv.Normal()."
             ) from None
         diagonal = covariance.diagonal()
         off = covariance - diagonal.diag()
@@ -242,7 +242,7 @@ class DIP(AggregateObjective):
 
 
 def _pairs(latent: Latent, objective: str) -> Tensor:
-    """The log-density of each latent of each draw given each row, (N, N, D): [n, m] is draw n given row m."""
+    """Log-density of each latent of each draw given each row, (N, N, D): [n, m] is of draw n given row m."""
     posterior = latent.posterior
     if not (isinstance(posterior, Independent) and posterior.reinterpreted_batch_ndims == 1):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The evidence lower bound, and what becomes of it when its KL is shaped."""
+"""The evidence lower bound, and variants that weight, threshold or target its KL."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,13 +22,13 @@ class ELBO(Objective):
        \approx \frac1K \sum_k \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q(z \mid x) $$
 
     Value and gradient equal those of Pyro's `Trace_ELBO` (`kl="sampled"`) and `TraceMeanField_ELBO`
-    (`kl="analytic"`) for the same draws of a reparameterised guide. The estimator "stl" leaves out the score of the
-    guide, whose mean is 0: its noise vanishes as the guide nears the posterior. "dreg" is the same here.
+    (`kl="analytic"`) for the same draws of a reparameterised guide. The estimator "stl" omits the score of the guide,
+    whose mean is 0: its variance vanishes as the guide approaches the posterior. "dreg" is the same here.
 
-    Its KL may be shaped: $E_q \log p(x|z) - \beta \sum_g \max(\lambda, KL_g)$, with a weight beta and, in each group g
-    of latents, lambda nats that are free. With beta other than 1 it is no ELBO of the model as declared. Where a
-    Gaussian likelihood learns its scale s, beta is usually not needed: a fixed s under beta has the optima of a scale
-    $s \sqrt\beta$ under beta = 1, and learning s finds the one under which the data are most likely (sigma-VAE).
+    With `beta` and `free_bits` it is $E_q \log p(x|z) - \beta \sum_g \max(\lambda, KL_g)$, with lambda nats at no
+    cost in each group g of latents. With beta other than 1 it is not the ELBO of the declared model. Where a Gaussian
+    likelihood learns its scale s, beta is usually not needed: a fixed s under beta has the optima of a scale
+    $s \sqrt\beta$ under beta = 1, and the learned s is the one of highest likelihood (sigma-VAE).
 
     References:
         Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
@@ -41,13 +41,13 @@ class ELBO(Objective):
 
     Args:
         particles: the number K of draws per row.
-        kl: "sampled", or "analytic" where torch or Pyro register the pair; no silent fallback.
+        kl: "sampled", or "analytic" where torch or Pyro have a closed form for the pair; there is no silent fallback.
         estimator: of the gradient, "plain", "stl" or "dreg".
         beta: the weight of the KL, a number or a schedule.
-        free_bits: lambda, the nats per group that cost nothing: a group's KL, averaged over the batch, is not pushed
-            below; a number or a schedule.
-        groups: into how many groups of equal size the latents are divided, in their order; None for one each. 1 where
-            prior or guide does not factorise over latents.
+        free_bits: lambda, the nats per group that cost nothing: a group's KL, averaged over the batch, has no gradient
+            below lambda; a number or a schedule.
+        groups: number of groups of equal size into which the latents are divided, in their order; None for one latent
+            each. It has to be 1 where prior or guide does not factorise over latents.
 
     Raises:
         InputError: an option out of range; "analytic" for a pair without a closed form, or with another estimator than
@@ -68,10 +68,10 @@ class ELBO(Objective):
     groups: int | None = field(None, low=1)
 
     def __post_init__(self) -> None:
-        """Check that there is a score to leave out."""
+        """Check that the estimator applies to the KL."""
         super().__post_init__()
         if self.separates_score and (self.analytic or self._frees):
-            other = "kl='analytic' takes the KL in closed form" if self.analytic else "free bits cut it off"
+            other = "kl='analytic' does not sample it" if self.analytic else "free bits truncate it"
             raise InputError(
                 f"ELBO.estimator = {self.estimator!r} is about the sampled log q(z|x), and {other}: leave one of "
                 "the two out."
@@ -79,7 +79,7 @@ class ELBO(Objective):
 
     @property
     def is_evidence_bound(self) -> bool:
-        """Whether this is the ELBO, unshaped."""
+        """Whether it is the ELBO itself: beta is 1, and no bits are free."""
         return self.beta == 1 and not self._frees
 
     @property
@@ -87,7 +87,7 @@ class ELBO(Objective):
         return isinstance(self.free_bits, Tensor) or self.free_bits != 0
 
     def bound(self, particles: Particles) -> Tensor:
-        """The ELBO of each row with its KL shaped, (N,), in nats."""
+        """ELBO of each row with its KL weighted and thresholded, (N,), in nats."""
         if self._frees:
             return particles.log_likelihood.mean(0) - self.value_of("beta") * self._above_free_bits(particles)
         beta = self.value_of("beta")
@@ -98,7 +98,7 @@ class ELBO(Objective):
         return estimate(particles, self.estimator, power_mean(particles.log_weights, 1))
 
     def _above_free_bits(self, particles: Particles) -> Tensor:
-        """The KL of the batch, every group's at least its free nats: a scalar."""
+        """Mean KL of the batch, each group's clamped from below at its free nats: a scalar."""
         total = torch.zeros_like(particles.log_likelihood[0, 0])
         for name, latent in particles.latents.items():
             if self.groups == 1:
@@ -113,32 +113,32 @@ class ELBO(Objective):
         split = latent.kl_per_dimension(analytic=self.analytic)
         if split is None:
             raise InputError(
-                f"the KL at site {name!r} is no sum over latents, for prior or guide does not factorise, so it has no "
-                "free bits of each: take groups=1, free bits for all of them together."
+                f"the KL at site {name!r} is not a sum over latents, since prior or guide does not factorise, so free "
+                "bits of each latent are not defined: take groups=1, free bits for all of them together."
             )
         groups = self.groups or split.numel()
         if split.numel() % groups:
             raise InputError(
                 f"ELBO.groups = {groups} does not divide the {split.numel()} latents at site {name!r} into groups of "
-                "one size."
+                "equal size."
             )
         return split.reshape(groups, -1).sum(1)
 
 
 @dataclass(frozen=True)
 class Capacity(Objective):
-    r"""The ELBO with a KL that is held at a capacity, which usually grows: controlled capacity increase.
+    r"""The ELBO with a penalty on the distance of its KL from a capacity: controlled capacity increase.
 
     $$ E_q \log p(x \mid z) - \gamma \, \big| \overline{KL} - C \big| $$
 
-    with the KL averaged over the batch. It is no bound on log p(x).
+    with the KL averaged over the batch. It is not a bound on log p(x). The capacity C usually grows with the epochs.
 
     References:
         Burgess et al., Understanding Disentangling in beta-VAE, 2018, https://arxiv.org/abs/1804.03599.
 
     Args:
         capacity: C, in nats per row, a number or a schedule.
-        gamma: the weight of the distance to it, a number or a schedule.
+        gamma: the weight of the distance of the KL from C, a number or a schedule.
         particles: the number K of draws per row.
         kl: "sampled" or "analytic", as for `ELBO`.
 
@@ -153,11 +153,11 @@ class Capacity(Objective):
 
     @property
     def is_evidence_bound(self) -> bool:
-        """Never."""
+        """Always false."""
         return False
 
     def bound(self, particles: Particles) -> Tensor:
-        """The log-likelihood of each row less the cost of the batch's KL, (N,), in nats."""
+        """Log-likelihood of each row minus the penalty of the batch, (N,), in nats."""
         log_likelihood = particles.log_likelihood.mean(0)
         kl = (log_likelihood - self.elbo(particles)).mean()
         return log_likelihood - self.value_of("gamma") * (kl - self.value_of("capacity")).abs()

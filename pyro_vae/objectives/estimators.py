@@ -1,15 +1,15 @@
-r"""Estimators of a bound's gradient: what the weights and the draws of the particles tell the parameters.
+r"""Estimators of the gradient of a bound, from the weights and the draws of the particles.
 
 A bound $L(\log w_1, \dots, \log w_K)$ of $\log w_k = \log p_\theta(x, z_k) - \log q_\phi(z_k \mid x)$, with
 $z_k = z(\epsilon_k, \phi)$, $a_k = \partial L / \partial \log w_k$ and $b_k = \partial^2 L / \partial (\log w_k)^2$,
-reaches the parameters in three ways:
+has the gradients
 
 $$ \nabla_\theta: \sum_k a_k \nabla_\theta \log p_\theta(x, z_k), \qquad
    \nabla_\phi: \sum_k c_k \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}
               - \sum_k d_k \nabla_\phi \log q_\phi(z_k \mid x) $$
 
-The score $\nabla_\phi \log q$ weighted by $a_k$ equals in expectation the path weighted by $b_k$, so all three are
-unbiased for the same gradient, but for "stl" where $b_k$ is not 0:
+The score $\nabla_\phi \log q$ weighted by $a_k$ equals in expectation the path weighted by $b_k$. So all three are
+unbiased for the same gradient, except for "stl" where $b_k$ is not 0:
 
 | | path c | score d |
 |---|---|---|
@@ -35,26 +35,26 @@ NEAR = 0.1
 
 @dataclass(frozen=True)
 class WeightedBound:
-    """A bound as a function of log weights (K, N), and how much each particle counts in it.
+    """A bound as a function of log weights (K, N), and its derivatives to them.
 
     Args:
         bound: L of each row, (N,), in nats, differentiable.
-        first: a, its derivative to each log weight, (K, N), without gradient; it sums to 1 over particles.
-        second: b, its second derivative to each log weight, (K, N), without gradient.
+        first: a, its derivative with respect to each log weight, (K, N), without gradient; it sums to 1 over particles.
+        second: b, its second derivative with respect to each log weight, (K, N), without gradient.
     """
 
     bound: Tensor
     first: Tensor
     second: Tensor
 
-    def mixed(self, other: "WeightedBound", share: float | Tensor) -> "WeightedBound":
-        """This one to a share, and the other for the rest."""
+    def lerp(self, other: "WeightedBound", weight: float | Tensor) -> "WeightedBound":
+        """Linear interpolation: (1 - weight) times this bound plus weight times the other."""
         pairs = ((self.bound, other.bound), (self.first, other.first), (self.second, other.second))
-        return WeightedBound(*(share * mine + (1 - share) * theirs for mine, theirs in pairs))
+        return WeightedBound(*((1 - weight) * mine + weight * theirs for mine, theirs in pairs))
 
 
 def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> WeightedBound:
-    r"""The Rényi bound of order alpha: the log of a power mean of the weights, averaged over groups of particles.
+    r"""Rényi bound of order alpha: the log of a power mean of the weights, averaged over groups of particles.
 
     $$ L = \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}, \qquad
        a_k = \frac{w_k^{1 - \alpha}}{\sum_j w_j^{1 - \alpha}}, \qquad b_k = (1 - \alpha)(a_k - a_k^2) $$
@@ -64,7 +64,7 @@ def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> WeightedBo
     Args:
         log_weights: log w, (K, N), in nats.
         alpha: the order.
-        groups: into how many groups, one after the other, the particles are divided.
+        groups: number of consecutive groups of equal size into which the particles are divided.
     """
     count, power = len(log_weights), 1 - alpha
     grouped = log_weights.reshape(groups, count // groups, -1)
@@ -76,7 +76,7 @@ def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> WeightedBo
         bound = grouped.mean(1)
     elif abs(power) >= NEAR:
         bound = (torch.logsumexp(power * grouped, 1) - math.log(count // groups)) / power
-    else:  # log K would cancel against the sum; relative to its largest term, nothing is lost and nothing overflows
+    else:  # log K would cancel against the sum; relative to the largest term there is no cancellation or overflow
         extreme = (grouped.amax(1) if power > 0 else grouped.amin(1)).detach()
         bound = extreme + torch.expm1(power * (grouped - extreme.unsqueeze(1))).mean(1).log1p() / power
     return WeightedBound(bound.mean(0), first, second)
@@ -85,13 +85,13 @@ def power_mean(log_weights: Tensor, alpha: float, groups: int = 1) -> WeightedBo
 def estimate(
     particles: Particles, estimator: Estimator, model: WeightedBound, guide: WeightedBound | None = None
 ) -> Tensor:
-    """The bound of each row, (N,), in nats, whose gradient is that of the estimator.
+    """Bound of each row, (N,), in nats, whose gradient is that of the estimator.
 
     Args:
-        particles: the record, drawn by `draw_detached_score` unless the estimator is "plain" with one for both.
+        particles: drawn by `draw_detached_score`, unless the estimator is "plain" and `guide` is None.
         estimator: its name.
-        model: the bound, and how the particles count for the model's parameters.
-        guide: how they count for the guide's; None for the same.
+        model: the bound that is returned, and whose gradient the model's parameters get.
+        guide: the bound whose gradient the guide's parameters get; None for the same.
     """
     if estimator == "plain" and guide is None:
         return model.bound
@@ -103,7 +103,7 @@ def estimate(
     log_joint, log_posterior = particles.log_joint, particles.log_posterior
     surrogate = model.first * log_joint
     through = torch.zeros_like(value)
-    if path is not model.first:  # the graph of log p(x, z) is walked a second time, for it counts otherwise in z
+    if path is not model.first:  # a second backward pass through log p(x, z), whose weight along the path differs
         through = through + ((path - model.first) * log_joint).sum(0)
     if estimator == "plain":
         surrogate = surrogate - path * log_posterior

@@ -1,4 +1,4 @@
-"""Importance-weighted bounds: many particles a row, tighter the more there are."""
+"""Importance-weighted bounds: functions of the log weights of K particles, tighter the larger K is."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from pyro_vae.schedules import Number
 
 
 class ImportanceObjective(Objective):
-    """Base of every objective that is a function of the log weights alone: declare its options and write `combine`."""
+    """Base class of objectives that are functions of the log weights alone: a subclass defines `combine`."""
 
     @abstractmethod
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The bound as a function of log weights (K, N), with its derivatives."""
+        """Bound as a function of log weights (K, N), with its derivatives."""
 
     def bound(self, particles: Particles) -> Tensor:
-        """The bound on log p(x) of each row, (N,), in nats."""
+        """Bound on log p(x) of each row, (N,), in nats."""
         return estimate(particles, self.estimator, self.combine(particles.log_weights))
 
 
@@ -32,9 +32,9 @@ class IWAE(ImportanceObjective):
     $$ \log p(x) \ge E\Big[\log \frac1K \sum_k w_k\Big], \qquad
        w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x) $$
 
-    It never falls with K and tends to the evidence. The plain gradient of the guide drowns in noise as K grows, its
-    signal-to-noise ratio falling as $K^{-1/2}$; that of "dreg" rises as $K^{1/2}$: take it for many particles. "stl"
-    is biased here for K > 1. Value and plain gradient equal those of Pyro's `RenyiELBO(alpha=0)`.
+    It does not decrease with K and tends to the evidence. The signal-to-noise ratio of the guide's plain gradient falls
+    as $K^{-1/2}$; that of "dreg" rises as $K^{1/2}$: take it for many particles. "stl" is biased here for K > 1.
+    Value and plain gradient equal those of Pyro's `RenyiELBO(alpha=0)`.
 
     References:
         Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
@@ -53,41 +53,41 @@ class IWAE(ImportanceObjective):
     estimator: Estimator = "plain"
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The log of the mean weight."""
+        """Log of the mean weight of each row."""
         return power_mean(log_weights, 0)
 
 
 class Grouped(ImportanceObjective):
-    """Base of objectives that divide their particles into groups."""
+    """Base class of objectives that divide their particles into groups."""
 
     groups: int
 
     def __post_init__(self) -> None:
-        """Check that the groups are of one size."""
+        """Check that the groups have equal size."""
         super().__post_init__()
         if self.particles % self.groups:
             name = type(self).__name__
             raise InputError(
-                f"{name}.groups = {self.groups} does not divide {name}.particles = {self.particles} into groups of one "
-                f"size: write, for example, {name}(particles={4 * self.groups}, groups={self.groups})."
+                f"{name}.groups = {self.groups} does not divide {name}.particles = {self.particles} into groups of "
+                f"equal size: write, for example, {name}(particles={4 * self.groups}, groups={self.groups})."
             )
 
 
 @dataclass(frozen=True)
 class MIWAE(Grouped):
-    r"""The multiply importance-weighted bound: a mean of bounds of few particles each.
+    r"""The multiply importance-weighted bound: a mean over groups of importance-weighted bounds.
 
     $$ \log p(x) \ge E\Big[\frac1M \sum_{m=1}^M \log \frac{M}{K} \sum_{k \in G_m} w_k\Big] $$
 
-    for K particles in M groups $G_m$; one group is `IWAE`, groups of one are `ELBO`. Fewer particles a group give a
-    looser bound and a clearer gradient of the guide. "stl" is biased for groups of more than one.
+    for K particles in M groups $G_m$; one group is `IWAE`, groups of one are `ELBO`. Fewer particles per group give a
+    looser bound and a less noisy gradient of the guide. "stl" is biased for groups of more than one.
 
     References:
         Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
         https://arxiv.org/abs/1802.04537.
 
     Args:
-        particles: the number K of draws per row, of all groups together.
+        particles: the number K of draws per row, over all groups.
         groups: the number M of groups.
         estimator: of the gradient, "plain", "stl" or "dreg".
 
@@ -103,7 +103,7 @@ class MIWAE(Grouped):
     estimator: Estimator = "plain"
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The mean over groups of the log of the mean weight."""
+        """Mean over groups of the log of the mean weight, of each row."""
         return power_mean(log_weights, 0, self.groups)
 
 
@@ -114,15 +114,16 @@ class PIWAE(Grouped):
     $$ \nabla_\theta\, E\Big[\log \frac1K \sum_k w_k\Big], \qquad
        \nabla_\phi\, E\Big[\frac1M \sum_{m=1}^M \log \frac{M}{K} \sum_{k \in G_m} w_k\Big] $$
 
-    from the same K particles in M groups $G_m$: the model has the tight bound, the guide the clear gradient. Its value
-    is that of `IWAE`, and no bound has its gradient. What a prior takes of the guide (`VampPrior`) is the model's.
+    from the same K particles in M groups $G_m$: the model has the tight bound, the guide the less noisy gradient. Its
+    value is that of `IWAE`; its gradient is that of no single bound. Parameters of the guide inside the prior
+    (`VampPrior`) count as the model's.
 
     References:
         Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
         https://arxiv.org/abs/1802.04537.
 
     Args:
-        particles: the number K of draws per row, of all groups together.
+        particles: the number K of draws per row, over all groups.
         groups: the number M of groups.
         estimator: of the guide's gradient, "plain", "stl" (biased for groups of more than one) or "dreg".
 
@@ -139,22 +140,22 @@ class PIWAE(Grouped):
 
     @property
     def separates_score(self) -> bool:
-        """Always: the draws carry another bound to the guide than their densities to the model."""
+        """Always true: the guide follows another bound than the model."""
         return True
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The log of the mean weight of all particles."""
+        """Log of the mean weight over all particles, of each row."""
         return power_mean(log_weights, 0)
 
     def bound(self, particles: Particles) -> Tensor:
-        """The IWAE bound of each row, (N,), in nats, whose gradient to the guide is that of MIWAE."""
+        """IWAE bound of each row, (N,), in nats, whose gradient with respect to the guide is that of MIWAE."""
         weights = particles.log_weights
         return estimate(particles, self.estimator, self.combine(weights), power_mean(weights, 0, self.groups))
 
 
 @dataclass(frozen=True)
 class CIWAE(ImportanceObjective):
-    r"""The combination importance-weighted bound: between `IWAE` and `ELBO`.
+    r"""The combination importance-weighted bound: a mixture of `ELBO` and `IWAE`.
 
     $$ \log p(x) \ge E\Big[\beta\, \frac1K \sum_k \log w_k + (1 - \beta) \log \frac1K \sum_k w_k\Big] $$
 
@@ -178,5 +179,5 @@ class CIWAE(ImportanceObjective):
     estimator: Estimator = "plain"
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The mean log weight and the log of the mean weight, mixed."""
-        return power_mean(log_weights, 1).mixed(power_mean(log_weights, 0), self.value_of("beta"))
+        """Mixture of the mean log weight and the log of the mean weight, of each row."""
+        return power_mean(log_weights, 0).lerp(power_mean(log_weights, 1), self.value_of("beta"))

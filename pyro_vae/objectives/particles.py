@@ -1,8 +1,7 @@
-"""The one record that every objective is a function of.
+"""Particles, the record that every objective is a function of: draws of the latents and their log-probabilities.
 
-K draws of the latents for N rows and every log-probability they carry, made once from the traces of a guide
-and of the model replayed against it. Nothing here waits for the device (`.item()`), so a training step of any
-objective is free of synchronisation, and can be recorded as a graph.
+K draws for N rows come from one trace of the guide and one of the model replayed against it. There is no host sync
+(`.item()`), so a training step of any objective can be recorded as a graph.
 """
 
 from collections.abc import Callable
@@ -29,13 +28,13 @@ class Latent:
     """One latent site: its draws from the guide, and both log-densities.
 
     Args:
-        value: the draws, (K, N, *event) in the programs' own batch layout.
+        value: the draws, (K, N, *event), in the batch layout of the programs.
         prior: the model's distribution there; None for an auxiliary site of the guide.
         posterior: the guide's distribution there.
         log_prior: log p(z), (K, N).
         log_posterior: log q(z), (K, N).
-        to_rows: sums a log-density in the programs' batch layout to (K, N), scaled and masked like them.
-        gather: sums anything else in that layout to (K, N), as it is.
+        to_rows: sums a log-density in that layout to (K, N), scaled and masked like the site.
+        gather: sums any other tensor in that layout to (K, N).
     """
 
     value: Tensor
@@ -54,7 +53,7 @@ class Latent:
         """
         if self.prior is None:
             raise InputError(
-                f"site {site!r} of the guide is auxiliary, so there is no prior to take a KL to in closed form: take "
+                f"site {site!r} of the guide is auxiliary, so it has no prior, and no KL in closed form: take "
                 "kl='sampled', as in pv.objectives.ELBO()."
             )
         try:
@@ -66,7 +65,7 @@ class Latent:
             ) from None
 
     def scale_kl(self, beta: float | Tensor) -> "Latent":
-        """The site with its log-densities, and what is summed of them, weighed by beta."""
+        """Site with its log-densities, and the KL that `to_rows` sums, multiplied by beta."""
         return replace(
             self,
             log_prior=beta * self.log_prior,
@@ -75,7 +74,7 @@ class Latent:
         )
 
     def kl_per_dimension(self, *, analytic: bool) -> Tensor | None:
-        """The KL split over the latent's elements, mean over particles and rows, (*event); None if it is no sum."""
+        """KL of each element of the latent, mean over particles and rows, (*event); None if it does not factorise."""
         p, q = self.prior, self.posterior
         if not (isinstance(p, Independent) and isinstance(q, Independent)):
             return None
@@ -93,8 +92,8 @@ class Latent:
 class Particles:
     """K draws of the latents for N rows, with every log-probability by site.
 
-    A program whose latents or data lie outside of a common plate at dimension -1 has no rows that could be
-    weighed one by one: it is one row, N = 1.
+    Rows are those of one plate at dimension -1 that all latents and data share; programs without one are a single
+    row, N = 1.
 
     Args:
         latents: the latent sites by name.
@@ -115,7 +114,7 @@ class Particles:
 
     @cached_property
     def log_weights(self) -> Tensor:
-        """Log w = log p(x, z) - log q(z|x), (K, N): each is one draw's estimate of the log evidence."""
+        """Log w = log p(x, z) - log q(z|x), (K, N), in nats: the log importance weights."""
         weights = self.log_likelihood
         for latent in self.latents.values():
             weights = weights + (latent.log_prior - latent.log_posterior)
@@ -132,17 +131,18 @@ class Particles:
         return sum((latent.log_posterior for latent in self.latents.values()), torch.zeros_like(self.log_likelihood))
 
     def scale_kl(self, beta: float | Tensor) -> "Particles":
-        """The record with every KL term weighed by beta: log p(z), log q(z|x), and their KL in closed form."""
+        """Particles with log p(z), log q(z|x), and their KL in closed form, multiplied by beta."""
         return replace(self, latents={name: latent.scale_kl(beta) for name, latent in self.latents.items()})
 
     def path_gradient(self, through: Tensor) -> Tensor:
-        """What leads the gradient of something through the draws, and past all parameters, to the guide.
+        """Surrogate whose gradient is the path derivative of a function of the draws, (N,).
 
         Args:
-            through: (N,), a function of the draws; of a record of `draw_detached_score`.
+            through: the function, (N,), of particles from `draw_detached_score`.
 
         Returns:
-            (N,): each row's draws times the fixed gradient of the sum of `through` to them.
+            The draws of each row times the fixed gradient of `through` with respect to them, (N,): it leads to the
+            guide's parameters through the draws, and to no other parameters.
         """
         rows = torch.zeros_like(through)
         latents = [latent for latent in self.latents.values() if latent.value.requires_grad]
@@ -158,7 +158,7 @@ class Particles:
 
 
 def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
-    """Run the guide K times at once, replay the model against it, and collect the record.
+    """Particles of K vectorised runs of the guide and of the model replayed against them.
 
     Args:
         model: a Pyro program.
@@ -177,11 +177,11 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
 def draw_detached_score(
     model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any
 ) -> Particles:
-    """Draw as `draw` does, every density taken at draws that stand apart from the guide's own graph.
+    """Particles as from `draw`, with every density taken at draws that are separate from the guide's own graph.
 
-    The gradient of a log-density to `Latent.value` is then the partial one: that to the draw alone, not to the noise,
-    and not to what a later latent of the guide makes of it. A guide of several latent sites is run a second time for
-    this, given its draws; what else is random in it (dropout) is then drawn anew.
+    The gradient of a log-density with respect to `Latent.value` is then the partial one: neither through the noise, nor
+    through later latents of the guide. A guide of several latent sites is run a second time for this, given its draws;
+    other randomness in it (dropout) is then drawn again.
 
     Raises:
         InputError: as for `draw`, or the guide's distribution can only score its own draws.
@@ -190,10 +190,10 @@ def draw_detached_score(
 
 
 def draw_no_path(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
-    """Draw as `draw_detached_score` does, with draws that no gradient goes through: a guide may be discrete.
+    """Particles as from `draw_detached_score`, with no gradient through the draws: a guide may be discrete.
 
     Raises:
-        InputError: as for `draw_detached_score`, but for reparameterisation.
+        InputError: as for `draw_detached_score`, except for reparameterisation.
     """
     return _draw(model, guide, k, args, kwargs, alias=Tensor.detach)
 
@@ -213,7 +213,7 @@ def _draw(
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     if alias:
-        guide_trace = _apart(guide, guide_trace, alias, args, kwargs)
+        guide_trace = _detach_score(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
     _check_sites(model_sites, guide_sites, needs_rsample=alias is not Tensor.detach)
@@ -222,7 +222,7 @@ def _draw(
     latents = {}
     for name, at_guide in guide_sites.items():
         at_model = model_sites.get(name)
-        log_posterior = _scored(layout, name, at_guide) if alias else layout.log_prob(at_guide)
+        log_posterior = _guide_log_prob(layout, name, at_guide) if alias else layout.log_prob(at_guide)
         latents[name] = Latent(
             value=at_guide["value"],
             prior=at_model["fn"] if at_model else None,
@@ -251,7 +251,7 @@ def row_log_prob(trace: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the programs' batch dimensions become (K, N): the particle plate lies left of `nesting` others."""
+    """Map of the programs' batch dimensions to (K, N): the particle plate is left of `nesting` others."""
 
     k: int
     nesting: int
@@ -259,7 +259,7 @@ class _Layout:
 
     @classmethod
     def of(cls, sites: list[dict[str, Any]], k: int = 1, nesting: int = 0) -> "_Layout":
-        """That of some sites: their rows can be told apart where all lie in one plate."""
+        """Layout of some sites: they have rows where all are in one plate at dimension -1."""
         plates = {_row_plate(site) for site in sites}
         return cls(k, nesting, len(plates) == 1 and None not in plates)
 
@@ -275,30 +275,32 @@ class _Layout:
     def gather(self, terms: Tensor) -> Tensor:
         if self.k == 1:
             terms = terms.unsqueeze(0)
-        elif terms.ndim <= self.nesting:  # a site outside of the particle plate is shared by all particles
+        elif terms.ndim <= self.nesting:  # a site outside the particle plate is shared by all particles
             terms = terms.expand(self.k, *terms.shape)
         if not self.rows:
             return terms.reshape(self.k, -1).sum(1, keepdim=True)
         return terms if terms.ndim == 2 else terms.reshape(self.k, -1, terms.shape[-1]).sum(1)
 
 
-def _apart(guide: Callable[..., Any], trace: Any, alias: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> Any:
-    """The trace of a guide at aliases of its draws, its distributions functions of these."""
+def _detach_score(
+    guide: Callable[..., Any], trace: Any, alias: Callable[[Tensor], Tensor], args: Any, kwargs: Any
+) -> Any:
+    """Trace of a guide whose distributions are functions of aliases of its draws."""
     sites = sample_sites(trace)
     for site in sites.values():
         site["value"] = alias(site["value"])
-    if len(sites) == 1:  # no distribution in it depends on a draw
+    if len(sites) == 1:  # no distribution depends on a draw
         return trace
     return poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
 
 
-def _scored(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
-    """The log-density of a guide at draws that it does not recognise as its own."""
+def _guide_log_prob(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
+    """Log-density of a guide's site at aliases of its draws, for which a transform's cache is empty."""
     try:
         return layout.log_prob(site)
-    except (KeyError, NotImplementedError):  # what Pyro's and torch's transforms without an inverse raise
+    except (KeyError, NotImplementedError):  # raised by transforms of Pyro and torch without an inverse
         raise InputError(
-            f"the guide's distribution at {name!r}, {name_of(site['fn'])}, has the density of its own draws only, for "
+            f"the guide's distribution at {name!r}, {name_of(site['fn'])}, has a density at its own draws only, since "
             "a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
         ) from None
 
@@ -328,16 +330,16 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, ne
         if needs_rsample and not site["fn"].has_rsample:
             raise InputError(
                 f"the guide's distribution at {name!r}, {name_of(site['fn'])}, cannot be reparameterised, and this "
-                "objective differentiates through the draw: take a continuous guide, or objective=pv.objectives.RWS()."
+                "objective differentiates through the draws: take a continuous guide, or objective=pv.objectives.RWS()."
             )
 
 
-# By the owner of the model, by that of the guide, by their methods; by identity, for an owner need not hash.
+# Keys: the owner of the model, that of the guide, their methods; weak and by identity, since owners may not hash.
 _NESTING: Any = WeakIdKeyDictionary()
 
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
-    """The number of plate dimensions of a pair, from one dry run per pair."""
+    """Number of plate dimensions of a pair, from one dry run per pair."""
     owners = [getattr(program, "__self__", program) for program in (model, guide)]
     methods = tuple(getattr(program, "__func__", None) for program in (model, guide))
     known: dict[Any, int] = _NESTING.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[1], {})

@@ -17,10 +17,10 @@ class Renyi(ImportanceObjective):
     $$ L_\alpha = \frac{1}{1 - \alpha} \log E_q\Big[\Big(\frac{p(x, z)}{q(z \mid x)}\Big)^{1 - \alpha}\Big]
        \approx \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha} $$
 
-    $L_\alpha = \log p(x) - D_\alpha(q(z \mid x) \,\|\, p(z \mid x))$ falls in alpha: `ELBO` at 1, which is its limit,
-    the evidence at 0, where K particles give `IWAE`, and above the evidence for negative orders. Of few particles it is
-    estimated with a bias towards the ELBO. Value and plain gradient equal those of Pyro's `RenyiELBO`; "stl" is biased
-    for K > 1, unless alpha is 1.
+    $L_\alpha = \log p(x) - D_\alpha(q(z \mid x) \,\|\, p(z \mid x))$ decreases in alpha: the limit at 1 is the `ELBO`,
+    at 0 it is the evidence, where K particles give `IWAE`, and for negative orders it exceeds the evidence. With few
+    particles its estimate is biased towards the ELBO. Value and plain gradient equal those of Pyro's
+    `RenyiELBO`; "stl" is biased for K > 1, unless alpha is 1.
 
     References:
         Li and Turner, Rényi Divergence Variational Inference, 2016, https://arxiv.org/abs/1602.02311.
@@ -39,5 +39,5 @@ class Renyi(ImportanceObjective):
     estimator: Estimator = "plain"
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
-        """The log of the power mean of the weights."""
+        """Log of the power mean of the weights, of each row."""
         return power_mean(log_weights, float(self.value_of("alpha")))

@@ -1,4 +1,4 @@
-"""An objective in time: its schedules, the clock they follow and what they remember."""
+"""An objective with its schedules, the step count that they follow, and their states."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,15 +13,15 @@ Program = Callable[..., Any]
 
 
 class ScheduledObjective(PyroELBO):
-    """An objective while something is trained: it counts steps, and knows how many rows there are.
+    """An objective whose hyperparameters follow their schedules: it counts training steps.
 
-    `fit` makes one. For Pyro's `SVI` it is the loss of an objective with schedules:
+    `fit` makes one. With Pyro's `SVI` it is the loss for an objective with schedules:
     `SVI(model, guide, optim, loss=ScheduledObjective(objective, steps_per_epoch=100))`.
 
     Args:
         objective: the objective as declared.
-        steps_per_epoch: how many steps an epoch has.
-        rows: the number of training rows, for objectives that have to know; see `BetaTC`.
+        steps_per_epoch: the number of training steps per epoch.
+        rows: the number of training rows, for objectives that need it; see `BetaTC`.
 
     >>> from pyro_vae.objectives import ELBO
     >>> from pyro_vae.schedules import Linear
@@ -42,30 +42,30 @@ class ScheduledObjective(PyroELBO):
 
     @property
     def epoch(self) -> float:
-        """The epochs done; parts of them count."""
+        """Number of epochs done, with fractions."""
         return self.step / self.steps_per_epoch
 
     @property
     def values(self) -> dict[str, float | Tensor]:
-        """The present value of every schedule, by the name of its hyperparameter."""
+        """Present value of every schedule, by the name of its hyperparameter."""
         return {name: each.value(self.epoch, self.state.get_buffer(name)) for name, each in self.schedules.items()}
 
     @property
     def current(self) -> Objective:
-        """The objective with numbers in place of its schedules."""
+        """Objective with the present values in place of its schedules."""
         return self.resolve(self.values)
 
     def resolve(self, values: Mapping[str, float | Tensor]) -> Objective:
-        """The objective with these numbers in place of its schedules."""
+        """Objective with these values in place of its schedules."""
         return self.objective.with_values(**values, **self.known)
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether a schedule follows more than the clock."""
+        """Whether a schedule depends on the terms of past steps."""
         return any(schedule.is_adaptive for schedule in self.schedules.values())
 
     def advance(self, log_likelihood: Tensor | None = None, kl: Tensor | None = None) -> None:
-        """A step has been made.
+        """Count a step, and update the states of adaptive schedules.
 
         Args:
             log_likelihood: the mean log-likelihood of its rows, in nats; needed where a schedule is adaptive.
@@ -78,11 +78,11 @@ class ScheduledObjective(PyroELBO):
             schedule.update(self.state.get_buffer(name), log_likelihood, kl)
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Minus the bound at present, summed over rows, as a number; the clock stands still."""
+        """Minus the present bound, summed over rows, as a float; no step is counted."""
         return self.current.loss(model, guide, *args, **kwargs)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Accumulate the gradient of the loss, advance the clock, and return the loss as a number."""
+        """Loss as a float, after adding its gradient to the parameters and counting a step."""
         now = self.current
         particles = now.draw(model, guide, *args, **kwargs)
         loss = -now.bound(particles).sum()

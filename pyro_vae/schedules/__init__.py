@@ -5,13 +5,7 @@ from pyro_vae.schedules.geco import GECO
 from pyro_vae.schedules.time import Cosine, Cyclical, Exponential, Linear, MultiStep, Sigmoid
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    "Linear": Linear,
-    "Sigmoid": Sigmoid,
-    "Cyclical": Cyclical,
-    "Cosine": Cosine,
-    "Exponential": Exponential,
-    "MultiStep": MultiStep,
-    "GECO": GECO,
+    schedule.__name__: schedule for schedule in (Linear, Sigmoid, Cyclical, Cosine, Exponential, MultiStep, GECO)
 }
 
 __all__ = ["SCHEDULES", *SCHEDULES, "Number", "Schedule"]

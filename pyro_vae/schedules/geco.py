@@ -1,4 +1,4 @@
-"""A schedule that follows what is observed: the weight that holds the rate, or the distortion, at a target."""
+"""An adaptive schedule: the weight of the KL that holds the rate, or the distortion, at a target."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.schedules.base import Schedule
 
 MAX_LOG_WEIGHT = 14.0
-"""The largest log of the weight either way: a constraint that cannot be met ends there, e^14 = 1.2 million."""
+"""Largest absolute log of the weight, reached where a constraint cannot be met; e^14 is 1.2 million."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class GECO(Schedule):
 
     $$ \min D \;\text{ subject to }\; R \le R^* \qquad\text{or}\qquad \min R \;\text{ subject to }\; D \le D^* $$
 
-    by $\log\beta \leftarrow \log\beta + \eta\, c$, with c the excess of a moving average over its target, in nats per
-    row within [-1, 1]; for a distortion target with the other sign, $\beta$ being one over the multiplier.
+    by $\log\beta \leftarrow \log\beta + \eta\, c$, where c is the excess of a moving average over its target, in nats
+    per row, clamped to [-1, 1]. For a distortion target the sign is negative, since $\beta$ is one over the multiplier.
 
     References:
         Rezende and Viola, Taming VAEs, 2018, https://arxiv.org/abs/1810.00597.
@@ -31,8 +31,8 @@ class GECO(Schedule):
     Args:
         rate: the target of the KL, in nats per row; or
         distortion: the target of minus the log-likelihood, in nats per row.
-        speed: eta, by how much log beta moves a step at most.
-        average: how much of the moving average is kept each step, in [0, 1).
+        speed: eta, the largest change of log beta per step.
+        average: the decay of the moving average per step, in [0, 1).
 
     Raises:
         InputError: not exactly one target.
@@ -56,7 +56,7 @@ class GECO(Schedule):
             )
 
     def init_state(self) -> Tensor:
-        """Log beta; the moving average of the target's quantity; how much of it is made of observations."""
+        """State before the first step, (3,): log beta, the moving average, and the sum of its weights."""
         return torch.zeros(3)
 
     def value(self, epoch: float, state: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class GECO(Schedule):
         return state[0].exp()
 
     def update(self, state: Tensor, log_likelihood: Tensor, kl: Tensor) -> None:
-        """Move log beta by the excess over the target."""
+        """Change log beta in place by the excess over the target."""
         if self.rate is not None:
             seen, target, sign = kl, self.rate, 1.0
         else:

@@ -1,4 +1,4 @@
-"""Schedules that follow the clock alone."""
+"""Schedules that are functions of the epoch alone."""
 
 import bisect
 import math
@@ -13,21 +13,20 @@ from pyro_vae.schedules.base import Schedule
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    r"""A straight line from one number to another, and then that one.
+    r"""A linear change from one value to another, constant afterwards.
 
     $$ v(t) = a + (b - a) \min(t / T, 1) $$
 
-    As `beta` from 0 to 1 it is the warm-up that keeps latents from collapsing before the decoder has learned to use
-    them.
+    As `beta` from 0 to 1 it is the warm-up against collapse of latents before the decoder has learned to use them.
 
     References:
         Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
         Sønderby et al., Ladder Variational Autoencoders, 2016, https://arxiv.org/abs/1602.02282.
 
     Args:
-        start: the number a at the start.
-        end: the number b after `epochs`.
-        epochs: the time T of the way, in epochs.
+        start: the value a at the start.
+        end: the value b from epoch T on.
+        epochs: the length T of the change, in epochs.
 
     >>> [Linear(0, 1, epochs=10).value(epoch, None) for epoch in (0, 5, 10, 20)]
     [0.0, 0.5, 1.0, 1.0]
@@ -38,13 +37,13 @@ class Linear(Schedule):
     epochs: float = field(10.0, low=1e-9)
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
 
 
 @dataclass(frozen=True)
 class Sigmoid(Schedule):
-    r"""A slow start and a slow end: a logistic curve that goes all the way from one number to another.
+    r"""A logistic curve from one value to another, with both reached exactly, constant afterwards.
 
     $$ v(t) = a + (b - a) \frac{\sigma(s(2u - 1)) - \sigma(-s)}{\sigma(s) - \sigma(-s)}, \qquad u = \min(t / T, 1) $$
 
@@ -52,10 +51,10 @@ class Sigmoid(Schedule):
         Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
 
     Args:
-        start: the number a at the start.
-        end: the number b after `epochs`.
-        epochs: the time T of the way, in epochs.
-        steepness: s; the higher, the more of a step halfway.
+        start: the value a at the start.
+        end: the value b from epoch T on.
+        epochs: the length T of the change, in epochs.
+        steepness: the slope s of the curve; high values approach a step halfway.
 
     >>> [round(Sigmoid(epochs=10).value(epoch, None), 3) for epoch in (0, 2.5, 5, 10, 20)]
     [0.0, 0.071, 0.5, 1.0, 1.0]
@@ -67,7 +66,7 @@ class Sigmoid(Schedule):
     steepness: float = field(5.0, low=1e-3, high=50)
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         reach = math.tanh(self.steepness / 2)  # sigma(s) - sigma(-s); and sigma(y) = (1 + tanh(y / 2)) / 2
         along = math.tanh(self.steepness * (2 * min(epoch / self.epochs, 1.0) - 1) / 2)
         return self.start + (self.end - self.start) * (along + reach) / (2 * reach)
@@ -75,21 +74,21 @@ class Sigmoid(Schedule):
 
 @dataclass(frozen=True)
 class Cyclical(Schedule):
-    r"""A sawtooth with a rest: up in a part of each period, then level until the next.
+    r"""Periods of a linear change, each followed by a constant part.
 
     $$ v(t) = a + (b - a) \min\big((t \bmod T) / (rT), 1\big) $$
 
-    and b for good after the last period. Each new rise starts from latents that the last one has made useful.
+    and b after the last period. Each period starts from the latents that the period before made useful.
 
     References:
         Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145.
 
     Args:
-        start: the number a at the start of a period.
-        end: the number b at its end.
-        period: its time T, in epochs.
-        ratio: the part r of a period in which the number moves, in (0, 1].
-        periods: how many there are.
+        start: the value a at the start of a period.
+        end: the value b at its end.
+        period: its length T, in epochs.
+        ratio: the share r of a period in which the value changes, in (0, 1].
+        periods: the number of periods.
 
     >>> schedule = Cyclical(period=4, ratio=0.5, periods=2)
     >>> [schedule.value(epoch, None) for epoch in (0, 1, 2, 3, 4, 5, 8, 100)]
@@ -103,7 +102,7 @@ class Cyclical(Schedule):
     periods: int = field(4, low=1)
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         if epoch >= self.period * self.periods:
             return self.end
         return self.start + (self.end - self.start) * min(epoch % self.period / (self.ratio * self.period), 1.0)
@@ -111,25 +110,25 @@ class Cyclical(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""Half a wave from one number to another, after a straight rise from 0.
+    r"""Half a cosine wave from one value to another, after a linear warm-up from 0.
 
     $$ v(t) = a \frac{t}{W} \;\text{for}\; t < W, \qquad
        v(t) = b + \frac{a - b}{2} \Big(1 + \cos \pi \min\Big(\frac{t - W}{T - W}, 1\Big)\Big) \;\text{after} $$
 
-    As a learning rate it is the common one for long trainings: a warm-up, then a slow end.
+    It is a common learning rate for long training: a warm-up, then a slow decay.
 
     References:
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017,
         https://arxiv.org/abs/1608.03983.
 
     Args:
-        start: the number a after the rise.
-        end: the number b after `epochs`.
-        epochs: the time T until then, the rise included, in epochs.
-        warmup: the time W of the rise, in epochs, less than `epochs`.
+        start: the value a after the warm-up.
+        end: the value b from epoch T on.
+        epochs: the length T of the whole, warm-up included, in epochs.
+        warmup: the length W of the warm-up, in epochs, less than `epochs`.
 
     Raises:
-        InputError: the rise takes all the time.
+        InputError: the warm-up is not shorter than the whole.
 
     >>> schedule = Cosine(1e-3, 0, epochs=10, warmup=2)
     >>> [round(schedule.value(epoch, None), 6) for epoch in (0, 1, 2, 6, 10, 20)]
@@ -142,16 +141,16 @@ class Cosine(Schedule):
     warmup: float = field(0.0, low=0.0)
 
     def __post_init__(self) -> None:
-        """Check that the rise ends before the whole."""
+        """Check that the warm-up is shorter than the whole."""
         super().__post_init__()
         if self.warmup >= self.epochs:
             raise InputError(
-                f"Cosine.warmup = {self.warmup} has to be less than its epochs = {self.epochs}, the time of the whole: "
+                f"Cosine.warmup = {self.warmup} has to be less than epochs = {self.epochs}, which include it: "
                 f"Cosine(epochs={self.epochs}, warmup={self.epochs / 10})."
             )
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         if epoch < self.warmup:
             return self.start * epoch / self.warmup
         along = min((epoch - self.warmup) / (self.epochs - self.warmup), 1.0)
@@ -160,14 +159,14 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    r"""A geometric line from one positive number to another, and then that one.
+    r"""A geometric change from one positive value to another, constant afterwards.
 
     $$ v(t) = a (b / a)^{\min(t / T, 1)} $$
 
     Args:
-        start: the number a at the start.
-        end: the number b after `epochs`.
-        epochs: the time T of the way, in epochs.
+        start: the value a at the start.
+        end: the value b from epoch T on.
+        epochs: the length T of the change, in epochs.
 
     >>> [round(Exponential(1e-2, 1e-4, epochs=10).value(epoch, None), 6) for epoch in (0, 5, 10, 20)]
     [0.01, 0.001, 0.0001, 0.0001]
@@ -178,13 +177,13 @@ class Exponential(Schedule):
     epochs: float = field(10.0, low=1e-9)
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         return self.start * (self.end / self.start) ** min(epoch / self.epochs, 1.0)
 
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """One number until some epoch, the next until the next, and the last one for good.
+    """A piecewise constant value, which changes at given epochs.
 
     Burda et al. train with 0.001 * 10^(-i/7) for 3^i epochs, i = 0, ..., 7.
 
@@ -192,11 +191,11 @@ class MultiStep(Schedule):
         Burda et al., Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
 
     Args:
-        values: the numbers in turn.
-        epochs: when each but the last ends, in epochs from the start, increasing; one fewer than values.
+        values: the values in their order.
+        epochs: the epoch at which each value but the last ends, increasing; one fewer than `values`.
 
     Raises:
-        InputError: the ends are not one fewer than the numbers, or do not increase.
+        InputError: `epochs` is not one shorter than `values`, or does not increase.
 
     >>> [MultiStep((1e-3, 1e-4), epochs=(5,)).value(epoch, None) for epoch in (0, 4.9, 5, 20)]
     [0.001, 0.001, 0.0001, 0.0001]
@@ -206,14 +205,14 @@ class MultiStep(Schedule):
     epochs: tuple[float, ...] = field((10.0,), low=0.0)
 
     def __post_init__(self) -> None:
-        """Check that numbers and ends fit."""
+        """Check the number and the order of epochs."""
         super().__post_init__()
         if len(self.values) != len(self.epochs) + 1 or sorted(set(self.epochs)) != list(self.epochs):
             raise InputError(
-                f"{self!r} needs an end for each number but the last, in increasing epochs, as in "
-                "Steps(values=(1e-3, 1e-4), epochs=(10,))."
+                f"{self!r} needs an epoch for the end of each value but the last, increasing, as in "
+                "MultiStep(values=(1e-3, 1e-4), epochs=(10,))."
             )
 
     def value(self, epoch: float, state: Tensor | None) -> float:
-        """The number after some epochs."""
+        """Value after some epochs."""
         return self.values[bisect.bisect_right(self.epochs, epoch)]

@@ -147,8 +147,8 @@ def numpy_draws(held: Held, batch: Any) -> Tensor:
 
 CHANGES = "its structure or its constants change from run to run"
 CANNOT = {
-    "waits for a row": (waits, "it waits for a value"),
-    "waits for a weight": (waits_for_a_weight, "it waits for a value"),
+    "waits for a row": (waits, "it needs a value on the host"),
+    "waits for a weight": (waits_for_a_weight, "it needs a value on the host"),
     "reads rows": (reads_rows, CHANGES),
     "reads weights": (reads_weights, CHANGES),
     "counts its calls": (counts, CHANGES),
@@ -204,8 +204,8 @@ def test_a_gradient_is_what_the_function_says_it_is() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda held: held.weight.mul_(1.05), "what it makes of weight (tensors) differs by"),
-        (lambda held: held.seen.add_(0.01), "what it makes of seen (tensors) differs by"),
+        (lambda held: held.weight.mul_(1.05), "its change of weight (tensors) differs by"),
+        (lambda held: held.seen.add_(0.01), "its change of seen (tensors) differs by"),
     ],
     ids=["a weight", "a buffer"],
 )
@@ -258,7 +258,7 @@ def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: 
     held = Held()
     graph = compile_function(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
     graph({"x": torch.zeros(3)})
-    with pytest.raises(ValueError, match="of no other types, shapes and strides"):
+    with pytest.raises(ValueError, match="for no other types, shapes and strides"):
         graph({"x": odd})
 
 

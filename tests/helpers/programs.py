@@ -38,7 +38,7 @@ ESTIMATED = {name: one for name, one in OBJECTIVES.items() if "estimator" in one
 
 CHOSEN = {
     **{name: one() for name, one in OBJECTIVES.items()},
-    "Capacity": OBJECTIVES["Capacity"](capacity=2.0),  # numbers, where a default follows time or is told by `fit`
+    "Capacity": OBJECTIVES["Capacity"](capacity=2.0),  # numbers, where a default is a schedule or set by `fit`
     "BetaTC": OBJECTIVES["BetaTC"](rows=100),
 }
 """One of each objective, ready to be called."""

@@ -252,7 +252,7 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "free bits of what does not split": (
         vae_of(pv.Normal(0, 1), pv.MultivariateNormal()),
         ELBO(free_bits=0.1),
-        "no sum over latents, .* groups=1",
+        "not a sum over latents, .* groups=1",
     ),
     "groups that do not divide": (Plain(), ELBO(free_bits=0.1, groups=2), "does not divide the 3 latents at site 'z'"),
 }
@@ -270,7 +270,7 @@ def test_what_makes_no_sense_is_a_sentence(name: str) -> None:
     [
         (lambda: ELBO(beta=-1), "at least 0"),
         (lambda: ELBO(beta="warm"), "a finite number or a Schedule"),
-        (lambda: ELBO(free_bits=0.1, estimator="stl"), "free bits cut it off"),
+        (lambda: ELBO(free_bits=0.1, estimator="stl"), "free bits truncate it"),
         (lambda: ELBO(groups=0), "at least 1"),
         (lambda: InfoVAE(alpha=2), "alpha"),
         (lambda: DIP("covariances"), "Known: draws, means"),

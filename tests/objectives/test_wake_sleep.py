@@ -116,7 +116,7 @@ def test_dreams_of_data_that_the_guide_is_not_told_are_refused() -> None:
             super().guide(data)
 
     pair = Other()
-    with pytest.raises(pv.InputError, match="dreams data for site 'x', and the guide is given data"):
+    with pytest.raises(pv.InputError, match="simulates data for site 'x', and the guide takes data"):
         RWS(3, insomnia=0.5).loss(pair.model, pair.guide, torch.randn(5))
 
 

@@ -103,9 +103,9 @@ def test_svi_keeps_time_by_running() -> None:
 
 
 @pytest.mark.parametrize("objective", [ELBO(beta=Linear()), Renyi(alpha=Linear()), CIWAE(beta=Linear())], ids=repr)
-def test_nobody_to_tell_the_time_is_a_sentence(objective: Any) -> None:
+def test_a_schedule_without_epochs_is_refused(objective: Any) -> None:
     vae = vae_of(pv.Normal(0, 1), pv.Normal())
-    with pytest.raises(pv.InputError, match=r"= Linear.* follows time, .* loss=pv.objectives.ScheduledObjective"):
+    with pytest.raises(pv.InputError, match=r"= Linear.* depends on the epoch, .* loss=pv.objectives.Scheduled"):
         objective.loss(vae.model, vae.guide, torch.randn(6, 3))
 
 
