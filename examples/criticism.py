@@ -3,7 +3,7 @@
 Run: python examples/criticism.py. It writes runs/criticism.png. The digits are pixels of 17 levels, 0 to 16, which look
 like counts, so we begin with a Poisson likelihood. The prior check asks whether such data can come out at all; the
 check after the fit says what is wrong, in sentences; one word is swapped; and the check is repeated. Above, data beside
-replicates of both models; below, how far each test quantity of the data lies from that of replicates, and how much of
+replicates of both models; below, how far each test statistic of the data lies from that of replicates, and how much of
 the data central intervals hold.
 """
 
