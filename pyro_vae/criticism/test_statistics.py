@@ -125,7 +125,7 @@ def chosen(asked: Asked, kind: Kind, x: Tensor) -> dict[str, Statistic]:
     if isinstance(asked, str) or not isinstance(asked, Iterable):
         raise InputError(f"statistics = {asked!r} is no list: write statistics=['mean', 'skewness'].")
     pairs: list[tuple[Any, Any]] = (
-        list(asked.items()) if isinstance(asked, Mapping) else [(getattr(each, "noun", each), each) for each in asked]
+        list(asked.items()) if isinstance(asked, Mapping) else [(getattr(each, "label", each), each) for each in asked]
     )
     found: dict[str, Statistic] = {}
     for name, each in pairs:
