@@ -10,8 +10,8 @@ from pyro import poutine
 from pyro.distributions import Unit
 
 from pyro_vae.criticism.methods.base import Batch
+from pyro_vae.distributions.bounded import CensoredDistribution
 from pyro_vae.distributions.constraints import element_of, in_words
-from pyro_vae.families.truncated import CensoredDistribution
 from pyro_vae.model.programs import Programs
 
 

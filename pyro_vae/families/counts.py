@@ -11,9 +11,9 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions.utils import broadcast_all
 
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.counts import UnexpandedBetaBinomial, UnexpandedBinomial
 from pyro_vae.families.base import Family, Parameter, Source
 
 RATES = constraints.positive
@@ -112,53 +112,6 @@ class NegativeBinomial(Family):
         return dist.NegativeBinomial(1 / dispersion, logits=odds, validate_args=validate_args)
 
 
-class IntegerUpTo(torch.distributions.constraints.integer_interval):
-    """The whole numbers from 0 to a number of trials; none where that is no whole number."""
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each value is such a count."""
-        return super().check(value) & (self.upper_bound % 1 == 0)
-
-
-class Trials(dist.Binomial):
-    """The binomial that knows its number of trials as it was given, one for any number of rows."""
-
-    def __init__(self, total_count: Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
-        self.given = total_count
-        super().__init__(total_count, logits=logits, validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Trials":
-        """Expand as torch does; the number given broadcasts to any shape."""
-        expanded: Trials = super().expand(batch_shape, self.__new__(type(self)))
-        expanded.given = self.given
-        return expanded
-
-    @torch.distributions.constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> IntegerUpTo:
-        """The numbers of successes that can be."""
-        return IntegerUpTo(0, self.given)
-
-
-class BetaTrials(dist.BetaBinomial):
-    """The beta-binomial that knows its number of trials as it was given; Pyro's validates its Beta in any case."""
-
-    support = Trials.support
-
-    def __init__(
-        self, total_count: Tensor, concentration1: Tensor, concentration0: Tensor, validate_args: bool | None = None
-    ) -> None:
-        self.given = total_count
-        first, second, self.total_count = broadcast_all(concentration1, concentration0, total_count)
-        self._beta = dist.Beta(first, second, validate_args=validate_args)
-        torch.distributions.Distribution.__init__(self, first.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "BetaTrials":
-        """Expand as Pyro does; the number given broadcasts to any shape."""
-        expanded: BetaTrials = super().expand(batch_shape, self.__new__(type(self)))
-        expanded.given = self.given
-        return expanded
-
-
 def _total(x: Tensor, family: Any) -> Tensor:
     return torch.as_tensor(family.total_count, dtype=x.dtype, device=x.device)
 
@@ -213,7 +166,7 @@ class Binomial(Family):
         "logits": Parameter(constraints.real, init=_log_odds),
         "total_count": Parameter(TRIALS, scales_with_size_factor=True),
     }
-    distribution = Trials
+    distribution = UnexpandedBinomial
     fix_hint = (
         "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
         "each row's as size_factor, a whole number), or take a family of counts without a bound such as Poisson()"
@@ -251,5 +204,5 @@ class BetaBinomial(Family):
         "concentration0": Parameter(PSEUDO_COUNTS, init=_failures),
         "total_count": Parameter(TRIALS, scales_with_size_factor=True),
     }
-    distribution = BetaTrials
+    distribution = UnexpandedBetaBinomial
     fix_hint = Binomial.fix_hint

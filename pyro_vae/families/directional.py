@@ -1,35 +1,13 @@
 """Families on the circle: directions, phases, times of day."""
 
-import math
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions.constraints import interval
 
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.von_mises import StableVonMises
 from pyro_vae.families.base import Family, Parameter, Source
-
-
-class StableVonMises(dist.VonMises):
-    """Von Mises's distribution over one turn of the circle, to full precision.
-
-    torch's normaliser is a polynomial with an error of 1e-7, its exponent cancels at high concentrations, and its
-    support is the real line.
-    """
-
-    support = interval(-math.pi, math.pi)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean direction, within the turn."""
-        return torch.atan2(self.loc.sin(), self.loc.cos())
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density at an angle, in radians."""
-        exponent = -2 * self.concentration * torch.sin((value - self.loc) / 2).square()
-        return exponent - torch.log(torch.special.i0e(self.concentration)) - math.log(2 * math.pi)
 
 
 def _resultant(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,50 +1,29 @@
 """Normalizing flows, from Zuko."""
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pyro.distributions as dist
-import torch
-from pyro.contrib.zuko import ZukoToPyro
-from torch import Tensor, nn
-from torch.distributions import AffineTransform, Distribution
-from torch.distributions.constraints import real_vector
+from typing import Any
 
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.flow import FlowKernel, import_zuko
 from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
 from pyro_vae.families.site import BoundFamily, ParameterSlot, SiteSpec
-
-if TYPE_CHECKING:
-    import zuko
 
 Maker = Callable[["Flow", int, int], Any]
 
 
-@functools.cache
-def _zuko() -> Any:
-    """Zuko, whose import switches the validation of all distributions off: that is put back as it was."""
-    before = Distribution._validate_args
-    import zuko.flows
-
-    Distribution._validate_args = before
-    zuko.distributions.NormalizingFlow._validate_args = False
-    return zuko
-
-
 def _stacked(name: str, **options: Any) -> Maker:
     """A flow of several transforms, each with a network of its own."""
-    return lambda flow, features, context: getattr(_zuko().flows, name)(
+    return lambda flow, features, context: getattr(import_zuko().flows, name)(
         features, context, transforms=flow.transforms, hidden_features=flow.hidden, **options
     )
 
 
 def _additive(flow: "Flow", features: int, context: int) -> Any:
     """Couplings that shift and do not scale; Zuko's NICE scales, unless told not to."""
-    shift = _zuko().transforms.AdditiveTransform
+    shift = import_zuko().transforms.AdditiveTransform
     return _stacked("NICE", univariate=shift, shapes=[()])(flow, features, context)
 
 
@@ -56,64 +35,9 @@ KINDS: Mapping[str, Maker] = {
     "unaf": _stacked("UNAF", network={"hidden_features": (16, 16)}),
     "sospf": _stacked("SOSPF"),
     "bpf": _stacked("BPF"),
-    "cnf": lambda flow, features, context: _zuko().flows.CNF(features, context, hidden_features=flow.hidden),
+    "cnf": lambda flow, features, context: import_zuko().flows.CNF(features, context, hidden_features=flow.hidden),
 }
 """Zuko's flows by their usual names; its NAF and GF are no densities (they map the line to less than the line)."""
-
-
-class FlowDistribution(ZukoToPyro):
-    """A flow's density as a Pyro distribution over real vectors."""
-
-    dist: Any
-    support = real_vector
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """That of the base, for every transform keeps the dimension."""
-        shape: torch.Size = self.dist.base.event_shape
-        return shape
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density; known already for a draw of its own."""
-        if value not in self.cache:  # a transform with a context wants all of its batch dimensions
-            value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
-        density: Tensor = super().log_prob(value)
-        return density
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw, keeping the log density that comes with the draw."""
-        draw: Tensor = self(torch.Size(sample_shape))
-        return draw
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw without a gradient."""
-        with torch.no_grad():
-            draw: Tensor = self.dist.sample(torch.Size(sample_shape))
-            return draw
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
-        """Expand the base; the transform broadcasts."""
-        return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
-
-
-class Kernel(nn.Module):
-    """The weights of a flow: from a location, a scale and a context vector to a distribution."""
-
-    def __init__(self, flow: "zuko.flows.Flow", features: int) -> None:
-        super().__init__()
-        self.transform, self.features = flow.transform, features
-
-    def forward(self, loc: Tensor, scale: Tensor, context: Tensor | None = None) -> FlowDistribution:
-        """Return the distribution, its batch shape that of the context, the location and the scale."""
-        zuko = _zuko()
-        shapes = (loc.shape[:-1], scale.shape[:-1], () if context is None else context.shape[:-1])
-        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=False)
-        standardise = AffineTransform(loc, scale, event_dim=1).inv
-        transform = zuko.transforms.ComposedTransform(standardise, self.transform(context))
-        batch = torch.broadcast_shapes(*shapes)
-        return FlowDistribution(
-            zuko.distributions.NormalizingFlow(transform, base.expand((*batch, self.features)).to_event(1))
-        )
 
 
 @dataclass(frozen=True)
@@ -174,4 +98,4 @@ class Flow(Family):
         if site.context_shape is not None:
             width = self.context
             slots["context"] = ParameterSlot(constraints.real, (width,), None)
-        return BoundFamily(slots, Kernel(KINDS[self.kind](self, features, width), features))
+        return BoundFamily(slots, FlowKernel(KINDS[self.kind](self, features, width), features))

@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
-from torch.distributions.utils import broadcast_all, clamp_probs
 
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.location_scale import FiniteLogistic, UncheckedStudentT
 from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
 
 
@@ -39,20 +37,6 @@ class Laplace(Family):
         "scale": Parameter(constraints.positive, init=init_std),
     }
     distribution = dist.Laplace
-
-
-class UncheckedStudentT(dist.StudentT):
-    """Student's t whose degrees of freedom are not checked: torch's waits for the device whenever one is made."""
-
-    def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
-        self._chi2 = dist.Chi2(self.df, validate_args=validate_args)
-        torch.distributions.Distribution.__init__(self, self.df.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> "UncheckedStudentT":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: UncheckedStudentT = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
 
 
 @dataclass(frozen=True)
@@ -87,15 +71,6 @@ class StudentT(Family):
     distribution = UncheckedStudentT
 
 
-class OpenLogistic(dist.Logistic):
-    """The logistic distribution whose draws are finite: Pyro's are not where a uniform number is exactly 0."""
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Invert the distribution function at uniform numbers within (0, 1)."""
-        draws: Tensor = self.icdf(clamp_probs(self.loc.new_empty(self._extended_shape(sample_shape)).uniform_()))
-        return draws
-
-
 def _logistic_spread(x: Tensor, family: Family) -> Tensor:
     return init_std(x, family) * (math.sqrt(3) / math.pi)
 
@@ -124,7 +99,7 @@ class Logistic(Family):
         "loc": Parameter(constraints.real, init=init_mean),
         "scale": Parameter(constraints.positive, init=_logistic_spread),
     }
-    distribution = OpenLogistic
+    distribution = FiniteLogistic
 
 
 def _quantile(x: Tensor, share: float) -> Tensor:

@@ -5,17 +5,15 @@ mean), the scale-free pair that all of them can match. Draws stay within what th
 has no logarithm: densities and draws are computed from logarithms wherever a power would overflow.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import ExpTransform, TransformedDistribution
 from torch.distributions.constraints import positive as above_zero
 
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.positive import OpenExponential, OpenLogNormal, OpenWeibull
 from pyro_vae.families.base import Family, Parameter, Source
 
 _FIX_HINT = (
@@ -38,12 +36,6 @@ def _level(x: Tensor) -> Tensor:
     mean = x.mean(0)
     typical = mean.mean()
     return mean.clamp(min=1e-3 * typical) if bool(typical > 0) else torch.ones_like(mean)
-
-
-def _exp(logarithm: Tensor) -> Tensor:
-    """The exponential, kept within the normal numbers of the type before it is taken, for its gradient's sake."""
-    info = torch.finfo(logarithm.dtype)
-    return logarithm.clamp(math.log(info.tiny) + 1, math.log(info.max) - 1).exp()
 
 
 def _gamma_concentration(x: Tensor, family: Family) -> Tensor:
@@ -84,26 +76,6 @@ class Gamma(Family):
     distribution = dist.Gamma  # its draws are at least the smallest normal number
     data_support = above_zero
     fix_hint = _FIX_HINT
-
-
-class OpenLogNormal(dist.LogNormal):
-    """The log-normal distribution whose draws are positive and finite in the type they have.
-
-    Pyro's checks its Gaussian, and waits for the device, whatever it is asked.
-    """
-
-    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        base = dist.Normal(loc, scale, validate_args=validate_args)
-        TransformedDistribution.__init__(self, base, ExpTransform(), validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "OpenLogNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: OpenLogNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Exponentiate a Gaussian draw."""
-        return _exp(self.base_dist.rsample(sample_shape))
 
 
 def _log_variance(x: Tensor) -> Tensor:
@@ -149,15 +121,6 @@ class LogNormal(Family):
     fix_hint = _FIX_HINT
 
 
-class OpenExponential(dist.Exponential):
-    """The exponential distribution whose draws are never exactly 0, where another density of them may be infinite."""
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw as torch does."""
-        draws: Tensor = super().rsample(sample_shape)
-        return draws.clamp(min=torch.finfo(draws.dtype).tiny)
-
-
 def _exponential_rate(x: Tensor, family: Family) -> Tensor:
     return 1 / _level(x)
 
@@ -184,30 +147,6 @@ class Exponential(Family):
     parameters = {"rate": Parameter(rates, init=_exponential_rate)}
     distribution = OpenExponential
     fix_hint = "these numbers may not be negative; for such take a family for real values, such as Normal()"
-
-
-_FURTHEST = 40.0  # log of the cumulated hazard, beyond which it is continued by its tangent
-
-
-class OpenWeibull(dist.Weibull):
-    r"""The Weibull distribution computed from logarithms: its powers overflow.
-
-    The cumulated hazard is $e^u$ with $u = k \log(x/s)$. Beyond u = 40, where the probability left is
-    $\exp(-e^{40})$, it is continued by its tangent, so that the log density and its gradient stay finite and lead back.
-    """
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Exponentiate the logarithm of a power of an exponential draw."""
-        unit = self.base_dist.rsample(sample_shape)
-        unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
-        return _exp(self.scale.log() + unit.log() * self.concentration_reciprocal)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density of each element."""
-        log = value.log()
-        u = self.concentration * (log - self.scale.log())
-        near = u.clamp(max=_FURTHEST)
-        return self.concentration.log() - log + u - near.exp() * (1 + u - near)
 
 
 def _weibull_concentration(x: Tensor, family: Family) -> Tensor:

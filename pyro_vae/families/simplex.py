@@ -1,19 +1,16 @@
 """Families on the simplex: compositions, topic proportions."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import StickBreakingTransform
-from torch.nn.functional import logsigmoid, pad
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.simplex import OpenDirichlet, StableStickBreaking, StickBreakingNormal
 from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
 from pyro_vae.families.site import Shape
-from pyro_vae.families.unit import concentrations, inner, logistic_normal_mean, logit_scale
+from pyro_vae.families.unit import concentrations, logit_scale
 
 _FIX_HINT = (
     "give each row positive numbers that sum to 1: with zeros filled, x = x.clamp(min=1e-6), "
@@ -32,14 +29,6 @@ def _per_part(event: Shape, family: Family) -> Shape:
 
 def _per_break(event: Shape, family: Family) -> Shape:
     return (_per_part(event, family)[-1] - 1,)
-
-
-class InnerDirichlet(dist.Dirichlet):
-    """The Dirichlet distribution with draws inside of the simplex."""
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, with implicit gradients."""
-        return inner(super().rsample(sample_shape))
 
 
 def _moments(x: Tensor, family: Family) -> Tensor:
@@ -71,60 +60,18 @@ class Dirichlet(Family):
 
     concentration: Source = None
     parameters = {"concentration": Parameter(concentrations, shape=_per_part, init=_moments)}
-    distribution = InnerDirichlet
+    distribution = OpenDirichlet
     event_ranks = (1,)
     data_support = constraints.open_simplex
     fix_hint = _FIX_HINT
 
 
-class StickBreaking(StickBreakingTransform):
-    """Stick breaking by logarithms and by sums of what is left.
-
-    torch subtracts sums from 1: in float32 a remainder below 1e-7 becomes 0, and the logit of the last break off by
-    70. Here small shares keep their digits.
-    """
-
-    def _call(self, x: Tensor) -> Tensor:
-        logits = x - self._offset(x)
-        left = pad(logsigmoid(-logits).cumsum(-1), [1, 0])
-        return inner(torch.exp(pad(logsigmoid(logits), [0, 1]) + left))
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        left = y.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-        x = y[..., :-1].log() - left.log()
-        return x + self._offset(x)
-
-    @staticmethod
-    def _offset(x: Tensor) -> Tensor:
-        return torch.arange(x.shape[-1], 0, -1, dtype=x.dtype, device=x.device).log()
-
-
-class StickBreakingNormal(dist.LogisticNormal):
-    """Pyro's logistic normal over precise breaks, which knows its mean and which Gaussian a draw came from."""
-
-    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(loc, scale, validate_args=validate_args)
-        self.transforms = [StickBreaking(cache_size=1)]
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "StickBreakingNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: StickBreakingNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, to 3e-9 D: the breaks are independent, so that their means multiply."""
-        offset = StickBreaking._offset(self.loc)
-        taken, left = (logistic_normal_mean(sign * (self.loc - offset), self.scale) for sign in (1, -1))
-        return pad(taken, [0, 1], value=1) * pad(left.cumprod(-1), [1, 0], value=1)
-
-
 def _mean_break(x: Tensor, family: Family) -> Tensor:
-    return init_mean(StickBreaking().inv(x), family)
+    return init_mean(StableStickBreaking().inv(x), family)
 
 
 def _spread_break(x: Tensor, family: Family) -> Tensor:
-    return init_std(StickBreaking().inv(x), family)
+    return init_std(StableStickBreaking().inv(x), family)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import AffineTransform, ComposeTransform, biject_to, transform_to
-from torch.distributions import constraints as torch_constraints
+from torch.distributions import transform_to
 from torch.distributions.transforms import (
     ExpTransform,
     SigmoidTransform,
@@ -20,6 +18,14 @@ from torch.distributions.transforms import (
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.transformed import (
+    AffineTransformedDistribution,
+    OpenTransformedDistribution,
+    UnitTransform,
+    affine_constraint,
+    is_real,
+    match_tensor,
+)
 from pyro_vae.families.base import Composite, Family, as_nested_floats
 from pyro_vae.families.normal import Normal
 from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
@@ -31,108 +37,6 @@ TRANSFORMS: dict[str, Transform] = {
     "softplus": SoftplusTransform(),
 }
 """The maps from the real line that `Transformed` knows, by name."""
-
-
-class Moved(torch_constraints.Constraint):
-    """A set of numbers in another unit, loc + scale * base."""
-
-    def __init__(self, base: Any, loc: Any, scale: Any) -> None:
-        self.base, self.loc, self.scale = base, loc, scale
-        for end in ("lower_bound", "upper_bound"):
-            if hasattr(base, end):
-                setattr(self, end, loc + scale * getattr(base, end))
-
-    def __repr__(self) -> str:
-        """Show the set and its unit."""
-        return f"{self.loc} + {self.scale} * {self.base!r}"
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each value, in the unit of the base, lies in it."""
-        inside: Tensor = self.base.check((value - _like(self.loc, value)) / _like(self.scale, value))
-        return inside
-
-
-def _onto(constraint: Moved) -> Transform:
-    return ComposeTransform([biject_to(constraint.base), AffineTransform(constraint.loc, constraint.scale)])
-
-
-for _registry in (biject_to, transform_to):
-    _registry.register(Moved, _onto)
-
-
-class Unit(AffineTransform):
-    """A change of unit, whose inverse never rounds to an end of what it came from."""
-
-    def __init__(self, loc: Any, scale: Any, base: Any) -> None:
-        super().__init__(loc, scale)
-        self.base = base
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return inside((y - self.loc) / self.scale, self.base)
-
-
-class Pushed(dist.TransformedDistribution):
-    """A transformed distribution whose draws lie in its support though floating numbers round to its ends."""
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw with a gradient, away from the ends."""
-        return inside(super().rsample(torch.Size(sample_shape)), self.support)
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw, away from the ends."""
-        return inside(super().sample(torch.Size(sample_shape)), self.support)
-
-
-class Rescaled(Pushed):
-    """A distribution in another unit."""
-
-    @property
-    def unit(self) -> Unit:
-        """The change of unit."""
-        unit: Unit = self.transforms[0]
-        return unit
-
-    @property
-    def support(self) -> Any:
-        """The support moved along."""
-        return moved(self.base_dist.support, self.unit.loc, self.unit.scale)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, in the new unit."""
-        return self.unit.loc + self.unit.scale * self.base_dist.mean
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance, in the new unit."""
-        variance: Tensor = self.unit.scale**2 * self.base_dist.variance
-        return variance
-
-
-def _is_real(constraint: Any) -> bool:
-    return constraints.element_of(constraint) is torch_constraints.real
-
-
-def moved(constraint: Any, loc: Any, scale: Any) -> Any:
-    """A set of numbers in another unit; the real numbers are the same in all."""
-    return constraint if _is_real(constraint) else Moved(constraint, loc, scale)
-
-
-def inside(x: Tensor, support: Any) -> Tensor:
-    """Numbers, those at an end of a set moved inside by what their floating type resolves."""
-    support = constraints.element_of(support)
-    precision, about = torch.finfo(x.dtype), abs(getattr(support, "loc", 0.0))
-    if hasattr(support, "lower_bound"):
-        low = support.lower_bound
-        x = x.clamp(min=low + (precision.eps * (abs(low) + about) + precision.tiny))
-    if hasattr(support, "upper_bound"):
-        high = support.upper_bound
-        return x.clamp(max=high - (precision.eps * (abs(high) + about) + precision.tiny))
-    return x.clamp(max=precision.max)
-
-
-def _like(number: Any, value: Tensor) -> Any:
-    return number if isinstance(number, float) else torch.as_tensor(number).to(value)
 
 
 def _support(bound: BoundFamily) -> Any:
@@ -198,7 +102,7 @@ class Transformed(Composite):
             name: replace(slot, init=slot.init and partial(_before, transform, slot.init))
             for name, slot in self.slots_of(inner).items()
         }
-        if not _is_real(support := _support(inner)):
+        if not is_real(support := _support(inner)):
             raise InputError(
                 f"{site.role}: {self!r} maps {constraints.in_words(support)}, and {self.transform} wants the real "
                 "numbers: take a family over these, such as Normal(), or Scaled for a change of unit."
@@ -206,8 +110,8 @@ class Transformed(Composite):
         return BoundFamily(slots, partial(_push, inner, transform))
 
 
-def _push(inner: BoundFamily, transform: Transform, **values: Tensor) -> Pushed:
-    return Pushed(inner.distribution(**values), transform, validate_args=False)
+def _push(inner: BoundFamily, transform: Transform, **values: Tensor) -> OpenTransformedDistribution:
+    return OpenTransformedDistribution(inner.distribution(**values), transform, validate_args=False)
 
 
 def _before(transform: Transform, start: Any, x: Tensor) -> Any:
@@ -259,7 +163,7 @@ class Scaled(Composite):
     def data_support(self) -> Any:
         """What the family takes, in the new unit."""
         loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
-        return None if self.family.data_support is None else moved(self.family.data_support, loc, scale)
+        return None if self.family.data_support is None else affine_constraint(self.family.data_support, loc, scale)
 
     @property
     def fix_hint(self) -> str:
@@ -293,7 +197,7 @@ class Scaled(Composite):
         return ParameterSlot(constraints.real, event, value, broadcasts=True)
 
     def _in_own_unit(self, start: Any, x: Tensor) -> Any:
-        return start((x - _like(self.loc, x)) / _like(self.scale, x))
+        return start((x - match_tensor(self.loc, x)) / match_tensor(self.scale, x))
 
 
 def _fits(shape: Shape, event: Shape) -> bool:
@@ -301,6 +205,8 @@ def _fits(shape: Shape, event: Shape) -> bool:
     return len(shape) <= len(event) and all(size in (1, full) for size, full in pairs)
 
 
-def _rescale(inner: BoundFamily, unit_loc: Tensor, unit_scale: Tensor, **values: Tensor) -> Rescaled:
+def _rescale(
+    inner: BoundFamily, unit_loc: Tensor, unit_scale: Tensor, **values: Tensor
+) -> AffineTransformedDistribution:
     base = inner.distribution(**values)
-    return Rescaled(base, Unit(unit_loc, unit_scale, base.support), validate_args=False)
+    return AffineTransformedDistribution(base, UnitTransform(unit_loc, unit_scale, base.support), validate_args=False)

@@ -3,25 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
+from pyro_vae.distributions.counts import UncachedZeroInflated
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.counts import NegativeBinomial
 from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
-
-
-class Gated(dist.ZeroInflatedDistribution):
-    """Pyro's, whose gate is not kept once computed: from then on its density would be -inf behind a shut gate."""
-
-    @property
-    def gate(self) -> Tensor:
-        """The probability of an extra 0."""
-        return torch.sigmoid(self.gate_logits)
 
 
 def _start(slot: ParameterSlot, x: Tensor) -> Tensor:
@@ -75,7 +66,7 @@ class ZeroInflated(Composite):
     family: Family = NegativeBinomial()
     gate_logits: Source = None
     parameters = {"gate_logits": Parameter(constraints.real, init=_excess)}
-    distribution = Gated
+    distribution = UncachedZeroInflated
 
     def __post_init__(self) -> None:
         """Check that an extra 0 is one of the family's own values, element by element."""
@@ -91,9 +82,9 @@ class ZeroInflated(Composite):
         """Put the gate before the family."""
         inner = self.family.bind(site)
 
-        def gated(gate_logits: Tensor, **values: Tensor) -> Gated:
+        def gated(gate_logits: Tensor, **values: Tensor) -> UncachedZeroInflated:
             counts = inner.distribution(**values)
-            return Gated(counts, gate_logits=gate_logits, validate_args=False)
+            return UncachedZeroInflated(counts, gate_logits=gate_logits, validate_args=False)
 
         return BoundFamily({**self.own_slots(site), **self.slots_of(inner)}, gated)
 

@@ -7,8 +7,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import softplus
 
 import pyro_vae as pv
+from pyro_vae.distributions.bernoulli import FusedBernoulli, softplus_sum
 from pyro_vae.families import binary
-from pyro_vae.families.binary import BinaryBernoulli, softplus_sum
 
 SIGNS = {"one": lambda shape: -torch.ones(shape[-1]), "all": lambda shape: 1 - 2 * torch.randint(2, shape)}
 
@@ -74,7 +74,7 @@ def test_far_logits_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch)
 @torch.no_grad()
 def test_values_with_and_without_a_gradient_agree() -> None:
     logits, x = logits_of((6, 1, 28, 28)), torch.randint(2, (4, 1, 1, 28, 28)).float()
-    event = BinaryBernoulli(logits=logits, validate_args=False).to_event(3)
+    event = FusedBernoulli(logits=logits, validate_args=False).to_event(3)
     with torch.enable_grad():
         expected = event.log_prob(x.expand(4, 6, 1, 28, 28))
     torch.testing.assert_close(event.log_prob(x.expand(4, 6, 1, 28, 28)), expected, rtol=1e-5, atol=1e-4)
@@ -82,7 +82,7 @@ def test_values_with_and_without_a_gradient_agree() -> None:
 
 def test_likely_values_are_not_lost_beside_large_logits() -> None:
     logits = torch.tensor([[40.0, -2.0]])  # 1e6 of such elements have no likelihood to lose
-    event = BinaryBernoulli(logits=logits.expand(1, 2), validate_args=False).to_event(1)
+    event = FusedBernoulli(logits=logits.expand(1, 2), validate_args=False).to_event(1)
     x = torch.tensor([[1.0, 0.0]])
     expected = -softplus(torch.tensor([[-40.0, -2.0]]).double()).sum(-1).float()
     for graded in (False, True):

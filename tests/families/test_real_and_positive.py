@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import pyro_vae as pv
-from pyro_vae.families.normal import Factors
+from pyro_vae.distributions.normal import StableLowRankMultivariateNormal
 
 POSITIVE = (pv.Gamma(), pv.LogNormal(), pv.Weibull())
 
@@ -105,7 +105,7 @@ def factors(rank: int, size: int, batch: tuple[int, ...] = ()) -> tuple[Tensor, 
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_a_factor_covariance_is_the_dense_one(rank: int) -> None:
     loc, factor, diagonal = factors(rank, 5, (4,))
-    ours = Factors(loc, factor, diagonal, validate_args=False)
+    ours = StableLowRankMultivariateNormal(loc, factor, diagonal, validate_args=False)
     dense = MultivariateNormal(loc, factor @ factor.mT + torch.diag_embed(diagonal))
     x = torch.randn(3, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(ours.log_prob(x), dense.log_prob(x), rtol=1e-10, atol=1e-10)
@@ -121,7 +121,7 @@ def test_loud_factors_are_shortened_and_stay_finite_in_float32(size: int) -> Non
     signs = torch.randint(-1, 2, (20, size, 2), generator=cases.seeded()).float()
     factor = (50 * torch.cat([signs, torch.ones(1, size, 2)])).requires_grad_()
     diagonal = torch.full((size,), 1e-8, requires_grad=True)
-    normal = Factors(torch.zeros(size), factor, diagonal)
+    normal = StableLowRankMultivariateNormal(torch.zeros(size), factor, diagonal)
     loudness = (normal.cov_factor.square() / diagonal[:, None]).sum(-2)
     assert bool((loudness < 1.001e5).all())
     for x in (torch.full((size,), 60.0), normal.sample()):

@@ -1,0 +1,80 @@
+"""Densities of normalizing flows as Pyro distributions."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pyro.distributions as dist
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from torch import Tensor, nn
+from torch.distributions import AffineTransform, Distribution
+from torch.distributions.constraints import real_vector
+
+if TYPE_CHECKING:
+    import zuko
+
+
+@functools.cache
+def import_zuko() -> Any:
+    """Zuko, whose import switches the validation of all distributions off: that is put back as it was."""
+    before = Distribution._validate_args
+    import zuko.flows
+
+    Distribution._validate_args = before
+    zuko.distributions.NormalizingFlow._validate_args = False
+    return zuko
+
+
+class FlowDistribution(ZukoToPyro):
+    """A flow's density as a Pyro distribution over real vectors."""
+
+    dist: Any
+    support = real_vector
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """That of the base, for every transform keeps the dimension."""
+        shape: torch.Size = self.dist.base.event_shape
+        return shape
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density; known already for a draw of its own."""
+        if value not in self.cache:  # a transform with a context wants all of its batch dimensions
+            value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        density: Tensor = super().log_prob(value)
+        return density
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw, keeping the log density that comes with the draw."""
+        draw: Tensor = self(torch.Size(sample_shape))
+        return draw
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw without a gradient."""
+        with torch.no_grad():
+            draw: Tensor = self.dist.sample(torch.Size(sample_shape))
+            return draw
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
+        """Expand the base; the transform broadcasts."""
+        return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
+
+
+class FlowKernel(nn.Module):
+    """The weights of a flow: from a location, a scale and a context vector to a distribution."""
+
+    def __init__(self, flow: "zuko.flows.Flow", features: int) -> None:
+        super().__init__()
+        self.transform, self.features = flow.transform, features
+
+    def forward(self, loc: Tensor, scale: Tensor, context: Tensor | None = None) -> FlowDistribution:
+        """Return the distribution, its batch shape that of the context, the location and the scale."""
+        zuko = import_zuko()
+        shapes = (loc.shape[:-1], scale.shape[:-1], () if context is None else context.shape[:-1])
+        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=False)
+        standardise = AffineTransform(loc, scale, event_dim=1).inv
+        transform = zuko.transforms.ComposedTransform(standardise, self.transform(context))
+        batch = torch.broadcast_shapes(*shapes)
+        return FlowDistribution(
+            zuko.distributions.NormalizingFlow(transform, base.expand((*batch, self.features)).to_event(1))
+        )
