@@ -11,7 +11,7 @@ from pyro.distributions import Unit
 
 from pyro_vae.criticism.methods.base import Batch
 from pyro_vae.distributions.bounded import CensoredDistribution
-from pyro_vae.distributions.constraints import element_of, in_words
+from pyro_vae.distributions.constraints import describe, element_of
 from pyro_vae.model.programs import Programs
 
 
@@ -53,6 +53,6 @@ def kind_of(distribution: Any) -> str:
     part = distribution
     while part is not None:
         if isinstance(part, CensoredDistribution):
-            return f"densities with probabilities at the ends of {in_words(support)}"
+            return f"densities with probabilities at the ends of {describe(support)}"
         part = getattr(part, "component_distribution", None) or getattr(part, "base_dist", None)
     return "densities"

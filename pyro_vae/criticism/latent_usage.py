@@ -12,7 +12,7 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.criticism.two_sample_tests import ClassifierTest, MMDTest, classifier_test, mmd_test
 from pyro_vae.data.rows import Rows
-from pyro_vae.distributions.wrappers import name_of
+from pyro_vae.distributions.wrappers import distribution_name
 from pyro_vae.model.vae import VAE
 
 ACTIVE = 0.01
@@ -138,7 +138,7 @@ class _Seen:
         """The KL of each row and latent, (B, D), or None and a reason."""
         for who, distribution in (("guide", posterior), ("prior", self.prior)):
             if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
-                self.why_no_kl = f"the {who}'s {name_of(distribution)} is no product over latents"
+                self.why_no_kl = f"the {who}'s {distribution_name(distribution)} is no product over latents"
                 return None
         q, p = posterior.base_dist, self.prior.base_dist
         try:

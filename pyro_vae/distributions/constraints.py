@@ -45,10 +45,10 @@ class Bounded(constraints.interval):
         return f"[{self.lower_bound:g}, {self.upper_bound:g}]"
 
 
-class Whole(constraints.Constraint):
+class IntegerInterval(constraints.Constraint):
     """A whole number between two: a parameter of this kind is never trained, so its raw form is itself.
 
-    >>> Whole(1, 8).check(torch.tensor([0.0, 1.0, 1.5, 9.0]))
+    >>> IntegerInterval(1, 8).check(torch.tensor([0.0, 1.0, 1.5, 9.0]))
     tensor([False,  True, False, False])
     """
 
@@ -237,13 +237,13 @@ for registry in (biject_to, transform_to):
     registry.register(Bounded, _BoundedTransform)
 transform_to.register(ScaleTril, _ScaleTrilTransform)
 transform_to.register(Ordered, _OrderedTransform)
-transform_to.register(Whole, lambda constraint: identity_transform)
+transform_to.register(IntegerInterval, lambda constraint: identity_transform)
 
 
-class Open(constraints.interval):
+class OpenInterval(constraints.interval):
     """An interval without its ends; a number that the default type rounds to an end counts as one.
 
-    >>> Open(0, 1).check(torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64))
+    >>> OpenInterval(0, 1).check(torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64))
     tensor([False,  True, False])
     """
 
@@ -268,7 +268,7 @@ class OpenSimplex(constraints.Constraint):
         return (value > 0).all(-1) & ((value.sum(-1) - 1).abs() < 1e-4)
 
 
-open_unit, open_simplex = Open(0.0, 1.0), OpenSimplex()
+open_unit, open_simplex = OpenInterval(0.0, 1.0), OpenSimplex()
 
 positive = Bounded(1e-4, 1e6)
 """Scales: 1e-4 to 1e6 in the data's own unit, 1 where nothing else is known."""
@@ -317,10 +317,10 @@ def any_element(constraint: Any) -> Tensor:
     return transform_to(constraint)(torch.zeros((1,) * constraint.event_dim)).flatten()[0]
 
 
-def in_words(constraint: Any) -> str:
+def describe(constraint: Any) -> str:
     """Name a support for a message.
 
-    >>> in_words(constraints.independent(constraints.boolean, 1))
+    >>> describe(constraints.independent(constraints.boolean, 1))
     '{0, 1}'
     """
     kind, *bounds = _as_set(constraint)

@@ -12,7 +12,7 @@ from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.distributions.wrappers import name_of
+from pyro_vae.distributions.wrappers import distribution_name
 
 DRAWS = 1000
 
@@ -116,7 +116,7 @@ def _moment(
         value, error = each.mean(0), each.std(0) / draws**0.5
     if not bool(torch.isfinite(value).all()):
         raise InputError(
-            f"{name_of(distribution)} has no {quantity} (its values are labels, or its tails are too heavy): look at "
-            "draws, with mean=False, or at the distribution vae.decode(z)."
+            f"{distribution_name(distribution)} has no {quantity} (its values are labels, or its tails are too heavy): "
+            "look at draws, with mean=False, or at the distribution vae.decode(z)."
         )
     return Estimate(value, error, draws, quantity)

@@ -17,11 +17,11 @@ def unwrap(distribution: Any) -> Any:
     return distribution
 
 
-def name_of(distribution: Any) -> str:
+def distribution_name(distribution: Any) -> str:
     """The name that Pyro or torch know a distribution by, for messages.
 
     >>> import pyro.distributions as dist
-    >>> name_of(dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    >>> distribution_name(dist.Normal(torch.zeros(2), 1.0).to_event(1))
     'Normal'
     """
     kinds = type(unwrap(distribution)).__mro__

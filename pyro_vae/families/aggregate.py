@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.distributions.constraints import in_words, supports_equal
+from pyro_vae.distributions.constraints import describe, supports_equal
 from pyro_vae.families.base import Composite, Family
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.mixture import Mixture
@@ -81,8 +81,8 @@ class Aggregate(Composite):
         base, density = Conditional(self.base, site), Conditional(self.family, site)
         if not supports_equal(base.support, density.support):
             raise InputError(
-                f"prior: {self.family!r} has support {in_words(density.support)} and base={self.base!r} has "
-                f"{in_words(base.support)}, and one follows the other: take a pair over the same set, such as "
+                f"prior: {self.family!r} has support {describe(density.support)} and base={self.base!r} has "
+                f"{describe(base.support)}, and one follows the other: take a pair over the same set, such as "
                 "pv.Aggregate(pv.Mixture(pv.Normal()), base=pv.Normal(0, 1))."
             )
         return BoundFamily({}, TwoStages(base, density))

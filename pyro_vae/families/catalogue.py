@@ -23,7 +23,7 @@ from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.formatting import in_python, in_yaml, number, on_the_command_line, signature, written
 from pyro_vae.core.latex import readable
 from pyro_vae.core.rng import seeded
-from pyro_vae.distributions.constraints import element_of, in_words, real, supports_equal
+from pyro_vae.distributions.constraints import describe, element_of, real, supports_equal
 from pyro_vae.families import FAMILIES, Family, Parameter
 from pyro_vae.families.base import Composite, event_shaped
 from pyro_vae.families.conditional import Conditional
@@ -226,7 +226,7 @@ def _values(family: type[Family]) -> str:
             return vectors + ("0 and 1" if last == "1" else f"whole numbers {first}, {int(low) + 1}, ...")
         return vectors + f"whole numbers {first} to {last}"
     if (low, high) == (-math.inf, math.inf):
-        return vectors + ("real numbers" if constraint in (real, sets.real_vector) else in_words(constraint))
+        return vectors + ("real numbers" if constraint in (real, sets.real_vector) else describe(constraint))
     first, last = _followed(family)
     if (first, last) == ("0", "inf"):
         return vectors + ("0 and " if bool(constraint.check(torch.zeros(()))) else "") + "positive numbers"

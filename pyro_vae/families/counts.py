@@ -25,7 +25,7 @@ DISPERSIONS = constraints.Bounded(1e-3, 1e3)
 PSEUDO_COUNTS = constraints.Bounded(1e-2, 1e3)
 """Pseudo-counts of successes and failures, with a ceiling for the same reason."""
 
-TRIALS = constraints.Whole(1, 2**24)
+TRIALS = constraints.IntegerInterval(1, 2**24)
 """Numbers of trials, up to where float32 still knows every whole number."""
 
 

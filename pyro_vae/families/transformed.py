@@ -84,7 +84,9 @@ class Transformed(Composite):
     def data_support(self) -> Any:
         """The numbers that the map reaches, without the ends that it does not."""
         image: Any = TRANSFORMS[self.transform].codomain
-        return constraints.Open(image.lower_bound, image.upper_bound) if hasattr(image, "upper_bound") else image
+        return (
+            constraints.OpenInterval(image.lower_bound, image.upper_bound) if hasattr(image, "upper_bound") else image
+        )
 
     @property
     def fix_hint(self) -> str:
@@ -104,7 +106,7 @@ class Transformed(Composite):
         }
         if not is_real(support := _support(inner)):
             raise InputError(
-                f"{site.role}: {self!r} maps {constraints.in_words(support)}, and {self.transform} wants the real "
+                f"{site.role}: {self!r} maps {constraints.describe(support)}, and {self.transform} wants the real "
                 "numbers: take a family over these, such as Normal(), or Scaled for a change of unit."
             )
         return BoundFamily(slots, partial(_push, inner, transform))
@@ -183,7 +185,7 @@ class Scaled(Composite):
         support = _support(inner)
         if support.is_discrete or support.event_dim:
             raise InputError(
-                f"{site.role}: {self.family!r} describes {constraints.in_words(support)}, which have no other unit: "
+                f"{site.role}: {self.family!r} describes {constraints.describe(support)}, which have no other unit: "
                 "take that family alone, or one of real numbers, such as Scaled(Normal())."
             )
         return BoundFamily({**slots, **unit}, partial(_rescale, inner))

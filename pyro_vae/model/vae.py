@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
 from pyro_vae.distributions import moments
-from pyro_vae.distributions.constraints import any_element, in_words, supports_equal
+from pyro_vae.distributions.constraints import any_element, describe, supports_equal
 from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.families import Family, Normal
 from pyro_vae.families.conditional import Conditional
@@ -344,8 +344,8 @@ class VAE(nn.Module):
         prior, posterior = self.prior.dummy_distribution(), self.posterior.dummy_distribution()
         if not supports_equal(prior.support, posterior.support):
             raise InputError(
-                f"guide={declared.guide!r} has support {in_words(posterior.support)} and prior={declared.prior!r} has "
-                f"{in_words(prior.support)}: under the guide the prior's density would be undefined or part of the "
+                f"guide={declared.guide!r} has support {describe(posterior.support)} and prior={declared.prior!r} has "
+                f"{describe(prior.support)}: under the guide the prior's density would be undefined or part of the "
                 "prior never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
             )
 

@@ -20,7 +20,7 @@ from torch.distributions import Independent
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions.mmd import mmd2
-from pyro_vae.distributions.wrappers import name_of
+from pyro_vae.distributions.wrappers import distribution_name
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.particles import Latent, Particles
 from pyro_vae.schedules import Number
@@ -230,8 +230,8 @@ class DIP(AggregateObjective):
                 covariance = covariance + (posterior.variance.mean(0).diag() if within is None else within.mean(0))
         except NotImplementedError:
             raise InputError(
-                f"DIP needs mean and variance of the guide in closed form, and {name_of(posterior)} has none: take a "
-                "guide with both, such as pv.Normal()."
+                f"DIP needs mean and variance of the guide in closed form, and {distribution_name(posterior)} has "
+                "none: take a guide with both, such as pv.Normal()."
             ) from None
         diagonal = covariance.diagonal()
         off = covariance - diagonal.diag()
@@ -246,8 +246,8 @@ def _pairs(latent: Latent, objective: str) -> Tensor:
     posterior = latent.posterior
     if not (isinstance(posterior, Independent) and posterior.reinterpreted_batch_ndims == 1):
         raise InputError(
-            f"{objective} needs the density of each latent by itself, and {name_of(posterior)} as a guide does not "
-            "factorise: take one with independent elements, such as guide=pv.Normal()."
+            f"{objective} needs the density of each latent by itself, and {distribution_name(posterior)} as a guide "
+            "does not factorise: take one with independent elements, such as guide=pv.Normal()."
         )
     pairs: Tensor = posterior.base_dist.log_prob(latent.value.unsqueeze(1))
     return pairs

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
-from pyro_vae.distributions.wrappers import name_of
+from pyro_vae.distributions.wrappers import distribution_name
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Latent:
             return self.to_rows(kl_divergence(self.posterior, self.prior))
         except NotImplementedError:
             raise InputError(
-                f"there is no closed form of the KL from {name_of(self.posterior)} to {name_of(self.prior)} at site "
-                f"{site!r}: take kl='sampled', as in pv.objectives.ELBO()."
+                f"there is no closed form of the KL from {distribution_name(self.posterior)} to "
+                f"{distribution_name(self.prior)} at site {site!r}: take kl='sampled', as in pv.objectives.ELBO()."
             ) from None
 
     def scale_kl(self, beta: float | Tensor) -> "Latent":
@@ -300,8 +300,8 @@ def _guide_log_prob(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
         return layout.log_prob(site)
     except (KeyError, NotImplementedError):  # raised by transforms of Pyro and torch without an inverse
         raise InputError(
-            f"the guide's distribution at {name!r}, {name_of(site['fn'])}, has a density at its own draws only, since "
-            "a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
+            f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, has a density at its own draws "
+            "only, since a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
         ) from None
 
 
@@ -329,8 +329,9 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, ne
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
         if needs_rsample and not site["fn"].has_rsample:
             raise InputError(
-                f"the guide's distribution at {name!r}, {name_of(site['fn'])}, cannot be reparameterised, and this "
-                "objective differentiates through the draws: take a continuous guide, or objective=pv.objectives.RWS()."
+                f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, cannot be reparameterised, "
+                "and this objective differentiates through the draws: take a continuous guide, or "
+                "objective=pv.objectives.RWS()."
             )
 
 

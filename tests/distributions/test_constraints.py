@@ -11,7 +11,7 @@ from helpers import cases
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 
-from pyro_vae.distributions.constraints import Bounded, ScaleTril, in_words, positive, scale_tril, supports_equal
+from pyro_vae.distributions.constraints import Bounded, ScaleTril, describe, positive, scale_tril, supports_equal
 from pyro_vae.families import FAMILIES
 
 BOUNDED = {
@@ -270,4 +270,4 @@ def test_supports_are_compared_as_sets() -> None:
     ids=str,
 )
 def test_supports_in_words(constraint: Any, words: str) -> None:
-    assert in_words(constraint) == words
+    assert describe(constraint) == words

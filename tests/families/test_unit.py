@@ -17,7 +17,7 @@ from torch.distributions import kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.core.errors import InputError
-from pyro_vae.distributions.constraints import any_element, in_words, supports_equal
+from pyro_vae.distributions.constraints import any_element, describe, supports_equal
 from pyro_vae.distributions.simplex import StableStickBreaking
 from pyro_vae.distributions.unit import StableContinuousBernoulli, logistic_normal_mean
 from pyro_vae.distributions.von_mises import StableVonMises
@@ -235,7 +235,7 @@ def test_supports_are_compared_and_named() -> None:
     assert supports_equal(beta, grey)
     assert supports_equal(dirichlet, logistic)
     assert not any(supports_equal(*pair) for pair in itertools.combinations((beta, dirichlet, circle, real), 2))
-    assert in_words(dirichlet) == "the vectors of positive numbers that sum to 1"
+    assert describe(dirichlet) == "the vectors of positive numbers that sum to 1"
     assert 0 < any_element(dirichlet) <= 1
     with pytest.raises(InputError, match=r"guide=Normal.* the real numbers and prior=Dirichlet.* that sum to 1"):
         pv.VAE((3,), 2, prior=pv.Dirichlet(1), encoder=pv.MLP(hidden=(2,)))

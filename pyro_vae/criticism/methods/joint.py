@@ -16,7 +16,7 @@ from torch.distributions.transforms import Transform
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import Batch, not_weighed, unscaled
 from pyro_vae.distributions.constraints import supports_equal
-from pyro_vae.distributions.wrappers import name_of, unwrap
+from pyro_vae.distributions.wrappers import distribution_name, unwrap
 from pyro_vae.objectives.particles import sample_sites
 
 Program = Callable[..., Any]
@@ -162,8 +162,8 @@ def _check_coordinates(name: str, fn: Any) -> None:
     if fn.support.is_discrete or isinstance(unwrap(fn), Delta):
         kind = "discrete" if fn.support.is_discrete else "one point"
         raise InputError(
-            f"the prior at site {name!r}, {name_of(fn)}, is {kind}, and annealing moves latents along gradients: "
-            "sum that site out of the model, or take method=pv.criticism.Importance()."
+            f"the prior at site {name!r}, {distribution_name(fn)}, is {kind}, and annealing moves latents along "
+            "gradients: sum that site out of the model, or take method=pv.criticism.Importance()."
         )
     try:
         bijection(fn.support)
@@ -178,8 +178,8 @@ def _check_draws(name: str, site: Site, again: Site) -> None:
     draws = site["value"].reshape(DRAWS, -1)
     if float((draws.sort(0).values.diff(dim=0) == 0).double().mean(0).max()) > TIES:
         raise InputError(
-            f"the prior at site {name!r}, {name_of(site['fn'])}, has a point mass: its draws repeat. Annealing moves "
-            "latents along gradients: take a prior with a density, or method=pv.criticism.Importance()."
+            f"the prior at site {name!r}, {distribution_name(site['fn'])}, has a point mass: its draws repeat. "
+            "Annealing moves latents along gradients: take a prior with a density, or method=pv.criticism.Importance()."
         )
     if not supports_equal(site["fn"].support, again["fn"].support):
         raise InputError(
