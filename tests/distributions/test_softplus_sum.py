@@ -7,8 +7,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import softplus
 
 import pyro_vae as pv
+from pyro_vae.distributions import bernoulli
 from pyro_vae.distributions.bernoulli import FusedBernoulli, softplus_sum
-from pyro_vae.families import binary
 
 SIGNS = {"one": lambda shape: -torch.ones(shape[-1]), "all": lambda shape: 1 - 2 * torch.randint(2, shape)}
 
@@ -36,7 +36,7 @@ def test_it_is_the_softplus_summed_whatever_the_blocks(
     logits, signs = logits_of(shape, dtype), SIGNS[kind](shape).to(dtype)
     expected = in_float64(logits, signs)
     for numbers in (1, 2 * shape[-1], 2**19):
-        monkeypatch.setattr(binary, "IN_CACHE", numbers)
+        monkeypatch.setattr(bernoulli, "IN_CACHE", numbers)
         require_near(softplus_sum(logits, signs), expected, shape[-1], dtype)
 
 
@@ -54,7 +54,7 @@ def test_what_a_compiler_gets_is_the_same_for_any_width_and_takes_few_logarithms
     graph = make_fx(softplus_sum)(logits, signs)
     require_near(graph(logits, signs), in_float64(logits, signs), width, torch.float32)
     logarithms = [node.meta["val"].numel() for node in graph.graph.nodes if node.target is torch.ops.aten.log.default]
-    assert sum(logarithms) <= max(2 * binary.VECTOR, width / 3) * 6 * 3
+    assert sum(logarithms) <= max(2 * bernoulli.VECTOR, width / 3) * 6 * 3
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def test_a_coarse_type_keeps_what_one_and_it_would_round_away() -> None:
 def test_far_logits_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.tensor([[1000.0, -1.0], [-1000.0, 2.0], [88.0, 89.0], [0.0, torch.inf], [torch.nan, 0.0]])
     for numbers in (1, 2**19):
-        monkeypatch.setattr(binary, "IN_CACHE", numbers)
+        monkeypatch.setattr(bernoulli, "IN_CACHE", numbers)
         torch.testing.assert_close(summed(logits), in_float64(logits).float(), equal_nan=True)
 
 
@@ -121,7 +121,7 @@ def test_a_model_evaluates_without_a_gradient_by_the_blocks(monkeypatch: pytest.
         taken.append(logits[..., 0].numel())
         return softplus(logits * signs).sum(-1)
 
-    monkeypatch.setattr(binary, "_by_exponentials", seen)
+    monkeypatch.setattr(bernoulli, "_by_exponentials", seen)
     vae = pv.VAE((8,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(4,)))
     pv.evidence(vae, torch.ones(3, 8), method=pv.criticism.Importance(60), progress=False)
     assert sum(taken) >= 180
