@@ -70,6 +70,8 @@ class Aggregate(Composite):
     family: Family = Mixture(MultivariateNormal(), components=10)
     base: Family = Normal(0, 1)
     event_ranks = (1,)
+    roles = ("prior",)
+    data_kind = "Priors that look at the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Make both stages."""

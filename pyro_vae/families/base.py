@@ -78,6 +78,15 @@ class Family(Config, ABC):
     distribution: ClassVar[Callable[..., Distribution]]
     """The Pyro distribution, called with the parameters by name."""
 
+    roles: ClassVar[tuple[str, ...]] = ("prior", "likelihood", "guide")
+    """Roles it can have with its defaults; a guide is reparameterised, and a prior has the support of some guide."""
+
+    data_kind: ClassVar[str] = "Real numbers"
+    """Kind of data it describes: a heading of the catalogue, one of `pyro_vae.families.catalogue.KINDS`."""
+
+    support_text: ClassVar[str] = "real numbers"
+    """Values it describes, for the catalogue; of a composite, those with its default family."""
+
     # What follows are traits: a family sets one as a class value, or as a property where it depends on a field.
 
     @property
@@ -168,6 +177,8 @@ class Composite(Family, ABC):
     What it does not change is that family's own. It overrides `bind`, and calls that of its part.
     """
 
+    data_kind = "Made of another family"
+    support_text = "real numbers by default"
     family: Family
     event_ranks = _of_the_part("event_ranks")
     data_support = _of_the_part("data_support")

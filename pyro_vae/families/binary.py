@@ -47,6 +47,9 @@ class Bernoulli(Family):
         "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
         "cross-entropy that is no density: Bernoulli(grey=True)"
     )
+    roles = ("likelihood",)
+    data_kind = "Categories"
+    support_text = "0 and 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Take Pyro's Bernoulli, with the support that `grey` asks for."""

@@ -47,6 +47,9 @@ class Categorical(Family):
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, shape=_one_per_class, init=_log_shares, allows_scalar=False)}
     fix_hint = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
+    roles = ("likelihood",)
+    data_kind = "Categories"
+    support_text = "whole numbers 0 to classes - 1"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -101,6 +104,9 @@ class OrderedLogistic(Family):
     }
     distribution = StableOrderedLogistic
     fix_hint = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
+    roles = ("likelihood",)
+    data_kind = "Categories"
+    support_text = "whole numbers 0 to levels - 1"
 
     @property
     def is_pixel(self) -> bool:
@@ -139,6 +145,9 @@ class OneHot(Family):
         "code labels as torch.nn.functional.one_hot(labels, K), along the last dimension, or give the labels "
         "themselves to Categorical(classes=K)"
     )
+    roles = ("likelihood",)
+    data_kind = "Categories"
+    support_text = "one-hot vectors"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:

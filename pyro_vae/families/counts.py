@@ -70,6 +70,9 @@ class Poisson(Family):
         "counts are whole numbers from 0 on, so undo a scaling or a logarithm, or take a family for real values such "
         "as Normal(scale='learned'); what multiplies a row's counts is its size_factor"
     )
+    roles = ("likelihood",)
+    data_kind = "Counts"
+    support_text = "whole numbers 0, 1, ..."
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ class NegativeBinomial(Family):
     }
     is_count = True
     fix_hint = Poisson.fix_hint
+    roles = ("likelihood",)
+    data_kind = "Counts"
+    support_text = "whole numbers 0, 1, ..."
 
     @staticmethod
     def distribution(mean: Tensor, dispersion: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -171,6 +177,9 @@ class Binomial(Family):
         "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
         "each row's as size_factor, a whole number), or take a family of counts without a bound such as Poisson()"
     )
+    roles = ("likelihood",)
+    data_kind = "Counts"
+    support_text = "whole numbers 0 to total_count"
 
 
 @dataclass(frozen=True)
@@ -206,3 +215,6 @@ class BetaBinomial(Family):
     }
     distribution = UnexpandedBetaBinomial
     fix_hint = Binomial.fix_hint
+    roles = ("likelihood",)
+    data_kind = "Counts"
+    support_text = "whole numbers 0 to total_count"

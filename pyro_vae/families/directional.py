@@ -59,3 +59,6 @@ class VonMises(Family):
         "give angles in radians between -pi and pi: wrap them with torch.atan2(x.sin(), x.cos()), after "
         "torch.deg2rad(x) where they are degrees"
     )
+    roles = ("likelihood",)
+    data_kind = "Angles"
+    support_text = "angles in [-pi, pi]"

@@ -84,6 +84,8 @@ class Flow(Family):
         "scale": Parameter(constraints.positive, init=init_std),
     }
     event_ranks = (1,)
+    data_kind = "Vectors"
+    support_text = "vectors of real numbers"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Add a context vector to location and scale, where the site has a context."""

@@ -83,6 +83,8 @@ class MultivariateNormal(Family):
         "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, init=_diagonal, allows_scalar=False),
     }
     event_ranks = (1,)
+    data_kind = "Vectors"
+    support_text = "vectors of real numbers"
 
     @staticmethod
     def distribution(loc: Tensor, scale_tril: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -144,6 +146,8 @@ class LowRankNormal(Family):
     }
     distribution = StableLowRankMultivariateNormal
     event_ranks = (1,)
+    data_kind = "Vectors"
+    support_text = "vectors of real numbers"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Resolve the parameters; without data the factors start at noise, for at zero they have no gradient."""

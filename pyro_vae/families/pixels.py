@@ -77,6 +77,9 @@ class DiscretizedLogistic(Family):
         "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
         "line --levels 256), set bins to their number, or take a family for real values"
     )
+    roles = ("likelihood",)
+    data_kind = "Pixel levels"
+    support_text = "whole numbers 0 to bins - 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Take the mixture with that number of levels, its components apart also where no data say how."""

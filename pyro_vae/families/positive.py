@@ -76,6 +76,8 @@ class Gamma(Family):
     distribution = dist.Gamma  # its draws are at least the smallest normal number
     data_support = above_zero
     fix_hint = _FIX_HINT
+    data_kind = "Positive numbers"
+    support_text = "positive numbers"
 
 
 def _log_variance(x: Tensor) -> Tensor:
@@ -119,6 +121,8 @@ class LogNormal(Family):
     distribution = OpenLogNormal
     data_support = above_zero
     fix_hint = _FIX_HINT
+    data_kind = "Positive numbers"
+    support_text = "positive numbers"
 
 
 def _exponential_rate(x: Tensor, family: Family) -> Tensor:
@@ -147,6 +151,8 @@ class Exponential(Family):
     parameters = {"rate": Parameter(rates, init=_exponential_rate)}
     distribution = OpenExponential
     fix_hint = "these numbers may not be negative; for such take a family for real values, such as Normal()"
+    data_kind = "Positive numbers"
+    support_text = "0 and positive numbers"
 
 
 def _weibull_concentration(x: Tensor, family: Family) -> Tensor:
@@ -189,3 +195,5 @@ class Weibull(Family):
     distribution = OpenWeibull
     data_support = above_zero
     fix_hint = _FIX_HINT
+    data_kind = "Positive numbers"
+    support_text = "positive numbers"

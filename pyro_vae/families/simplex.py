@@ -64,6 +64,8 @@ class Dirichlet(Family):
     event_ranks = (1,)
     data_support = constraints.open_simplex
     fix_hint = _FIX_HINT
+    data_kind = "Shares that sum to one"
+    support_text = "vectors of shares, positive, that sum to one"
 
 
 def _mean_break(x: Tensor, family: Family) -> Tensor:
@@ -106,3 +108,5 @@ class LogisticNormal(Family):
     event_ranks = (1,)
     data_support = constraints.open_simplex
     fix_hint = _FIX_HINT
+    data_kind = "Shares that sum to one"
+    support_text = "vectors of shares, positive, that sum to one"

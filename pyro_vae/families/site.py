@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.networks.base import Network
@@ -61,6 +63,20 @@ class ParameterSlot:
     broadcasts: bool = False
     init_noise: float = 0.0
 
+    def init_value(self, x: Tensor) -> Tensor:
+        """Value before training, of the parameter's shape: fixed, from rows of data, or that of a raw zero.
+
+        Args:
+            x: rows (N, *event_shape); with N = 0, starting values that follow from data are those of raw zeros.
+        """
+        if isinstance(self.source, float | tuple):
+            return torch.tensor(self.source, dtype=x.dtype, device=x.device).expand(self.shape)
+        if self.init is not None and len(x):
+            return self.init(x)
+        transform = transform_to(self.constraint)
+        value: Tensor = transform(x.new_zeros(transform.inverse_shape(self.shape)))
+        return value
+
 
 @dataclass(frozen=True)
 class BoundFamily:
@@ -73,3 +89,7 @@ class BoundFamily:
 
     slots: Mapping[str, ParameterSlot]
     distribution: Callable[..., Any]
+
+    def init_distribution(self, x: Tensor) -> Any:
+        """Distribution before training; see `ParameterSlot.init_value`."""
+        return self.distribution(**{name: slot.init_value(x) for name, slot in self.slots.items()})

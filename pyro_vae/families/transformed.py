@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
 from torch.distributions.transforms import (
     ExpTransform,
     SigmoidTransform,
@@ -40,15 +39,8 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def _support(bound: BoundFamily) -> Any:
-    """The support of a family in its place, whatever its parameters."""
-    values = {}
-    for name, slot in bound.slots.items():
-        if slot.source in (None, "per_feature", "learned"):
-            transform = transform_to(slot.constraint)
-            values[name] = transform(torch.zeros(transform.inverse_shape(slot.shape)))
-        else:
-            values[name] = torch.tensor(slot.source).expand(slot.shape)
-    return constraints.element_of(bound.distribution(**values).support)
+    """Support of one element of a family in its place, whatever its parameters."""
+    return constraints.element_of(bound.init_distribution(torch.zeros(0)).support)
 
 
 @dataclass(frozen=True)
@@ -79,6 +71,7 @@ class Transformed(Composite):
 
     family: Family = Normal()
     transform: str = field("exp", known=TRANSFORMS)
+    support_text = "positive numbers by default"
 
     @property
     def data_support(self) -> Any:

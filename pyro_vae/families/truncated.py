@@ -79,6 +79,7 @@ class Truncated(_Bounded):
     high: float | None = None
 
     cut = TruncatedDistribution
+    support_text = "numbers in [low, inf) by default"
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,5 @@ class Censored(_Bounded):
     high: float | None = None
 
     cut = CensoredDistribution
+    roles = ("likelihood",)
+    support_text = "numbers in [low, inf) by default"

@@ -47,6 +47,8 @@ class ContinuousBernoulli(Family):
     logits: Source = None
     parameters = {"logits": Parameter(constraints.real, init=_logits)}
     fix_hint = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
+    data_kind = "Unit interval"
+    support_text = "numbers in [0, 1]"
 
     @staticmethod
     def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
@@ -104,6 +106,8 @@ class Beta(Family):
     distribution = OpenBeta
     data_support = constraints.open_unit
     fix_hint = _FIX_HINT
+    data_kind = "Unit interval"
+    support_text = "numbers in (0, 1)"
 
 
 def _mean_logit(x: Tensor, family: Family) -> Tensor:
@@ -147,3 +151,5 @@ class LogitNormal(Family):
     distribution = SigmoidNormal
     data_support = constraints.open_unit
     fix_hint = _FIX_HINT
+    data_kind = "Unit interval"
+    support_text = "numbers in (0, 1)"

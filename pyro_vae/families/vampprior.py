@@ -65,6 +65,8 @@ class VampPrior(Family):
     weights: Source = 0.0
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
     event_ranks = (1,)
+    roles = ("prior",)
+    data_kind = "Priors that look at the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Make the pseudo-inputs, of the data's shape, for the site's guide."""

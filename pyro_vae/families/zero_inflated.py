@@ -1,39 +1,22 @@
 """More zeros than a family of counts explains."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.counts import UncachedZeroInflated
 from pyro_vae.families.base import Composite, Family, Parameter, Source
 from pyro_vae.families.counts import NegativeBinomial
-from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
-
-
-def _start(slot: ParameterSlot, x: Tensor) -> Tensor:
-    if isinstance(slot.source, float | tuple):
-        return torch.tensor(slot.source, dtype=x.dtype, device=x.device)
-    if slot.init is not None and len(x):
-        return slot.init(x)
-    transform = transform_to(slot.constraint)
-    value: Tensor = transform(x.new_zeros(transform.inverse_shape(slot.shape)))
-    return value
-
-
-def _at_start(family: Family, event: Shape, x: Tensor) -> Any:
-    """The distribution of a family of independent elements before training, from rows x; from none at raw zeros."""
-    bound = family.bind(SiteSpec("likelihood", event))
-    return bound.distribution(**{name: _start(slot, x) for name, slot in bound.slots.items()})
+from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
 def _excess(x: Tensor, family: "ZeroInflated") -> Tensor:
     """The log odds of a gate that adds the zeros which the family does not expect."""
-    expected = _at_start(family.family, tuple(x.shape[1:]), x).log_prob(torch.zeros_like(x[0])).exp()
+    bound = family.family.bind(SiteSpec("likelihood", tuple(x.shape[1:])))
+    expected = bound.init_distribution(x).log_prob(torch.zeros_like(x[0])).exp()
     gate = ((x == 0).to(x).mean(0) - expected) / (1 - expected)
     # A family certain of 0 leaves 0/0; and a modest gate, for the family starts at a mean that has all zeros in it.
     return torch.logit(gate.nan_to_num(0, 0, 0).clamp(0.01, 0.5))
@@ -67,6 +50,8 @@ class ZeroInflated(Composite):
     gate_logits: Source = None
     parameters = {"gate_logits": Parameter(constraints.real, init=_excess)}
     distribution = UncachedZeroInflated
+    roles = ("likelihood",)
+    support_text = "whole numbers 0, 1, ... by default"
 
     def __post_init__(self) -> None:
         """Check that an extra 0 is one of the family's own values, element by element."""
@@ -94,7 +79,7 @@ def _objection(family: Family) -> str:
     together = "has elements that depend on each other, and each has a gate of its own"
     if family.event_ranks is not None:
         return together
-    distribution = _at_start(family, (1,), torch.zeros(0, 1))
+    distribution = family.bind(SiteSpec("likelihood", (1,))).init_distribution(torch.zeros(0, 1))
     if distribution.event_shape:
         return together
     if not distribution.support.is_discrete:
