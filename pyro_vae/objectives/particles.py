@@ -301,7 +301,8 @@ def _guide_log_prob(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
     except (KeyError, NotImplementedError):  # raised by transforms of Pyro and torch without an inverse
         raise InputError(
             f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, has a density at its own draws "
-            "only, since a transform in it has no inverse: take estimator='plain', or a flow with one, such as pv.Flow()."
+            "only, since a transform in it has no inverse: take estimator='plain', or a flow with one, such as "
+            "pv.Flow()."
         ) from None
 
 
