@@ -8,19 +8,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers.cases import FAMILIES
-from helpers.exact_models import MODEL, Chain, estimate, exact, pyro_pair, rows, truth
+from helpers.exact_models import MODEL, Chain, annealed, estimate, exact, pyro_pair, rows, truth
+from helpers.family_pairs import PRIORS, guide_for, rows_for, small_vae
 from helpers.oracles import PPCA
-from model.test_swapping import PRIORS, a_guide_for, rows_for, small
 from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.criticism import AIS
 from pyro_vae.criticism.methods import Weights, annealing, hmc
-
-
-def annealed(vae: Any, x: Any, seed: int = 0, batch_size: int = 100, **options: Any) -> pv.Evidence:
-    return estimate(vae, x, seed=seed, batch_size=batch_size, method=AIS(**{"leapfrog": 5, **options}))
 
 
 def by_quadrature(pair_prior: Any, likelihood: Any, x: Tensor, low: float, high: float) -> Tensor:
@@ -163,8 +159,8 @@ PLAIN = {"LogNormal", "Beta", "Mixture", "Dirichlet", "Gamma"}
     ],
 )
 def test_every_prior_agrees_with_draws_from_it(prior: str) -> None:
-    vae = small(
-        prior=FAMILIES[prior].family, guide=FAMILIES[a_guide_for(prior)].family, likelihood=pv.Normal(scale=6.0)
+    vae = small_vae(
+        prior=FAMILIES[prior].family, guide=FAMILIES[guide_for(prior)].family, likelihood=pv.Normal(scale=6.0)
     ).double()
     x = rows_for("Normal")[:4].double()
     vae.initialize(x)

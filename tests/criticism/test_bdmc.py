@@ -8,8 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from criticism.test_annealing import annealed
-from helpers.exact_models import MODEL, Chain, exact, pyro_pair, truth
+from helpers.exact_models import MODEL, Chain, annealed, exact, pyro_pair, truth
 from torch import Tensor, nn
 
 import pyro_vae as pv

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers.cases import FAMILIES
 from helpers.exact_models import MODEL, estimate, exact, pyro_pair, rows, truth
+from helpers.family_pairs import LIKELIHOODS, rows_for, small_vae
 from helpers.oracles import PPCA
-from model.test_swapping import LIKELIHOODS, rows_for, small
 from scipy import stats
 from torch import Tensor
 
@@ -275,7 +275,7 @@ def test_settings_may_differ_where_the_rows_are_the_same() -> None:
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_the_measure_of_a_likelihood_is_that_of_its_draws(name: str) -> None:
     """Whole numbers have probabilities; what is drawn twice without being whole has both."""
-    vae, x = small(likelihood=FAMILIES[name].family).double(), rows_for(name)
+    vae, x = small_vae(likelihood=FAMILIES[name].family).double(), rows_for(name)
     vae.initialize(x)
     with torch.random.fork_rng():
         drawn = vae.sample(200)

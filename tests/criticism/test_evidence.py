@@ -10,8 +10,8 @@ import torch
 from arviz_stats.base import array_stats
 from helpers.cases import FAMILIES, HeadedNetwork, seeded
 from helpers.exact_models import MODEL, Chain, estimate, exact, pyro_pair, rows, truth
+from helpers.family_pairs import PAIR_OF_EACH_GUIDE, PRIORS, guide_for, rows_for, small_vae
 from helpers.oracles import PPCA
-from model.test_swapping import ONE_GUIDE, PRIORS, a_guide_for, rows_for, small
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -117,12 +117,14 @@ def test_khat_is_that_which_arviz_gives_for_all_draws(draws: int) -> None:
     ("prior", "guide"),
     [  # a prior with point masses has none under a guide with a density
         (prior, guide)
-        for prior, guide in dict.fromkeys([*((prior, a_guide_for(prior)) for prior in PRIORS), *ONE_GUIDE])
+        for prior, guide in dict.fromkeys([*((prior, guide_for(prior)) for prior in PRIORS), *PAIR_OF_EACH_GUIDE])
         if not FAMILIES[prior].masses
     ],
 )
 def test_both_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) -> None:
-    vae = small(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family, likelihood=pv.Normal(scale=6.0)).double()
+    vae = small_vae(
+        prior=FAMILIES[prior].family, guide=FAMILIES[guide].family, likelihood=pv.Normal(scale=6.0)
+    ).double()
     x = rows_for("Normal")[:4].double()
     vae.initialize(x)
     with torch.no_grad():

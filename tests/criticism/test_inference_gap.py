@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from criticism.test_refine import misled
-from helpers.exact_models import MODEL, estimate, exact, rows, truth
+from helpers.exact_models import MODEL, estimate, exact, misled_vae, rows, truth
 from helpers.oracles import PPCA
-from plots.test_plots import rendered
+from helpers.pictures import rendered
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
@@ -41,7 +40,7 @@ def of_the_encoder(vae: pv.VAE, x: Tensor, model: PPCA = TILTED) -> Tensor:
 
 
 def test_a_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
-    x, vae = rows(20, TILTED), misled(pv.Normal(), TILTED)
+    x, vae = rows(20, TILTED), misled_vae(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=2000, steps=200, particles=16)
     family = of_the_family()
     assert family == pytest.approx(-0.5 * math.log(1 - 0.35**2))
@@ -57,7 +56,7 @@ def test_a_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
 
 def test_the_stated_errors_cover() -> None:
     """Rows that are all one row are repeats, each refined to the same posterior; 300 tell their mean to 0.03 nats."""
-    x, vae = rows(1, TILTED).expand(300, -1), misled(pv.Normal(), TILTED)
+    x, vae = rows(1, TILTED).expand(300, -1), misled_vae(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=300, steps=200, batch_size=300, seed=3)
     pairs = {
         "approximation": (gap.approximation, gap.approximation_error, of_the_family()),
@@ -74,7 +73,7 @@ def test_the_stated_errors_cover() -> None:
 
 
 def test_a_bad_encoder_alone_is_named() -> None:
-    x, vae = rows(30, TILTED), misled(model=TILTED)
+    x, vae = rows(30, TILTED), misled_vae(model=TILTED)
     gap = measured(vae, x)
     assert abs(float(gap.approximation.mean())) < 0.01
     assert float(gap.amortisation.mean()) == pytest.approx(float(of_the_encoder(vae, x).mean()), rel=0.05)
@@ -84,7 +83,7 @@ def test_a_bad_encoder_alone_is_named() -> None:
 
 def test_a_poor_family_alone_is_named() -> None:
     model = TILTED
-    vae = misled(pv.Normal(), model)
+    vae = misled_vae(pv.Normal(), model)
     x, precision = rows(20, model), torch.linalg.inv(model.s2 * torch.linalg.inv(model.m))
     with torch.no_grad():  # an encoder that is the best diagonal one: linear means, one scale for all
         weight = torch.linalg.inv(model.m) @ model.w.T
@@ -116,28 +115,28 @@ def test_at_the_exact_posterior_there_is_no_gap() -> None:
 
 def test_another_method_may_measure_log_p() -> None:
     x, method = rows(6), AIS(temperatures=50, chains=20, leapfrog=5)
-    gap = measured(misled(), x, draws=200, method=method)
+    gap = measured(misled_vae(), x, draws=200, method=method)
     assert float((gap.evidence.pointwise - truth(x)).abs().max()) < 0.3
     assert gap.evidence.method == method
     assert float(gap.approximation.abs().mean()) < 0.2
 
 
 def test_too_narrow_a_guide_is_warned_of() -> None:
-    early = measured(misled(spread=0.2), rows(12), steps=1)
+    early = measured(misled_vae(spread=0.2), rows(12), steps=1)
     assert early.warning == f"{early.evidence.warning[:-1]}. The approximation gap is then too small"
     assert early.warning in repr(early)
 
 
 def test_its_evidence_is_that_of_the_refined_proposal() -> None:
     x = rows(5)
-    found = measured(misled(), x, draws=50, steps=5).evidence
-    other = estimate(misled(), x, method=Importance(50, "refined", steps=5))
+    found = measured(misled_vae(), x, draws=50, steps=5).evidence
+    other = estimate(misled_vae(), x, method=Importance(50, "refined", steps=5))
     assert found.method == other.method
     assert (found.fingerprint, found.measure) == (other.fingerprint, other.measure)
 
 
 def test_everything_is_left_as_it_was_and_a_seed_gives_the_same() -> None:
-    vae, x = misled().train(), rows(5)
+    vae, x = misled_vae().train(), rows(5)
     weights = {name: value.clone() for name, value in vae.state_dict().items()}
     state = torch.get_rng_state()
     first, again = (measured(vae, x, draws=50, steps=5, seed=2) for _ in range(2))
@@ -158,13 +157,13 @@ def test_everything_is_left_as_it_was_and_a_seed_gives_the_same() -> None:
 )
 def test_wrong_input_is_a_sentence(options: dict[str, Any], words: str) -> None:
     with pytest.raises(pv.InputError, match=words):
-        measured(misled(), rows(3), **options)
+        measured(misled_vae(), rows(3), **options)
     with pytest.raises(pv.InputError, match="guide of its own"):
         measured(object(), rows(3))
 
 
 def test_the_picture_shows_both_parts_of_each_row() -> None:
-    gap = measured(misled(pv.Normal()), rows(12), draws=50, steps=20)
+    gap = measured(misled_vae(pv.Normal()), rows(12), draws=50, steps=20)
     picture = pv.plots.inference_gap(gap)
     assert rendered(picture).std() > 0
     left, right = picture.axes
@@ -175,11 +174,11 @@ def test_the_picture_shows_both_parts_of_each_row() -> None:
     lower, upper = (steps.get_data() for steps in right.patches)
     assert lower.values.tolist() == pytest.approx(gap.approximation[order].tolist())
     assert (upper.values - upper.baseline).tolist() == pytest.approx(gap.amortisation[order].tolist())
-    assert rendered(pv.plots.inference_gap(measured(misled(), rows(1), draws=50, steps=5))).std() > 0
+    assert rendered(pv.plots.inference_gap(measured(misled_vae(), rows(1), draws=50, steps=5))).std() > 0
 
 
 def test_one_row_far_away_does_not_hide_the_others() -> None:
-    gap = measured(misled(pv.Normal()), rows(40), draws=50, steps=5)
+    gap = measured(misled_vae(pv.Normal()), rows(40), draws=50, steps=5)
     far = gap.amortised.clone()
     far[3] -= 1000
     picture = pv.plots.inference_gap(dataclasses.replace(gap, amortised=far))

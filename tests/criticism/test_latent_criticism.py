@@ -5,35 +5,12 @@ import math
 import pytest
 import torch
 from helpers.cases import HeadedNetwork
+from helpers.exact_models import exact_kl_terms, exact_one_latent
 from helpers.oracles import PPCA, linear
-from torch import Tensor
-from torch.distributions import Normal, kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.criticism import latent_usage as latent
 from pyro_vae.criticism.latent_usage import aggregate_kl, spread_of_means
-
-
-def one_latent(seed: int = 0) -> PPCA:
-    return PPCA.random(4, 1, seed=seed)
-
-
-def exact_terms(posterior: Normal) -> dict[str, float]:
-    """The three terms of the KL for N posteriors (N,) over one latent, prior N(0, 1), by the trapezoid rule."""
-    grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
-    mixture = posterior.log_prob(grid[:, None]).logsumexp(1) - math.log(posterior.batch_shape[0])
-    prior = Normal(torch.zeros((), dtype=torch.float64), 1.0)
-    aggregate = torch.trapezoid(mixture.exp() * (mixture - prior.log_prob(grid)), grid)
-    mean = kl_divergence(posterior, prior).mean()
-    return {"mean": float(mean), "information": float(mean - aggregate), "aggregate": float(aggregate)}
-
-
-def setting(s2: float, n: int) -> tuple[pv.VAE, Tensor, Normal]:
-    """An exact model with one latent, data drawn from it, and the posteriors."""
-    model = PPCA(one_latent().w, one_latent().mu, torch.tensor(s2, dtype=torch.float64))
-    x = model.marginal().sample((n,))
-    exact = model.posterior(x)
-    return model.put_into(linear(4, 1)), x, Normal(exact.mean[:, 0], exact.stddev[:, 0])
 
 
 def test_the_terms_add_up() -> None:
@@ -46,9 +23,9 @@ def test_the_terms_add_up() -> None:
 @pytest.mark.parametrize("s2", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("n", [50, 1500])
 def test_the_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -> None:
-    vae, x, posterior = setting(s2, n)
+    vae, x, posterior = exact_one_latent(s2, n)
     repeats = [aggregate_kl(vae, x, seed=seed) for seed in range(8)]
-    for name, exact in exact_terms(posterior).items():
+    for name, exact in exact_kl_terms(posterior).items():
         found = torch.tensor([getattr(kl, name) for kl in repeats], dtype=torch.float64)
         error = float(found.std()) / math.sqrt(8)
         assert float(found.mean()) == pytest.approx(exact, abs=5 * error), name
@@ -56,13 +33,13 @@ def test_the_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -
 
 
 def test_the_aggregate_of_the_exact_posterior_nears_the_prior_as_data_grow() -> None:
-    vae, x, _ = setting(0.5, 2000)
+    vae, x, _ = exact_one_latent(0.5, 2000)
     few, many = (aggregate_kl(vae, x[:n]).aggregate for n in (20, 2000))
     assert abs(many) < 0.05 < few
 
 
 def test_far_apart_posteriors_tell_the_row() -> None:
-    vae, x, _ = setting(1e-8, 5)
+    vae, x, _ = exact_one_latent(1e-8, 5)
     kl = aggregate_kl(vae, x)
     assert kl.information == pytest.approx(math.log(5), abs=1e-9)
     assert kl.rows == 5
@@ -110,7 +87,7 @@ def test_means_that_do_not_vary_have_no_spread(draws: int) -> None:
 
 def test_only_the_first_rows_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent, "ROWS", 40)
-    vae, x, _ = setting(0.5, 40)
+    vae, x, _ = exact_one_latent(0.5, 40)
     for estimate in (aggregate_kl, spread_of_means):
         results = []
         for rows in (x, torch.cat([x, 1000 + x])):

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from criticism.test_latent_criticism import exact_terms, setting
 from helpers.cases import HeadedNetwork
-from helpers.exact_models import exact, rows
+from helpers.exact_models import exact, exact_kl_terms, exact_one_latent, rows
 from helpers.oracles import PPCA, linear, table_data
-from plots.test_plots import rendered
+from helpers.pictures import rendered
 from torch import Tensor
 
 import pyro_vae as pv
@@ -55,11 +54,11 @@ def test_training_finds_the_six() -> None:
 
 @pytest.mark.parametrize("s2", [0.05, 0.5, 5.0])
 def test_the_terms_are_the_integrals(s2: float) -> None:
-    vae, x, posterior = setting(s2, 500)
+    vae, x, posterior = exact_one_latent(s2, 500)
     found = latents(vae, x, batch_size=130)
     surgery = found.surgery
     assert surgery.mean == pytest.approx(surgery.information + surgery.aggregate, rel=1e-12)
-    exactly = exact_terms(posterior)
+    exactly = exact_kl_terms(posterior)
     for name, error in zip(("mean", "information", "aggregate"), found.error, strict=True):
         assert getattr(surgery, name) == pytest.approx(exactly[name], abs=4.5 * error), name
     repeats = torch.tensor([aggregate_kl(vae, x, seed=seed).information for seed in range(30)])
@@ -100,7 +99,7 @@ def test_a_guide_that_is_the_prior_matches_it_and_has_collapsed() -> None:
 
 
 def test_few_rows_far_apart_are_named() -> None:
-    vae, x, _ = setting(1e-8, 60)
+    vae, x, _ = exact_one_latent(1e-8, 60)
     found = latents(vae, x)
     assert found.surgery.information == pytest.approx(math.log(60), abs=1e-6)
     assert "at least 4.09" in repr(found)

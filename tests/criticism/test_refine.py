@@ -8,7 +8,7 @@ import pyro
 import pytest
 import torch
 from helpers.cases import seeded
-from helpers.exact_models import MODEL, Chain, estimate, exact, rows, truth
+from helpers.exact_models import MODEL, Chain, estimate, exact, misled_vae, rows, truth
 from helpers.oracles import PPCA, _write
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor, nn
@@ -17,22 +17,6 @@ from torch.distributions import MultivariateNormal, kl_divergence
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.criticism import Importance
-
-
-def misled(guide: Any = pv.MultivariateNormal(), model: PPCA = MODEL, spread: float = 1.0) -> pv.VAE:
-    """Probabilistic PCA with its exact decoder, and an encoder whose means are wrong and whose scales are `spread`."""
-    vae = pv.VAE((len(model.mu),), model.w.shape[1], guide=guide, encoder=pv.MLP(hidden=())).double()
-    exactly = torch.linalg.inv(model.m) @ model.w.T
-    wrong = exactly + 0.2 * torch.randn(exactly.shape, generator=seeded(3), dtype=torch.float64)
-    name = "scale_tril" if "scale_tril" in guide.parameters else "scale"
-    scale = spread * torch.ones(len(exactly), dtype=torch.float64)
-    _write(vae.likelihood, "loc", model.mu, model.w)
-    _write(vae.likelihood, "scale", model.s2.sqrt())
-    _write(vae.posterior, "loc", 0.5 - exactly @ model.mu, wrong)
-    _write(vae.posterior, name, scale.diag() if name == "scale_tril" else scale)
-    for part in (vae.posterior, vae.likelihood):
-        part.initialized.fill_(True)
-    return vae
 
 
 def refined(vae: Any, x: Any, **options: Any) -> pv.Refined:
@@ -45,7 +29,7 @@ def refined(vae: Any, x: Any, **options: Any) -> pv.Refined:
 @pytest.mark.parametrize("s2", [pytest.param(4.0, marks=pytest.mark.slow), 0.5])
 def test_a_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) -> None:
     model = PPCA.random(5, 2, s2=s2)
-    x, vae = rows(10, model), misled(model=model)
+    x, vae = rows(10, model), misled_vae(model=model)
     posterior = model.posterior(x)
     assert float(kl_divergence(vae.encode(x), posterior).mean().detach()) > 1  # a bad encoder indeed
     found = refined(vae, x, steps=150)
@@ -60,7 +44,7 @@ def test_a_diagonal_guide_reaches_the_best_of_its_family() -> None:
     """Of a Gaussian posterior of precision P, the best has its means, and scales 1 / sqrt(P_ii)."""
     x = rows(30)
     posterior = MODEL.posterior(x)
-    at = refined(misled(pv.Normal()), x, steps=300, particles=16).posterior()
+    at = refined(misled_vae(pv.Normal()), x, steps=300, particles=16).posterior()
     scale = posterior.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
     assert float(((at.mean - posterior.mean) / scale).abs().max()) < 0.05
     assert float((at.base_dist.scale / scale).log().abs().max()) < 0.05
@@ -70,7 +54,7 @@ def test_a_diagonal_guide_reaches_the_best_of_its_family() -> None:
 def test_at_the_exact_posterior_nothing_changes(s2: float, dtype: torch.dtype) -> None:
     model = PPCA.random(5, 2, s2=s2)
     x, posterior = rows(20, model), model.posterior(rows(1, model))
-    vae = misled(model=model)
+    vae = misled_vae(model=model)
     weight = torch.linalg.inv(model.m) @ model.w.T
     _write(vae.posterior, "loc", -weight @ model.mu, weight)
     _write(vae.posterior, "scale_tril", posterior.scale_tril[0])
@@ -82,7 +66,7 @@ def test_at_the_exact_posterior_nothing_changes(s2: float, dtype: torch.dtype) -
 
 def test_a_guide_near_the_posterior_comes_no_further_from_it() -> None:
     """Adam with a small eps makes a step of any gradient, and would end a thousandth of a nat away."""
-    vae, x = misled(), rows(20)
+    vae, x = misled_vae(), rows(20)
     weight = torch.linalg.inv(MODEL.m) @ MODEL.w.T
     _write(vae.posterior, "loc", -weight @ MODEL.mu, weight)
     _write(vae.posterior, "scale_tril", 1.001 * MODEL.posterior(x).scale_tril[0])
@@ -132,9 +116,9 @@ def test_any_guide_gains_and_its_evidence_stays(name: str) -> None:
 
 def test_a_row_never_gets_worse() -> None:
     x = rows(12)
-    found = refined(misled(), x, steps=2, lr=1e6)  # throws every row away
+    found = refined(misled_vae(), x, steps=2, lr=1e6)  # throws every row away
     assert bool((found.gain == 0).all())
-    torch.testing.assert_close(found.posterior().mean, misled().encode(x).mean.detach())
+    torch.testing.assert_close(found.posterior().mean, misled_vae().encode(x).mean.detach())
     assert "12 rows keep the encoder's values" in repr(found)
 
 
@@ -144,7 +128,7 @@ def test_a_row_never_gets_worse() -> None:
 def test_masks_reach_the_model() -> None:
     x, mask = rows(5), torch.rand(5, 5, generator=seeded(2)) < 0.6
     mask[0], mask[1] = True, False
-    found = refined(misled(), {"x": torch.where(mask, x, math.nan), "mask": mask}, steps=200, batch_size=3)
+    found = refined(misled_vae(), {"x": torch.where(mask, x, math.nan), "mask": mask}, steps=200, batch_size=3)
     at = found.posterior()
     for n, seen in enumerate(mask):
         part = PPCA(MODEL.w[seen], MODEL.mu[seen], MODEL.s2)
@@ -170,14 +154,14 @@ def test_size_factors_reach_both_programs() -> None:
 def test_rows_are_taken_by_their_numbers() -> None:
     x = rows(9)
     x[5] = x[2]  # twins keep what each has
-    found = refined(misled(), x, steps=60, batch_size=5)
+    found = refined(misled_vae(), x, steps=60, batch_size=5)
     assert len(found) == len(found.rows) == 9
     assert found.rows.tensors["row"].tolist() == list(range(9))
     whole, order = found.posterior().mean, torch.tensor([7, 2, 2, 5])
     assert torch.equal(found.posterior(order).mean, whole[order])
     assert not torch.equal(whole[2], whole[5])
     every, some = (estimate(found, found.rows.batch(part), draws=40) for part in (None, slice(4, 9)))
-    assert some.fingerprint == estimate(misled(), x[4:], draws=40).fingerprint
+    assert some.fingerprint == estimate(misled_vae(), x[4:], draws=40).fingerprint
     assert float(((some.pointwise - truth(x[4:])) / some.error).abs().max()) < 5
     swapped = {"x": x, "row": torch.arange(9).flip(0)}  # posteriors of other rows
     assert float(estimate(found, swapped, draws=40).pointwise.mean()) < float(every.pointwise.mean()) - 0.5
@@ -195,7 +179,7 @@ def test_rows_are_taken_by_their_numbers() -> None:
     ],
 )
 def test_rows_of_no_number_are_refused(given: dict[str, Any], words: str) -> None:
-    found = refined(misled(), rows(9), steps=1)
+    found = refined(misled_vae(), rows(9), steps=1)
     with pytest.raises(pv.InputError, match=words):
         estimate(found, {"x": rows(3), **given}, draws=40)
     with pytest.raises(pv.InputError, match=r"pv.evidence\(refined, refined.rows\)"):
@@ -203,7 +187,7 @@ def test_rows_of_no_number_are_refused(given: dict[str, Any], words: str) -> Non
 
 
 def test_objectives_and_pyros_tools_take_the_pair() -> None:
-    vae, x = misled(), rows(6)
+    vae, x = misled_vae(), rows(6)
     found = refined(vae, x, steps=200)
     batch, total = found.rows.batch(), float(truth(x).sum())
     drawn = Predictive(found.model, guide=found.guide, num_samples=2000, parallel=True)(**batch)["z"]
@@ -227,7 +211,7 @@ def test_dynamic_rows_of_one_seed_are_the_same_rows() -> None:
 
 
 def test_the_same_seed_gives_the_same_and_leaves_everything_as_it_was() -> None:
-    vae, x = misled().train(), rows(9)
+    vae, x = misled_vae().train(), rows(9)
     state = torch.get_rng_state()
     first = refined(vae, x, steps=10, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
@@ -255,14 +239,14 @@ def test_dropout_is_off() -> None:
 
 
 def test_evidence_by_the_refined_proposal_is_exact_where_the_guide_fails() -> None:
-    x, vae = rows(20), misled(spread=0.3)
+    x, vae = rows(20), misled_vae(spread=0.3)
     plainly, mended = (estimate(vae, x, draws=1000, proposal=proposal) for proposal in ("guide", "refined"))
     assert float(plainly.unreliable.double().mean()) > 0.5
     assert float(plainly.pointwise.mean()) < float(truth(x).mean()) - 0.1
     assert float((mended.pointwise - truth(x)).abs().max()) < 0.05
     assert float(mended.error.mean()) < float(plainly.error.mean()) / 10
     method = Importance(2000, "refined", 37, steps=200)
-    mended = estimate(misled(pv.Normal(), spread=0.3), x, method=method)
+    mended = estimate(misled_vae(pv.Normal(), spread=0.3), x, method=method)
     assert float(((mended.pointwise - truth(x)) / mended.error).abs().max()) < 4
     assert float(mended.unreliable.double().mean()) < 0.1
     assert "2000 draws for each from the refined proposal, refined by 200 steps" in repr(mended)
@@ -290,11 +274,11 @@ def test_the_command_line_refines(
 
 WRONG: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "own guide": (Chain(), {}, ["Chain", "guide of its own", "pv.VAE"]),
-    "steps": (misled(), {"steps": 0}, ["steps = 0", "at least 1"]),
-    "particles": (misled(), {"particles": 1.5}, ["particles = 1.5"]),
-    "lr": (misled(), {"lr": -1}, ["lr = -1", "above 0"]),
-    "batch": (misled(), {"batch_size": True}, ["batch_size = True"]),
-    "seed": (misled(), {"seed": -1}, ["seed = -1"]),
+    "steps": (misled_vae(), {"steps": 0}, ["steps = 0", "at least 1"]),
+    "particles": (misled_vae(), {"particles": 1.5}, ["particles = 1.5"]),
+    "lr": (misled_vae(), {"lr": -1}, ["lr = -1", "above 0"]),
+    "batch": (misled_vae(), {"batch_size": True}, ["batch_size = True"]),
+    "seed": (misled_vae(), {"seed": -1}, ["seed = -1"]),
 }
 
 

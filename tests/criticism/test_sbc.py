@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from helpers.cases import HeadedNetwork
 from helpers.exact_models import Chain, exact, pyro_pair
-from plots.test_plots import rendered
+from helpers.pictures import rendered
 from torch import Tensor
 
 import pyro_vae as pv

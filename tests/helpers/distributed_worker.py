@@ -13,11 +13,11 @@ from typing import Any
 
 import pyro
 import torch
-from training.test_step import Certain
 
 import pyro_vae as pv
 import pyro_vae.training.loop as loop
 from helpers.fitting import grouped, rows, small
+from helpers.programs import DeterministicPrograms
 from helpers.resuming import EVERY_STEP, cut, steps, table
 from pyro_vae.compile import tracing
 from pyro_vae.plots import _run_figures
@@ -42,7 +42,7 @@ CERTAIN: dict[str, dict[str, Any]] = {
 COMPILED = ("plain", "everything")
 
 
-def certain(programs: Any = Certain, **arguments: Any) -> dict[str, Any]:
+def certain(programs: Any = DeterministicPrograms, **arguments: Any) -> dict[str, Any]:
     """A training in which nothing is drawn."""
     pyro.clear_param_store()
     programs = programs()

@@ -1,5 +1,6 @@
 """Models whose evidence is known exactly, and the call that measures it."""
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +9,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
 import pyro_vae as pv
-from helpers.oracles import PPCA, linear
-from pyro_vae.criticism import Importance
+from helpers.cases import seeded
+from helpers.oracles import PPCA, _write, linear
+from pyro_vae.criticism import AIS, Importance
 
 MODEL = PPCA.random(5, 2, s2=4.0)
 
@@ -69,3 +72,46 @@ class Chain:
         with pyro.plate("data", len(x), dim=-1):
             second = pyro.sample("z2", dist.Normal(x.mean(1), 1.0))
             pyro.sample("z1", dist.Normal(second / 2, 1.0))
+
+
+def annealed(vae: Any, x: Any, seed: int = 0, batch_size: int = 100, **options: Any) -> pv.Evidence:
+    """Evidence by annealed importance sampling of 5 leapfrog steps, or as the options say."""
+    return estimate(vae, x, seed=seed, batch_size=batch_size, method=AIS(**{"leapfrog": 5, **options}))
+
+
+def misled_vae(guide: Any = pv.MultivariateNormal(), model: PPCA = MODEL, spread: float = 1.0) -> pv.VAE:
+    """Probabilistic PCA with its exact decoder, and an encoder whose means are wrong and whose scales are `spread`."""
+    vae = pv.VAE((len(model.mu),), model.w.shape[1], guide=guide, encoder=pv.MLP(hidden=())).double()
+    exactly = torch.linalg.inv(model.m) @ model.w.T
+    wrong = exactly + 0.2 * torch.randn(exactly.shape, generator=seeded(3), dtype=torch.float64)
+    name = "scale_tril" if "scale_tril" in guide.parameters else "scale"
+    scale = spread * torch.ones(len(exactly), dtype=torch.float64)
+    _write(vae.likelihood, "loc", model.mu, model.w)
+    _write(vae.likelihood, "scale", model.s2.sqrt())
+    _write(vae.posterior, "loc", 0.5 - exactly @ model.mu, wrong)
+    _write(vae.posterior, name, scale.diag() if name == "scale_tril" else scale)
+    for part in (vae.posterior, vae.likelihood):
+        part.initialized.fill_(True)
+    return vae
+
+
+def one_latent(seed: int = 0) -> PPCA:
+    return PPCA.random(4, 1, seed=seed)
+
+
+def exact_one_latent(s2: float, n: int) -> tuple[pv.VAE, Tensor, Normal]:
+    """An exact model with one latent, data drawn from it, and the posteriors."""
+    model = PPCA(one_latent().w, one_latent().mu, torch.tensor(s2, dtype=torch.float64))
+    x = model.marginal().sample((n,))
+    exact = model.posterior(x)
+    return model.put_into(linear(4, 1)), x, Normal(exact.mean[:, 0], exact.stddev[:, 0])
+
+
+def exact_kl_terms(posterior: Normal) -> dict[str, float]:
+    """The three terms of the KL for N posteriors (N,) over one latent, prior N(0, 1), by the trapezoid rule."""
+    grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+    mixture = posterior.log_prob(grid[:, None]).logsumexp(1) - math.log(posterior.batch_shape[0])
+    prior = Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    aggregate = torch.trapezoid(mixture.exp() * (mixture - prior.log_prob(grid)), grid)
+    mean = kl_divergence(posterior, prior).mean()
+    return {"mean": float(mean), "information": float(mean - aggregate), "aggregate": float(aggregate)}

@@ -39,3 +39,23 @@ def fit(programs: Any, x: Any, **arguments: Any) -> pv.History:
 
 def weights(vae: pv.VAE) -> dict[str, Tensor]:
     return copy.deepcopy(vae.state_dict())
+
+
+def initialized(**arguments: Any) -> pv.VAE:
+    """A small VAE whose starting values do not depend on the data, so that one bad row cannot spoil them."""
+    vae = small(**arguments)
+    vae.initialize(rows())
+    vae.initialize = lambda **batch: vae  # type: ignore[method-assign]
+    return vae
+
+
+def overflowing(*places: int) -> Tensor:
+    """Rows of which those in `places` have a density that overflows."""
+    x = rows()
+    x[list(places)] = 1e30
+    return x
+
+
+def first_order() -> list[int]:
+    """The order in which the first epoch of a fit of seed 0 takes the rows."""
+    return torch.randperm(50, generator=torch.Generator().manual_seed(0)).tolist()

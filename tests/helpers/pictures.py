@@ -56,3 +56,10 @@ def labelled(picture: Figure) -> None:
             places = [abs(getattr(other, side) - getattr(box, side)) for other in boxes]
             named = [getattr(other, f"get_{name}label")() for other, off in zip(panels, places, strict=True) if off < 3]
             assert any(named), f"{name} of {axes.get_title('left')}"
+
+
+def rendered(picture: Figure) -> np.ndarray:
+    """The pixels (height, width, 4), which also proves that the figure can be drawn without warnings."""
+    canvas = FigureCanvasAgg(picture)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

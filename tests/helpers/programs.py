@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.objectives import OBJECTIVES
@@ -267,3 +267,21 @@ class Toy:
     def gaps(self, log_weights: Tensor, x: Tensor) -> Tensor:
         """Log p(x) less each estimate of it."""
         return dist.Normal(self.mu, math.sqrt(2)).to_event(1).log_prob(x) - log_weights
+
+
+class DeterministicPrograms(nn.Module):
+    """Programs without random draws: z is a function of x, so that a gradient depends on the rows alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.encoder, self.decoder = nn.Linear(3, 2).double(), nn.Linear(2, 3).double()
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(self.encoder(x), event_dim=1))

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.cases import FAMILIES, Place, seeded
+from helpers.cases import FAMILIES, seeded
+from helpers.family_pairs import (
+    GUIDE_PAIRS,
+    GUIDES,
+    LIKELIHOODS,
+    PAIR_OF_EACH_GUIDE,
+    PRIORS,
+    SMALL_MLP,
+    guide_for,
+    rows_for,
+    small_vae,
+)
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -15,23 +26,7 @@ from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.families import FAMILIES as FAMILY_TABLE
 from pyro_vae.families import Family
 
-SMALL = pv.MLP(hidden=(6,), activation="tanh")
-
-
-def small(event: tuple[int, ...] = (3,), **words: Any) -> pv.VAE:
-    """A small VAE with two latents."""
-    return pv.VAE(event, 2, **{"encoder": SMALL, **words})
-
-
 FIT = {"epochs": 3, "batch_size": 50, "optimizer": pv.Adam(2e-2), "progress": False}
-
-
-def rows_for(name: str, event: tuple[int, ...] = (3,)) -> Tensor:
-    """Rows in a family's support whose elements all rise and fall together, so that there is something to learn."""
-    x = FAMILIES[name].data(100, event, seeded())
-    if FAMILIES[name].family.event_ranks is not None:  # a vector's elements belong together
-        return x
-    return x.sort(0).values[torch.randperm(100, generator=seeded())]
 
 
 @torch.no_grad()
@@ -62,26 +57,6 @@ def trains(vae: pv.VAE, x: Tensor) -> None:
         assert not torch.equal(weight, before[name]), f"{name} did not move"
 
 
-def supports(role: str) -> dict[str, Any]:
-    """The families that can take a role over latents, and their supports."""
-    names = [name for name in FAMILY_TABLE if role in FAMILIES[name].roles]
-    return {name: Place("prior", (2,)).build(FAMILIES[name].family).support for name in names}
-
-
-GUIDES = supports("guide")
-PRIORS = {p: s for p, s in supports("prior").items() if any(supports_equal(s, g) for g in GUIDES.values())}
-LIKELIHOODS = [name for name in FAMILY_TABLE if "likelihood" in FAMILIES[name].roles]
-
-
-def matches(prior: str, guide: str) -> bool:
-    """Whether a prior and a guide make a VAE whose KL divergence is finite."""
-    return supports_equal(PRIORS[prior], GUIDES[guide]) and (FAMILIES[guide].moments or not FAMILIES[prior].moments)
-
-
-def a_guide_for(prior: str) -> str:
-    return prior if prior in GUIDES else next(guide for guide in GUIDES if matches(prior, guide))
-
-
 def each_once(first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs in which everything occurs."""
     first, second = list(first), list(second)
@@ -95,19 +70,17 @@ def rarely(all_pairs: Iterable[tuple[str, str]], often: Collection[tuple[str, st
 
 
 OFTEN = each_once(PRIORS, LIKELIHOODS)
-SUITABLE = [(prior, guide) for prior in PRIORS for guide in GUIDES if matches(prior, guide)]
-ONE_GUIDE = [next(pair for pair in SUITABLE if pair[1] == guide) for guide in GUIDES]
 
 
 @pytest.mark.parametrize(("prior", "likelihood"), rarely(itertools.product(PRIORS, LIKELIHOODS), OFTEN))
 def test_every_prior_trains_with_every_likelihood(prior: str, likelihood: str) -> None:
-    chosen = {"prior": prior, "likelihood": likelihood, "guide": a_guide_for(prior)}
-    trains(small(**{role: FAMILIES[name].family for role, name in chosen.items()}), rows_for(likelihood))
+    chosen = {"prior": prior, "likelihood": likelihood, "guide": guide_for(prior)}
+    trains(small_vae(**{role: FAMILIES[name].family for role, name in chosen.items()}), rows_for(likelihood))
 
 
-@pytest.mark.parametrize(("prior", "guide"), rarely(SUITABLE, ONE_GUIDE))
+@pytest.mark.parametrize(("prior", "guide"), rarely(GUIDE_PAIRS, PAIR_OF_EACH_GUIDE))
 def test_every_guide_trains_with_every_prior_of_its_support(prior: str, guide: str) -> None:
-    trains(small(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family), rows_for("Normal"))
+    trains(small_vae(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family), rows_for("Normal"))
 
 
 @pytest.mark.parametrize("prior", [prior for prior in PRIORS if prior != "VampPrior"])  # whose support is the guide's
@@ -115,7 +88,7 @@ def test_guides_of_another_support_are_refused(prior: str) -> None:
     for guide in GUIDES:
         if not supports_equal(PRIORS[prior], GUIDES[guide]):
             with pytest.raises(pv.InputError, match="Take a pair over the same set"):
-                small(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family)
+                small_vae(prior=FAMILIES[prior].family, guide=FAMILIES[guide].family)
 
 
 def test_every_family_has_a_role_in_these_pairs() -> None:
@@ -126,7 +99,7 @@ def test_every_family_has_a_role_in_these_pairs() -> None:
 @pytest.mark.parametrize("name", ["Normal", "Bernoulli", "Categorical"])
 def test_images_train_through_convolutions(name: str) -> None:
     conv = pv.Conv(channels=(4,), hidden=8)
-    trains(small((1, 5, 7), likelihood=FAMILIES[name].family, encoder=conv), rows_for(name, (1, 5, 7)))
+    trains(small_vae((1, 5, 7), likelihood=FAMILIES[name].family, encoder=conv), rows_for(name, (1, 5, 7)))
 
 
 class OwnEncoder(nn.Module):
@@ -158,12 +131,12 @@ class OwnDecoder(nn.Module):
     [
         (OwnEncoder, OwnDecoder, pv.Normal()),
         (OwnEncoder, lambda: nn.Linear(2, 3), pv.Normal(scale="learned")),
-        (lambda: SMALL, OwnDecoder, pv.Laplace()),
+        (lambda: SMALL_MLP, OwnDecoder, pv.Laplace()),
     ],
     ids=["tuple and dict", "tuple and tensor", "declared and dict"],
 )
 def test_networks_of_ones_own_train(encoder: Callable, decoder: Callable, likelihood: Family) -> None:
-    trains(small(encoder=encoder(), decoder=decoder(), likelihood=likelihood), rows_for("Normal"))
+    trains(small_vae(encoder=encoder(), decoder=decoder(), likelihood=likelihood), rows_for("Normal"))
 
 
 # Precision
@@ -171,7 +144,7 @@ def test_networks_of_ones_own_train(encoder: Callable, decoder: Callable, likeli
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_a_model_in_double_precision_is_so_throughout(likelihood: str) -> None:
-    vae, x = small(likelihood=FAMILIES[likelihood].family).double(), rows_for(likelihood).float()
+    vae, x = small_vae(likelihood=FAMILIES[likelihood].family).double(), rows_for(likelihood).float()
     history = pv.fit(vae, x, validation=x, **FIT)
     assert history["loss"][-1] < history["loss"][0]
     tensors = [w for w in vae.state_dict().values() if w.is_floating_point()]

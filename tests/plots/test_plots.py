@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.pictures import rendered
 from matplotlib.collections import EllipseCollection
-from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.plots.samples import image_grid
@@ -15,15 +15,6 @@ EVENTS = [(), (1,), (4,), (40,), (6, 5), (1, 6, 5), (3, 6, 5)]
 
 def model(event_shape: tuple[int, ...], latent_dim: int = 2, **words: object) -> pv.VAE:
     return pv.VAE(event_shape, latent_dim, encoder=pv.MLP(hidden=(4,)), **words)
-
-
-def rendered(picture: Figure) -> np.ndarray:
-    """The pixels, which also proves that it can be drawn without warnings."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(picture)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
 
 
 @pytest.mark.parametrize("event_shape", EVENTS, ids=str)

@@ -14,12 +14,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers.fitting import ELBO, fit, rows, small
+from helpers.fitting import ELBO, first_order, fit, initialized, overflowing, rows, small
 from helpers.programs import CHOSEN
 from helpers.resuming import require_resumable
 from torch import Tensor, nn
-from training.test_nonfinite import bad, first_rows
-from training.test_nonfinite import model as bounded
 
 import pyro_vae as pv
 import pyro_vae.training.compiled as compiled
@@ -244,8 +242,8 @@ def test_weights_in_the_store_train_as_they_do_uncompiled() -> None:
     ],
 )
 def test_steps_without_a_number_are_left_out_and_counted(place: int, graphs: list[Any]) -> None:
-    x = bad(first_rows()[place])
-    trained = both(bounded, x, optimizer=pv.Adam(0.01, max_nonfinite_steps=9, ema=0.9))
+    x = overflowing(first_order()[place])
+    trained = both(initialized, x, optimizer=pv.Adam(0.01, max_nonfinite_steps=9, ema=0.9))
     require_alike(trained)
     assert trained[1][1]["skipped"].tolist() == [1, 1, 1]
     assert len(graphs) == 1

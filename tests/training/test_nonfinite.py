@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fitting import fit, small
-from helpers.fitting import rows as good_rows
+from helpers.fitting import first_order, fit, initialized, overflowing, rows
 from torch import Tensor
 
 import pyro_vae as pv
@@ -24,34 +23,17 @@ OPTIMIZERS = {
 }
 
 
-def model(**words: Any) -> pv.VAE:
-    """Starts that do not depend on the data, so that one bad row cannot spoil them."""
-    vae = small(**words)
-    vae.initialize(good_rows())
-    vae.initialize = lambda **batch: vae  # type: ignore[method-assign]
-    return vae
-
-
-def bad(*places: int) -> Tensor:
-    """Rows of which some have a density that overflows."""
-    x = good_rows()
-    x[list(places)] = 1e30
-    return x
-
-
 def equal(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def first_rows() -> list[int]:
-    return torch.randperm(50, generator=torch.Generator().manual_seed(0)).tolist()
-
-
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "averaged"])
 def test_a_bad_step_is_as_if_it_had_not_been(name: str) -> None:
-    skipping, whole = model(), model()
-    order = first_rows()
-    history = fit(skipping, bad(order[0]), epochs=1, batch_size=25, optimizer=OPTIMIZERS[name](max_nonfinite_steps=1))
+    skipping, whole = initialized(), initialized()
+    order = first_order()
+    history = fit(
+        skipping, overflowing(order[0]), epochs=1, batch_size=25, optimizer=OPTIMIZERS[name](max_nonfinite_steps=1)
+    )
     assert history["skipped"].tolist() == [1]
     assert all(weight.isfinite().all() for weight in skipping.parameters())
     # the second half of the rows alone, with the numbers that were drawn for it
@@ -60,7 +42,7 @@ def test_a_bad_step_is_as_if_it_had_not_been(name: str) -> None:
     def kept(at: Any) -> None:
         drawn.extend(at.vae.state_dict().values())
 
-    fit(whole, good_rows(), epochs=1, batch_size=25, optimizer=_Skipper(name), callbacks=[kept])
+    fit(whole, rows(), epochs=1, batch_size=25, optimizer=_Skipper(name), callbacks=[kept])
     assert equal(skipping, whole)
 
 
@@ -89,9 +71,9 @@ class _Skipper:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None:
-    allowing, plain = model(), model()
-    one = fit(allowing, good_rows(), optimizer=OPTIMIZERS[name](max_nonfinite_steps=5))
-    other = fit(plain, good_rows(), optimizer=OPTIMIZERS[name]())
+    allowing, plain = initialized(), initialized()
+    one = fit(allowing, rows(), optimizer=OPTIMIZERS[name](max_nonfinite_steps=5))
+    other = fit(plain, rows(), optimizer=OPTIMIZERS[name]())
     assert equal(allowing, plain)
     assert one["skipped"].tolist() == [0, 0, 0]
     assert one["loss"].tolist() == other["loss"].tolist()
@@ -99,20 +81,20 @@ def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None
 
 
 def test_the_mean_of_an_epoch_is_of_the_rows_that_counted() -> None:
-    order = first_rows()
-    vae = model()
-    history = fit(vae, bad(order[0]), epochs=1, batch_size=25, optimizer=pv.SGD(1e-30, max_nonfinite_steps=1))
+    order = first_order()
+    vae = initialized()
+    history = fit(vae, overflowing(order[0]), epochs=1, batch_size=25, optimizer=pv.SGD(1e-30, max_nonfinite_steps=1))
     assert math.isfinite(history["loss"][0])
     assert history["loss"][0] == pytest.approx(-history["log_likelihood"][0] + history["kl"][0], rel=1e-6)
-    rows = good_rows()[order[25:]]
-    expected = fit(model(), rows, epochs=1, batch_size=25, optimizer=pv.SGD(1e-30))["loss"][0]
+    second = rows()[order[25:]]
+    expected = fit(initialized(), second, epochs=1, batch_size=25, optimizer=pv.SGD(1e-30))["loss"][0]
     assert history["loss"][0] == pytest.approx(expected, rel=0.2)  # the same rows, other draws
 
 
 def test_too_many_are_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", 2)
     with pytest.raises(FloatingPointError) as caught:
-        fit(model(), bad(7, 30, 41), batch_size=1, optimizer=pv.Adam(max_nonfinite_steps=2))
+        fit(initialized(), overflowing(7, 30, 41), batch_size=1, optimizer=pv.Adam(max_nonfinite_steps=2))
     told = str(caught.value)
     assert "the gradient of 3 steps was NaN or infinite, more than max_nonfinite_steps = 2, in epoch 1" in told
     assert "log p(x|...) is NaN or infinite on row" in told
@@ -121,7 +103,9 @@ def test_too_many_are_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_schedule_that_observes_is_not_spoilt() -> None:
     objective = pv.objectives.ELBO(beta=GECO(distortion=2.0))
-    history = fit(model(), bad(3), batch_size=10, optimizer=pv.Adam(max_nonfinite_steps=9), objective=objective)
+    history = fit(
+        initialized(), overflowing(3), batch_size=10, optimizer=pv.Adam(max_nonfinite_steps=9), objective=objective
+    )
     assert all(math.isfinite(beta) for beta in history["beta"])
     assert history["skipped"].tolist() == [1, 1, 1]
 
@@ -138,8 +122,8 @@ def test_a_resumed_training_skips_and_counts_alike(
         "optimizer": pv.Adam(0.05, max_nonfinite_steps=9),
         "checkpoints": pv.Checkpoints(every_minutes=0),
     }
-    whole = model()
-    history = fit(whole, bad(3), run=tmp_path / "whole", **words)
+    whole = initialized()
+    history = fit(whole, overflowing(3), run=tmp_path / "whole", **words)
     save, saved = CheckpointManager.save, []
 
     def killing(self: CheckpointManager, tree: Any) -> bool:
@@ -152,9 +136,9 @@ def test_a_resumed_training_skips_and_counts_alike(
     with monkeypatch.context() as patched:
         patched.setattr(CheckpointManager, "save", killing)
         with pytest.raises(Killed):
-            fit(model(), bad(3), run=tmp_path / "run", **words)
-    vae = model()
-    again = fit(vae, bad(3), run=tmp_path / "run", resume=True, **words)
+            fit(initialized(), overflowing(3), run=tmp_path / "run", **words)
+    vae = initialized()
+    again = fit(vae, overflowing(3), run=tmp_path / "run", resume=True, **words)
     assert equal(vae, whole)
     same = [[{**record, "seconds": 0} for record in each.records] for each in (history, again)]
     assert same[0] == same[1]

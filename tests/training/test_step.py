@@ -12,31 +12,14 @@ import pytest
 import torch
 from helpers.cases import same
 from helpers.fitting import ELBO, fit, rows, small, weights
-from torch import Tensor, nn
+from helpers.programs import DeterministicPrograms
+from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.schedules import Cosine, Exponential, Linear, MultiStep
 from pyro_vae.training.step import FLUSH_EVERY_STEPS
-
-
-class Certain(nn.Module):
-    """Programs that draw nothing: z is a function of x, so that a gradient is one of the rows alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.encoder, self.decoder = nn.Linear(3, 2).double(), nn.Linear(2, 3).double()
-
-    def model(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
-
-    def guide(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Delta(self.encoder(x), event_dim=1))
 
 
 def gradient(programs: Any, x: Tensor) -> dict[str, Tensor]:
@@ -47,21 +30,21 @@ def gradient(programs: Any, x: Tensor) -> dict[str, Tensor]:
     return dict(zip(dict(programs.named_parameters()), found, strict=True))
 
 
-def move(programs: Certain, x: Tensor, encoder: float, decoder: float) -> None:
+def move(programs: DeterministicPrograms, x: Tensor, encoder: float, decoder: float) -> None:
     """A step down the gradient, at a rate for each part."""
     for name, moved in gradient(programs, x).items():
         with torch.no_grad():
             programs.get_parameter(name).sub_((decoder if name.startswith("decoder") else encoder) * moved)
 
 
-def after(optimizer: Any, n: int = 20, **arguments: Any) -> tuple[Certain, pv.History]:
-    programs = Certain()
+def after(optimizer: Any, n: int = 20, **arguments: Any) -> tuple[DeterministicPrograms, pv.History]:
+    programs = DeterministicPrograms()
     return programs, fit(programs, rows(n).double(), **{"epochs": 1, "optimizer": optimizer, **arguments})
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(10, 2), (4, 5), (3, 7), (6, 4), (20, 1), (20, 3)])
 def test_accumulated_batches_make_the_step_of_one_large_batch(batch_size: int, accumulate: int) -> None:
-    whole, (x, start) = after(pv.SGD(0.1), batch_size=20)[0], (rows(20).double(), Certain())
+    whole, (x, start) = after(pv.SGD(0.1), batch_size=20)[0], (rows(20).double(), DeterministicPrograms())
     parts, history = after(pv.SGD(0.1, accumulate_grad_batches=accumulate), batch_size=batch_size)
     for name, moved in gradient(start, x).items():
         torch.testing.assert_close(parts.get_parameter(name), start.get_parameter(name) - 0.1 * moved)
@@ -69,14 +52,14 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(batch_size: int, a
     np.testing.assert_allclose(history["loss"], float(loss_of(start, x)))
 
 
-def loss_of(programs: Certain, x: Tensor) -> Tensor:
+def loss_of(programs: DeterministicPrograms, x: Tensor) -> Tensor:
     with torch.no_grad():
         return ELBO().differentiable_loss(programs.model, programs.guide, x=x) / len(x)
 
 
 def test_a_short_last_step_counts_its_own_rows() -> None:
     programs, _ = after(pv.SGD(0.1, accumulate_grad_batches=2), n=17, batch_size=6)  # steps of 12 and 5 rows
-    x, by_hand = rows(17).double(), Certain()
+    x, by_hand = rows(17).double(), DeterministicPrograms()
     order = torch.randperm(17, generator=torch.Generator().manual_seed(0))
     for step in order.split(12):
         move(by_hand, x[step], 0.1, 0.1)
@@ -87,7 +70,7 @@ def test_a_short_last_step_counts_its_own_rows() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.999, 1.001, 10])
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float, accumulate: int) -> None:
-    start, x = Certain(), rows(20).double()
+    start, x = DeterministicPrograms(), rows(20).double()
     moved = gradient(start, x)
     norm = float(torch.cat([each.flatten() for each in moved.values()]).norm())
     optimizer = pv.SGD(0.1, clip_norm=share * norm, accumulate_grad_batches=accumulate)
@@ -104,7 +87,7 @@ def test_a_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float
 )
 def test_each_step_is_made_at_the_rate_of_its_time(schedule: Any) -> None:
     programs, history = after(pv.SGD(schedule, lr_by_part={"decoder": 0.05}), batch_size=10, epochs=3)
-    x, by_hand = rows(20).double(), Certain()
+    x, by_hand = rows(20).double(), DeterministicPrograms()
     order = torch.Generator().manual_seed(0)
     for epoch in range(3):
         for number, step in enumerate(torch.randperm(20, generator=order).split(10)):
@@ -123,7 +106,7 @@ def test_the_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
             path.append([weight.detach().clone() for group in self.param_groups for weight in group["params"]])
 
     after(functools.partial(Watching, lr=0.1), batch_size=5, epochs=2)
-    mean = [weight.detach().clone() for weight in Certain().parameters()]
+    mean = [weight.detach().clone() for weight in DeterministicPrograms().parameters()]
     means = []
     for number, now in enumerate(path, 1):
         d = min(decay, (1 + number) / (10 + number))
@@ -134,7 +117,7 @@ def test_the_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
     for weight, value in zip(averaged.parameters(), means[-1], strict=True):
         torch.testing.assert_close(weight.detach(), value)
     for at, loss in zip((3, 7), history["validation_loss"], strict=True):
-        copy = Certain()
+        copy = DeterministicPrograms()
         with torch.no_grad():
             for weight, value in zip(copy.parameters(), means[at], strict=True):
                 weight.copy_(value)
