@@ -1,1 +1,1 @@
-"""Sites joined to Pyro programs."""
+"""Models: pairs of Pyro programs, and the VAE, whose sites are joined to such a pair."""

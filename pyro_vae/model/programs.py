@@ -1,4 +1,4 @@
-"""The protocol of whatever can be fitted or criticised: a pair of Pyro programs, and the tensors that train."""
+"""Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their modules and tensors."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,35 +15,35 @@ from pyro_vae.networks.base import evaluating
 
 @runtime_checkable
 class Programs(Protocol):
-    """A model and a guide: two Pyro programs that take one batch of named tensors by keyword."""
+    """A model and a guide: two Pyro programs that take a batch of named tensors by keyword."""
 
     @property
     def model(self) -> Callable[..., Any]:
-        """The generative program."""
+        """Generative program."""
 
     @property
     def guide(self) -> Callable[..., Any]:
-        """The program of the approximate posterior."""
+        """Program of the approximate posterior."""
 
 
 def check_programs(given: Any, what: str) -> None:
     """Refuse an object that is not a pair of programs.
 
     Args:
-        given: the object a user passed.
-        what: the name of the function it was passed to.
+        given: the argument of a user.
+        what: the name of the function that got it.
 
     Raises:
         InputError: it has no `model` or no `guide`.
     """
     if not isinstance(given, Programs):
         raise InputError(
-            f"{what} takes an object with .model and .guide, two Pyro programs; {type(given).__name__} has not."
+            f"{what} takes an object with .model and .guide, two Pyro programs, not {type(given).__name__}."
         )
 
 
 def as_module(programs: Programs) -> nn.Module:
-    """One module with the weights of a pair: the pair itself, or one that holds the modules among its attributes."""
+    """Module with the weights of a pair: the pair itself, or a module that holds those among its attributes."""
     if isinstance(programs, nn.Module):
         return programs
     holder = nn.Module()

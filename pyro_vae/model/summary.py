@@ -1,4 +1,4 @@
-"""A model in words: as mathematics, its families, its weights."""
+"""Text that describes a model: its distributions, the source of each parameter, its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -88,7 +88,7 @@ def _describe_programs(programs: Programs, x: Any, given: Mapping[str, Any]) -> 
 
 
 def formula(conditional: Conditional, context: str) -> str:
-    """Write a family in its place, with the source of each parameter, as mathematics.
+    """A family with the source of each parameter, in the notation of mathematics.
 
     >>> from pyro_vae import StudentT
     >>> from pyro_vae.families.conditional import SiteSpec
@@ -107,7 +107,7 @@ def formula(conditional: Conditional, context: str) -> str:
 
 
 def _name(family: Family) -> str:
-    """The family's name, and that of the one it is made of."""
+    """Name of a family, with that of its base family in brackets."""
     return (
         f"{type(family).__name__}[{_name(family.family)}]" if isinstance(family, Composite) else type(family).__name__
     )

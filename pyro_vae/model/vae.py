@@ -1,10 +1,10 @@
-"""The model at the heart: a prior, a likelihood and a guide as two ordinary Pyro programs.
+"""The variational autoencoder: a prior, a likelihood and a guide as two ordinary Pyro programs.
 
     z ~ p(z),  x | z ~ p(x|z)            `VAE.model`
     z | x ~ q(z|x)                       `VAE.guide`
 
-The encoder's outputs are deterministic functions of x and z is random; the decoder's output is a distribution
-over x, and an image is a draw from it.
+The encoder maps x to the parameters of a distribution of z, and the decoder maps z to those of a distribution of x: an
+image is a draw from it.
 """
 
 import contextlib
@@ -32,20 +32,19 @@ from pyro_vae.networks import MLP, Conv, InputNormalization, Network
 _counter = itertools.count(1)
 
 PARTS = ("prior", "posterior", "likelihood")
-"""The parts of a VAE that carry weights, by the names that optimizers and state dicts use."""
-
+"""The parts of a VAE that have weights, by their names in optimizers and state dicts."""
 
 REINITIALIZED_BY = {
     "prior": {"event_shape", "prior"},
     "posterior": {"event_shape", "likelihood", "encoder"},
     "likelihood": {"event_shape", "likelihood"},
 }
-"""The words whose change makes a part start from data anew."""
+"""The arguments of `VAE` whose change resets the initialization of a part."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a VAE was declared to be: the arguments of `VAE`, defaults filled in."""
+    """The arguments of a `VAE`, with defaults filled in."""
 
     event_shape: Shape
     latent_dim: int
@@ -62,24 +61,25 @@ class VAE(nn.Module):
     $$ z_n \sim p(z), \quad x_n \mid z_n \sim p(x \mid z_n), \qquad
        q(z_n \mid x_n) \approx p(z_n \mid x_n), \quad n = 1, \dots, N $$
 
-    `model` and `guide` are Pyro programs with a plate "data" and the sites "z" and "x"; Pyro's `SVI`,
-    `Predictive`, `NUTS` and `poutine` run on them as they are. Initial weights follow torch's global seed.
+    `model` and `guide` are Pyro programs with a plate "data" of N rows and the sites "z", of shape (N, D), and "x", of
+    shape (N, *event_shape). Pyro's `SVI`, `Predictive`, `NUTS` and `poutine` take them as they are. Initial weights
+    follow torch's global seed.
 
     References:
         Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
         Rezende, Mohamed and Wierstra, Stochastic Backpropagation, 2014, https://arxiv.org/abs/1401.4082.
 
     Args:
-        event_shape: shape of one datum: () for a number, (P,) for a vector, (C, H, W) for an image.
-        latent_dim: the number D of latents.
+        event_shape: shape of one row of x: () for a number, (P,) for a vector, (C, H, W) for an image.
+        latent_dim: the number D of latent dimensions.
         prior: p(z), a family over vectors of length D.
-        likelihood: p(x|z), a family over events of that shape.
+        likelihood: p(x|z), a family over events of shape `event_shape`.
         guide: q(z|x), a family with the prior's support that can be reparameterised.
-        encoder: computes the guide's parameters from x; by default `Conv()` for images, `MLP()` otherwise.
-        decoder: computes the likelihood's parameters from z; by default the encoder's mirror.
+        encoder: the network from x to the guide's parameters; by default `Conv()` for images, `MLP()` otherwise.
+        decoder: the network from z to the likelihood's parameters; by default the mirror image of the encoder.
 
     Raises:
-        InputError: the three do not make a VAE; the message says which word to change.
+        InputError: the arguments do not fit each other; the message says which to change.
 
     >>> vae = VAE(event_shape=(3,), latent_dim=2, likelihood=Normal(scale=0.1), encoder=MLP(hidden=(8,)))
     >>> vae.sample(5).shape
@@ -103,12 +103,12 @@ class VAE(nn.Module):
         event_shape, latent_dim = _check_shapes(event_shape, latent_dim)
         for role, family in (("prior", prior), ("likelihood", likelihood), ("guide", guide)):
             if not isinstance(family, Family):
-                raise InputError(f"{role} = {family!r} is no family: write, for example, {role}=pv.Normal().")
+                raise InputError(f"{role} = {family!r} is not a family: write, for example, {role}=pv.Normal().")
         encoder = encoder if encoder is not None else (Conv() if len(event_shape) == 3 else MLP())
         if decoder is None:
             if not isinstance(encoder, Network):
                 raise InputError(
-                    "an encoder of your own has no mirror to decode with: give decoder=, a torch.nn.Module or a "
+                    "an encoder of your own has no mirror image as decoder: give decoder=, a torch.nn.Module or a "
                     "declared network such as pv.MLP(hidden=(400,))."
                 )
             decoder = encoder.mirror()
@@ -126,16 +126,16 @@ class VAE(nn.Module):
         )
         self._check_pairing()
         self.store_name: str | None = _store_name()
-        self.trained_on: str | None = None  # the fingerprint of the rows, so that checks can tell them from new ones
+        self.trained_on: str | None = None  # fingerprint of the rows, by which checks tell them from new ones
 
     def model(self, x: Tensor | None = None, *, rows: int | None = None, **given: Tensor) -> Tensor:
-        """The generative program: z ~ p(z), x ~ p(x|z).
+        """Data x, given or drawn, by the generative program z ~ p(z), x ~ p(x|z).
 
         Args:
-            x: data (N, *event_shape) to condition on; without it x is drawn.
-            rows: the number N of rows to draw when there is no x; by default that of a tensor given, or 1.
-            given: further named tensors of the batch: `mask` (N, *event_shape), true where x is observed, the
-                other values being never looked at; `size_factor` (N,) for families that have a size.
+            x: data (N, *event_shape) to condition on; None to draw x.
+            rows: the number N of rows to draw without x; by default that of the tensors given, or 1.
+            given: further named tensors of the batch: `mask` (N, *event_shape), true where x is observed, where all
+                other values are ignored; `size_factor` (N,), positive, for families that scale with it.
 
         Returns:
             x: the data, or the draws (N, *event_shape).
@@ -150,7 +150,7 @@ class VAE(nn.Module):
         return drawn
 
     def guide(self, x: Tensor, **given: Tensor) -> Tensor:
-        """The amortised posterior program: z ~ q(z|x).
+        """Latents drawn by the program of the approximate posterior, z ~ q(z|x).
 
         Args:
             x: data (N, *event_shape).
@@ -166,7 +166,7 @@ class VAE(nn.Module):
         return drawn
 
     def decode(self, z: Tensor, **given: Tensor) -> TorchDistribution:
-        """The likelihood p(x|z): latents (*batch, D) to a distribution with that batch shape.
+        """Likelihood p(x|z) given latents (*batch, D), a distribution of that batch shape.
 
         `mask` and `size_factor` may be given, as to `model`.
         """
@@ -174,51 +174,51 @@ class VAE(nn.Module):
         return likelihood
 
     def encode(self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
-        """The guide q(z|x): data (*batch, *event_shape) to a distribution with that batch shape.
+        """Approximate posterior q(z|x) given data (*batch, *event_shape), a distribution of that batch shape.
 
-        The encoder takes what `mask` leaves out for average, and sees x per unit of `size_factor`.
+        The encoder gets the mean of an element where `mask` is false, and x divided by `size_factor`.
         """
         posterior: TorchDistribution = self.posterior(self.normalize_size(x, size_factor), seen=mask)
         return posterior
 
     def normalize_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
-        """What the encoder sees of data (*batch, *event_shape): x per unit of the size factor (*batch,)."""
+        """Input of the encoder, (*batch, *event_shape): x divided by the size factor (*batch,)."""
         return x if size_factor is None else x / expand_right(size_factor, len(self.declaration.event_shape))
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False, **given: Tensor) -> Tensor:
-        """Draw new data: z ~ p(z), then x ~ p(x|z).
+        """New data: z ~ p(z), then x ~ p(x|z).
 
         Args:
-            n: how many rows.
-            mean: give the mean of p(x|z) instead of a draw from it (z is drawn all the same); by 1,000 draws
+            n: the number of rows.
+            mean: return the mean of p(x|z) instead of a draw from it (z is drawn in any case); by 1,000 draws
                 where it has no closed form: `pv.moments.mean(vae.decode(z))` says which, and the error.
-            given: `size_factor` (n,), for families that have a size; 1 without it.
+            given: `size_factor` (n,), for families that scale with it; 1 by default.
 
         Returns:
             x: (n, *event_shape).
 
         Raises:
-            InputError: `mean` is asked of a likelihood that has none, or n is below 1.
+            InputError: `mean` with a likelihood that has none, or n is below 1.
         """
         if n < 1:
-            raise InputError(f"sample({n}): ask for at least 1 row.")
+            raise InputError(f"sample({n}): draw at least 1 row.")
         return self._sample_or_mean(self.decode(self.prior().sample((n,)), **given), mean)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = False, **given: Tensor) -> Tensor:
-        """Replicate given data: z ~ q(z|x), then x' ~ p(x|z).
+        """Replicates of data: z ~ q(z|x), then x' ~ p(x|z).
 
         Args:
             x: data (N, *event_shape).
-            mean: give the mean of p(x|z) instead of a draw from it.
-            given: further named tensors of the batch, as for `model`; what `mask` leaves out is drawn too.
+            mean: return the mean of p(x|z) instead of a draw from it.
+            given: further named tensors of the batch, as for `model`; values where `mask` is false are drawn too.
 
         Returns:
             x': (N, *event_shape).
 
         Raises:
-            InputError: as for `sample`, or x does not have the declared shape.
+            InputError: as for `sample`, or x has another shape than declared.
         """
         self.check({"x": x, **given})
         z = self.encode(x, **given).sample()
@@ -227,9 +227,9 @@ class VAE(nn.Module):
         )
 
     def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
-        """Set what starts from data: likelihood locations at the mean, scales at the spread, the encoder's inputs.
+        """Set starting values from data: the likelihood's location and scale, and the normalization of inputs.
 
-        `fit` calls it. Parts that were initialised before, or loaded, keep their values.
+        `fit` calls it. Parts that were initialized before, or loaded, keep their values.
 
         Args:
             x: data (N, *event_shape).
@@ -247,28 +247,28 @@ class VAE(nn.Module):
         return self
 
     def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The data of a batch (N, *event_shape), where values that a mask leaves out are filled with observed ones."""
+        """Data of a batch (N, *event_shape), with observed values of the same element where the mask is false."""
         x, mask = batch["x"], batch.get("mask")
         return x if mask is None else impute(x, mask, float(any_element(self.likelihood.support)))
 
     def check(self, batch: dict[str, Any]) -> None:
-        """Check named tensors against the declaration; nothing is changed.
+        """Check named tensors against the declaration.
 
         Raises:
-            InputError: x has the wrong shape or dtype, holds NaN or infinity, or lies outside of the
-                likelihood's support; or a tensor is given that this model does not take.
+            InputError: x has another shape or a wrong dtype, is NaN or infinite, or is outside the likelihood's
+                support; or a tensor is given that this model does not take.
         """
         self._check_names({name: value for name, value in batch.items() if name != "x"})
         check_batch(batch, self.declaration.event_shape, self.likelihood)
 
     def replace(self, **changes: Any) -> "VAE":
-        """Return a new model with some words of the declaration changed, keeping the weights that still fit.
+        """New model with some arguments changed, and with the weights whose names and shapes are the same.
 
         Args:
-            changes: arguments of `VAE`. A changed encoder without a decoder changes the decoder to its mirror.
+            changes: arguments of `VAE`. A changed encoder without a decoder changes the decoder to its mirror image.
 
         Raises:
-            InputError: an unknown argument, or a combination that is no VAE.
+            InputError: an unknown argument, or arguments that do not fit each other.
 
         >>> vae = VAE((3,), 2, encoder=MLP(hidden=(8,)))
         >>> vae.replace(likelihood=Normal(scale=0.1)).declaration.likelihood
@@ -289,7 +289,7 @@ class VAE(nn.Module):
 
     @contextlib.contextmanager
     def no_param_store(self) -> Iterator[None]:
-        """Run the programs without registering weights in Pyro's store, for a trainer that holds them itself."""
+        """Block in which the programs register no weights in Pyro's store, for a trainer that holds them itself."""
         name, self.store_name = self.store_name, None
         try:
             yield
@@ -298,20 +298,20 @@ class VAE(nn.Module):
 
     @property
     def caveat(self) -> str:
-        """What has to be said wherever the log-likelihood is reported; empty for a density."""
+        """Remark that belongs to every reported log-likelihood; empty for a density."""
         return self.declaration.likelihood.caveat
 
     @property
     def is_pixel(self) -> bool:
-        """Whether log-likelihoods are of pixel levels, and told in bits per dimension too."""
+        """Whether log-likelihoods are of pixel levels, so that they are reported in bits per dimension too."""
         return self.declaration.likelihood.is_pixel
 
     def extra_repr(self) -> str:
-        """Show the declaration."""
+        """Arguments of the declaration, for `repr`."""
         return ", ".join(f"{f.name}={getattr(self.declaration, f.name)}" for f in dataclasses.fields(Declaration)[:5])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Give a copy its own name in Pyro's store: under a shared name Pyro would train nothing on it."""
+        """Give a copy its own name in Pyro's store, since under a shared name Pyro would not train its weights."""
         super().__setstate__(state)
         self.store_name = _store_name()
 
@@ -338,20 +338,20 @@ class VAE(nn.Module):
         declared = self.declaration
         if declared.prior.has_point_masses:
             raise InputError(
-                f"prior={declared.prior!r} has point masses, which no continuous guide can follow: take one without, "
+                f"prior={declared.prior!r} has point masses, which no continuous guide can match: take one without, "
                 "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
             )
         prior, posterior = self.prior.dummy_distribution(), self.posterior.dummy_distribution()
         if not supports_equal(prior.support, posterior.support):
             raise InputError(
                 f"guide={declared.guide!r} has support {describe(posterior.support)} and prior={declared.prior!r} has "
-                f"{describe(prior.support)}: under the guide the prior's density would be undefined or part of the "
-                "prior never reached. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
+                f"{describe(prior.support)}: under the guide the prior's density would be undefined, or part of the "
+                "prior never drawn. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
             )
 
 
 def _log_counts(x: Tensor) -> Tensor:
-    """log(1 + x), continued by its tangent below 0, where no count is but a trained pseudo-input may go."""
+    """log(1 + x), and x below 0: no count is negative, but a trained pseudo-input may be."""
     return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
 
 

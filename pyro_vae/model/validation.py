@@ -1,4 +1,4 @@
-"""Data is checked once, before the first step; nothing is checked inside a loop."""
+"""Checks of data against a declaration, made once before the first step and never in a loop."""
 
 import math
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
         likelihood: the conditional whose support x has to lie in.
 
     Raises:
-        InputError: the first thing that is wrong, where it is, and how to mend it.
+        InputError: the first fault, its position, and how to correct it.
     """
     x, mask, size = batch.get("x"), batch.get("mask"), batch.get("size_factor")
     if not isinstance(x, Tensor):
-        raise InputError(f"x has to be a tensor, and is {type(x).__name__}: give torch.as_tensor(x).")
+        raise InputError(f"x has to be a tensor, not {type(x).__name__}: give torch.as_tensor(x).")
     check_shape(x, event_shape)
     if size is not None:
         check_size(size, len(x))
@@ -35,14 +35,14 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
         check_mask(mask, x)
         likelihood.dummy_distribution(
             mask=torch.ones(1, *event_shape, dtype=torch.bool)
-        )  # it raises where it takes none
+        )  # raises for families without masks
         x = torch.where(mask, x, any_element(likelihood.support))
     check_finite(x)
     check_support(x, likelihood, {} if size is None else {"size_factor": size})
 
 
 def check_mask(mask: Any, x: Tensor) -> None:
-    """Refuse a mask that is not true or false for each value of x."""
+    """Refuse a mask that is not a bool tensor of the shape of x, or is false everywhere."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(
@@ -64,18 +64,18 @@ def check_size(size: Any, rows: int) -> None:
     if bool(wrong.any()):
         where, value, count = _first(size, wrong)
         raise InputError(
-            f"size_factor[{where}] = {value}, and {count} of {rows} are no positive number: a row without counts has "
-            "no size, so drop it."
+            f"size_factor[{where}] = {value}, and {count} of {rows} are not positive: a row without counts has no size "
+            "factor, so drop it."
         )
 
 
 def impute(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
-    """Fill unobserved values with observed ones of the same element in turn, so that its distribution is kept.
+    """Rows with observed values of the same element, in turn, where the mask is false: the distribution is kept.
 
     Args:
         x: rows (N, *event).
-        mask: of that shape, true where x is observed.
-        otherwise: the value of an element that no row has.
+        mask: (N, *event), true where x is observed.
+        otherwise: the value for an element without any observed value.
 
     >>> x, mask = torch.tensor([1.0, math.nan, 3.0, math.nan]), torch.tensor([True, False, True, False])
     >>> impute(x, mask, 0.0)
@@ -83,15 +83,15 @@ def impute(x: Tensor, mask: Tensor, otherwise: float) -> Tensor:
     """
     observed_first = torch.argsort((~mask).to(torch.uint8), dim=0, stable=True)
     counts = mask.sum(0)
-    turn = ((~mask).cumsum(0) - 1).clamp(min=0) % counts.clamp(min=1)  # the first gap takes the first value
+    turn = ((~mask).cumsum(0) - 1).clamp(min=0) % counts.clamp(min=1)  # the first gap gets the first value
     others = x.gather(0, observed_first.gather(0, turn))
     return torch.where(mask, x, torch.where(counts > 0, others, otherwise))
 
 
 def check_shape(x: Tensor, event_shape: tuple[int, ...]) -> None:
-    """Refuse rows of another shape than declared, and no rows at all."""
+    """Refuse complex values, rows of another shape than declared, and no rows."""
     if x.is_complex():
-        raise InputError("x is complex; a family here describes real numbers: split it with torch.view_as_real(x).")
+        raise InputError("x is complex; families describe real numbers: split it with torch.view_as_real(x).")
     if tuple(x.shape[1:]) != event_shape or x.ndim == 0:
         fix = f"declare VAE(event_shape={tuple(x.shape[1:])}, ...)"
         if x.ndim and x.shape[0] and x[0].numel() == math.prod(event_shape):
@@ -104,7 +104,7 @@ def check_shape(x: Tensor, event_shape: tuple[int, ...]) -> None:
 
 
 def check_finite(x: Tensor) -> None:
-    """Refuse NaN and infinity, naming the first."""
+    """Refuse NaN and infinite values, with the position of the first."""
     if not x.is_floating_point():
         return
     finite = torch.isfinite(x)
@@ -117,7 +117,7 @@ def check_finite(x: Tensor) -> None:
 
 
 def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tensor]) -> None:
-    """Refuse values that the likelihood gives no density, naming the first."""
+    """Refuse values outside the likelihood's support, with the position of the first."""
     family = likelihood.family
     element = element_of(family.data_support or likelihood.dummy_distribution(**given).support)
     inside = element.check(x)
@@ -131,7 +131,7 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
 
 
 def _first(x: Tensor, wrong: Tensor) -> tuple[str, str, int]:
-    """Where the first wrong number or vector is, what it is, and how many there are."""
+    """Position of the first wrong number or vector, its value, and the number of wrong ones."""
     flat = wrong.reshape(-1)
     position = int(flat.to(torch.uint8).argmax())
     index = torch.unravel_index(torch.tensor(position), wrong.shape)

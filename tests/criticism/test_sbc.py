@@ -288,7 +288,7 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         (Half(), {"given": given}, "scaled"),
         (Doubled(), {"given": given}, "something else than a tensor of the batch"),
         (Counts(), {}, "given={'x': x}"),
-        (object(), {}, "object has not"),
+        (object(), {}, "not object"),
         (exact(), {"simulations": 5}, "simulations = 5"),
         (exact(), {"draws": 1}, "draws = 1"),
         (exact(), {"seed": -1}, "seed = -1"),

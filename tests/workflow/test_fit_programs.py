@@ -135,7 +135,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed = -1 has to be"),
     ({"objective": pyro.infer.Trace_ELBO()}, "is not an objective of this package: write objective=pv.objectives.ELBO"),
     ({"objective": ELBO}, "is not an objective"),
-    ({"vae": lambda x: x}, "fit takes an object with .model and .guide, two Pyro programs; function has not"),
+    ({"vae": lambda x: x}, "fit takes an object with .model and .guide, two Pyro programs, not function"),
     ({"vae": SimpleNamespace(model=model, guide=fixed), "x": NUMBERS}, "these programs have no weights to train"),
     ({"vae": SimpleNamespace(model=model, guide=empty), "x": NUMBERS}, "latent site 'mean' that the guide does not"),
     ({"x": torch.zeros(1, 3)}, "x has 1 row, and a model is fitted to at least 2"),
