@@ -70,7 +70,7 @@ class ELBO(Objective):
     def __post_init__(self) -> None:
         """Check that the estimator applies to the KL."""
         super().__post_init__()
-        if self.separates_score and (self.analytic or self._frees):
+        if self.separates_score and (self.analytic or self._has_free_bits):
             other = "kl='analytic' does not sample it" if self.analytic else "free bits truncate it"
             raise InputError(
                 f"ELBO.estimator = {self.estimator!r} is about the sampled log q(z|x), and {other}: leave one of "
@@ -80,15 +80,15 @@ class ELBO(Objective):
     @property
     def is_evidence_bound(self) -> bool:
         """Whether it is the ELBO itself: beta is 1, and no bits are free."""
-        return self.beta == 1 and not self._frees
+        return self.beta == 1 and not self._has_free_bits
 
     @property
-    def _frees(self) -> bool:
+    def _has_free_bits(self) -> bool:
         return isinstance(self.free_bits, Tensor) or self.free_bits != 0
 
     def bound(self, particles: Particles) -> Tensor:
         """ELBO of each row with its KL weighted and thresholded, (N,), in nats."""
-        if self._frees:
+        if self._has_free_bits:
             return particles.log_likelihood.mean(0) - self.value_of("beta") * self._above_free_bits(particles)
         beta = self.value_of("beta")
         if isinstance(beta, Tensor) or beta != 1:

@@ -57,7 +57,7 @@ class IWAE(ImportanceObjective):
         return power_mean(log_weights, 0)
 
 
-class Grouped(ImportanceObjective):
+class GroupedObjective(ImportanceObjective):
     """Base class of objectives that divide their particles into groups."""
 
     groups: int
@@ -74,7 +74,7 @@ class Grouped(ImportanceObjective):
 
 
 @dataclass(frozen=True)
-class MIWAE(Grouped):
+class MIWAE(GroupedObjective):
     r"""The multiply importance-weighted bound: a mean over groups of importance-weighted bounds.
 
     $$ \log p(x) \ge E\Big[\frac1M \sum_{m=1}^M \log \frac{M}{K} \sum_{k \in G_m} w_k\Big] $$
@@ -108,7 +108,7 @@ class MIWAE(Grouped):
 
 
 @dataclass(frozen=True)
-class PIWAE(Grouped):
+class PIWAE(GroupedObjective):
     r"""The partially importance-weighted objective: the model is trained by `IWAE`, the guide by `MIWAE`.
 
     $$ \nabla_\theta\, E\Big[\log \frac1K \sum_k w_k\Big], \qquad

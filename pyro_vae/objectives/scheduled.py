@@ -34,7 +34,7 @@ class ScheduledObjective(PyroELBO):
     def __init__(self, objective: Objective, steps_per_epoch: int = 1, rows: int | None = None) -> None:
         self.objective, self.steps_per_epoch = objective, steps_per_epoch
         self.schedules = objective.schedules
-        self.known = {"rows": rows} if rows is not None and getattr(objective, "rows", 0) is None else {}
+        self.fixed = {"rows": rows} if rows is not None and getattr(objective, "rows", 0) is None else {}
         self.step = 0
         self.state = nn.Module()
         for name, schedule in self.schedules.items():
@@ -57,7 +57,7 @@ class ScheduledObjective(PyroELBO):
 
     def resolve(self, values: Mapping[str, float | Tensor]) -> Objective:
         """Objective with these values in place of its schedules."""
-        return self.objective.with_values(**values, **self.known)
+        return self.objective.with_values(**values, **self.fixed)
 
     @property
     def is_adaptive(self) -> bool:
