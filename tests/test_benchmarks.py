@@ -40,7 +40,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize(("likelihood", "activation"), [("gaussian", "relu"), ("bernoulli", "softplus")])
-def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, activation: str) -> None:
+def test_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, activation: str) -> None:
     """At the same weights and draws, in value and gradient, up to the floor under our scales (1e-4 of them)."""
     setting = bench("setting").Setting(network, 8, 5, activation, likelihood)
     hand = bench("by_hand").HandWritten(setting).double()
@@ -69,7 +69,7 @@ def test_the_loss_by_hand_is_ours(bench: Any, network: str, likelihood: str, act
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("batch", [3, 16])
-def test_the_products_alone_are_those_of_a_step(bench: Any, network: str, batch: int) -> None:
+def test_products_alone_are_those_of_a_step(bench: Any, network: str, batch: int) -> None:
     setting = bench("setting").Setting(network, batch)
     model, alone = bench("by_hand").HandWritten(setting), bench("by_hand").products(setting)
     with FlopCounterMode(display=False) as step:
@@ -89,7 +89,7 @@ def contender(bench: Any, tmp_path: Path, body: str) -> Any:
     return bench("processes").Contender([sys.executable, str(script)], threads=1)
 
 
-def test_a_contender_does_as_many_steps_as_a_round_has_and_no_more(bench: Any, tmp_path: Path) -> None:
+def test_contender_does_as_many_steps_as_a_round_has_and_no_more(bench: Any, tmp_path: Path) -> None:
     log = tmp_path / "steps"
     body = f"""
 print('a library that talks')
@@ -122,9 +122,7 @@ while True:
     ],
     ids=["exit", "error", "crash", "hang"],
 )
-def test_a_contender_that_fails_says_why_and_holds_up_nobody(
-    bench: Any, tmp_path: Path, body: str, reason: str
-) -> None:
+def test_contender_that_fails_says_why_and_holds_up_nobody(bench: Any, tmp_path: Path, body: str, reason: str) -> None:
     one = contender(bench, tmp_path, body)
     one.patience = 1.0
     one.turn()
@@ -142,7 +140,7 @@ def test_a_contender_that_fails_says_why_and_holds_up_nobody(
     ("bound", "least", "verdict"),
     [(1.25, False, "met"), (1.15, False, "missed"), (1.15, True, "met"), (1.25, True, "missed")],
 )
-def test_a_target_is_judged_by_the_median_of_ratios_within_rounds(
+def test_target_is_judged_by_the_median_of_ratios_within_rounds(
     bench: Any, bound: float, least: bool, verdict: str
 ) -> None:
     target = bench("peers").Target("a", "b", bound, least)
@@ -151,13 +149,13 @@ def test_a_target_is_judged_by_the_median_of_ratios_within_rounds(
     assert "1.20 (1.20 to 5.00)" in line
 
 
-def test_a_target_of_somebody_who_failed_is_not_judged(bench: Any) -> None:
+def test_target_of_somebody_who_failed_is_not_judged(bench: Any) -> None:
     target = bench("peers").Target("a", "b", 1.0)
     assert "not measured: no GPU" in target.line({"a": [1.0]}, {"b": "no GPU"})
     assert "not measured: left out" in target.line({"a": [1.0]}, {})
 
 
-def test_the_table_scales_to_all_rows_and_shows_who_failed(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_scales_to_all_rows_and_shows_who_failed(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     peers = bench("peers")
 
     class Done:
@@ -221,7 +219,7 @@ def test_everybody_makes_one_step_for_each_batch(bench: Any, name: str, setting:
     assert turns.done == 5
 
 
-def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyro_vae.compile.tracing import NotCompilable
     from pyro_vae.training import compiled
     from pyro_vae.training.step import TrainStep
@@ -252,7 +250,7 @@ def test_an_eager_training_is_not_taken_for_a_compiled_one(bench: Any, monkeypat
 
 
 @pytest.mark.slow
-def test_a_small_run_from_the_command_line() -> None:
+def test_small_run_from_the_command_line() -> None:
     words = ["--random", "--rows", "512", "--rounds", "1", "--threads", "1", "--settings", "mlp-128"]
     words += ["--only", "pv.fit", "by hand", "matrix products alone"]
     done = subprocess.run([sys.executable, FOLDER / "peers.py", *words], capture_output=True, text=True, check=True)
@@ -275,7 +273,7 @@ def times(power: float, noise: float, values: tuple[int, ...] = (1, 8, 16, 32, 6
 @pytest.mark.parametrize(
     ("power", "verdict"), [(0.8, "more slowly than linearly"), (1.0, "linearly"), (1.2, "faster than linearly")]
 )
-def test_a_slope_is_found_with_its_error_and_judged(bench: Any, power: float, verdict: str) -> None:
+def test_slope_is_found_with_its_error_and_judged(bench: Any, power: float, verdict: str) -> None:
     taken = times(power, 0.05)
     taken[1] = [5.0] * 5  # what a step costs at least: not of the large end
     taken = {v: [t * 2**r for r, t in enumerate(row)] for v, row in taken.items()}  # ever slower rounds
@@ -291,7 +289,7 @@ def test_a_slope_is_found_with_its_error_and_judged(bench: Any, power: float, ve
     assert f"grows {verdict} in rows, from 16 to 128: slope" in growth.sentence("rows", "an epoch")
 
 
-def test_a_step_and_an_epoch_are_timed_and_no_hook_is_left(bench: Any) -> None:
+def test_step_and_an_epoch_are_timed_and_no_hook_is_left(bench: Any) -> None:
     scaling: ModuleType = bench("scaling")
     before = len(optimizer._global_optimizer_post_hooks)
     assert 0 < scaling.of_a_step(features=8, latents=2, particles=2) < 1
@@ -318,7 +316,7 @@ def test_more_of_anything_costs_more(bench: Any, monkeypatch: pytest.MonkeyPatch
     assert flops(latents=400) > 1.5 * least
 
 
-def test_the_picture_is_drawn_for_every_axis(bench: Any, tmp_path: Path) -> None:
+def test_picture_is_drawn_for_every_axis(bench: Any, tmp_path: Path) -> None:
     scaling = bench("scaling")
     scaling.picture(dict.fromkeys(scaling.AXES, times(1.0, 0.1)), str(tmp_path / "scaling.png"))
     assert (tmp_path / "scaling.png").stat().st_size > 10_000

@@ -40,10 +40,10 @@ def written() -> Iterator[ModuleType]:
 
 
 LAWS: tuple[Callable[..., None], ...] = (
-    test_families.test_the_table_and_the_cases_agree,
-    test_families.test_a_family_is_a_guide_where_it_can_be_reparameterised,
-    test_families.test_a_family_prints_hashes_and_compares_by_value,
-    test_families.test_shapes,
+    test_families.test_table_and_cases_agree,
+    test_families.test_family_is_a_guide_where_it_can_be_reparameterised,
+    test_families.test_family_prints_hashes_and_compares_by_value,
+    test_families.test_family_shapes_are_batch_and_event,
     test_families.test_density_is_normalised,
     test_families.test_draws_follow_the_density,
     test_families.test_log_prob_is_scipys,
@@ -58,7 +58,7 @@ LAWS: tuple[Callable[..., None], ...] = (
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_it_obeys(law: Callable[..., None], written: ModuleType) -> None:
+def test_contributed_family_obeys_the_laws(law: Callable[..., None], written: ModuleType) -> None:
     case = cases.FAMILIES[NAME]
     asked = set(inspect.signature(law).parameters)
     given: list[dict[str, Any]] = [{"name": NAME, "dtype": torch.float32, "event": ()}]
@@ -79,7 +79,7 @@ def some_places(case: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((family, place) for family in case.declarations if cases.fits(family, place))
 
 
-def test_it_trains_in_every_role(written: ModuleType) -> None:
+def test_contributed_family_trains_in_every_role(written: ModuleType) -> None:
     family = written.SoftLaplace
     x = 5 + 3 * torch.randn(256, 1, generator=cases.seeded()) * torch.ones(4)  # one factor, and no noise
     roles = {"prior": family(0, 1), "likelihood": family(scale="learned"), "guide": family()}
@@ -89,7 +89,7 @@ def test_it_trains_in_every_role(written: ModuleType) -> None:
     assert vae.sample(3).shape == (3, 4)
 
 
-def test_it_is_found_everywhere(written: ModuleType) -> None:
+def test_contributed_family_is_found_everywhere(written: ModuleType) -> None:
     family = written.SoftLaplace(scale="learned")
     assert tables.from_dict("prior", serialization.to_dict(family)) == family
     page = pv.catalogue(NAME)
@@ -98,6 +98,6 @@ def test_it_is_found_everywhere(written: ModuleType) -> None:
     assert f"  {NAME}(loc, scale) " in pv.catalogue()
 
 
-def test_its_docstring_runs(written: ModuleType) -> None:
+def test_contributed_family_has_a_docstring_that_runs(written: ModuleType) -> None:
     (test,) = doctest.DocTestFinder(recurse=False).find(written.SoftLaplace, NAME, globs=vars(written))
     assert doctest.DocTestRunner().run(test) == doctest.TestResults(0, 1)

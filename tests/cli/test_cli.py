@@ -56,7 +56,7 @@ def test_fit_writes_a_run_and_says_where(here: Path, capsys: pytest.CaptureFixtu
     assert error == ""
 
 
-def test_a_spec_reproduces_its_run_bit_for_bit(run: Path, here: Path) -> None:
+def test_spec_reproduces_its_run_bit_for_bit(run: Path, here: Path) -> None:
     main(["fit", "--config", "run/spec.yaml", "--run", "again", "--progress", "false"])
     assert (here / "again" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     assert (here / "again" / "spec.yaml").read_text() == (run / "spec.yaml").read_text()
@@ -144,7 +144,7 @@ def test_vectors_go_to_csv_and_back(here: Path, capsys: pytest.CaptureFixture[st
     assert f"{weights:,}" in out
 
 
-def test_a_cross_entropy_is_called_one_everywhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cross_entropy_is_called_one_everywhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*FIT, "--likelihood", "Bernoulli", "--likelihood.grey", "true", "--run", "r"])
     out = capsys.readouterr().out
     assert "cross-entropy" in out
@@ -187,9 +187,7 @@ def test_check_says_what_differs_and_keeps_it(run: Path, capsys: pytest.CaptureF
     assert "two_sample" not in read(run / "check-posterior.nc").children
 
 
-def test_a_prior_check_of_a_run_is_of_its_weights_before_training(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prior_check_of_a_run_is_of_its_weights_before_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", str(run), "--kind", "prior", "--draws", "20", "--two_sample", "false", "--progress", "false"])
     assert "initial values" in capsys.readouterr().out
     tree = read(run / "check-prior.nc")

@@ -84,7 +84,7 @@ def test_steps_are_those_of_the_fused_kernels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_rate_that_is_a_tensor_may_change(name: str) -> None:
+def test_rate_that_is_a_tensor_may_change(name: str) -> None:
     ours, theirs = made(name), made(name)
     rate = torch.tensor(0.05, dtype=torch.float64)
     ours[0].param_groups[0]["lr"] = rate
@@ -99,7 +99,7 @@ def test_a_rate_that_is_a_tensor_may_change(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_is_left_out_where_it_is_said_so(name: str) -> None:
+def test_step_is_left_out_where_it_is_said_so(name: str) -> None:
     ours, theirs = made(name), made(name)
     found = torch.zeros(())
     for optimizer in (ours[0], theirs[0]):
@@ -115,7 +115,7 @@ def test_a_step_is_left_out_where_it_is_said_so(name: str) -> None:
             require_same(ours, theirs)
 
 
-def test_the_first_correction_is_not_lost_in_rounding() -> None:
+def test_first_correction_is_not_lost_in_rounding() -> None:
     slope = [torch.full((3,), 1e-3)]  # in float32, in which 1 - 0.999 has four digits
     trained = []
     for _ in range(2):
@@ -142,7 +142,7 @@ BIASED = {
 
 @pytest.mark.parametrize("name", BIASED)
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (1, 4), (5, 1)], ids=str)
-def test_a_bias_stands_apart_where_a_compiler_fuses_it(name: str, shape: tuple[int, ...]) -> None:
+def test_bias_stands_apart_where_a_compiler_fuses_it(name: str, shape: tuple[int, ...]) -> None:
     dtype, options, apart = BIASED[name]
     bias, left, right = ((10 * torch.randn(size)).to(dtype) for size in (shape, (5, 3), (3, 4)))
 

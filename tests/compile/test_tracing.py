@@ -54,7 +54,7 @@ def test_what_is_recorded_is_the_function_with_its_random_numbers() -> None:
 
 
 @pytest.mark.usefixtures("recording")
-def test_a_fresh_model_is_recorded_at_once_and_held_to_the_precision_of_its_weights() -> None:
+def test_fresh_model_is_recorded_at_once_and_held_to_the_precision_of_its_weights() -> None:
     vae = pv.VAE((5,), 2, encoder=pv.MLP(hidden=(6,)))  # in float32, whose log weights are summed in float64
     found = estimate(vae, 100 * rows(8).float(), draws=40, draws_at_once=20, batch_size=8, compiled=True)
     assert len(found.pointwise) == 8  # and no warning, which would be an error here
@@ -68,7 +68,9 @@ def test_a_fresh_model_is_recorded_at_once_and_held_to_the_precision_of_its_weig
     ],
     ids=["other values", "no compiler"],
 )
-def test_what_fails_is_told_and_runs_as_it_is(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_compilation_is_reported_and_runs_uncompiled(
+    change: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_compiler(monkeypatch, change)
     vae, x = exact(spread=1.5), rows(5)
     plain = estimate(vae, x, draws=50)
@@ -77,7 +79,7 @@ def test_what_fails_is_told_and_runs_as_it_is(change: Any, said: str, monkeypatc
     torch.testing.assert_close(found.pointwise, plain.pointwise, rtol=0, atol=1e-12)
 
 
-def test_a_refined_proposal_is_not_compiled() -> None:
+def test_refined_proposal_is_not_compiled() -> None:
     with pytest.raises(pv.InputError, match="leave one of the two out"):
         Importance(proposal="refined", compiled=True)
 
@@ -161,7 +163,7 @@ X = torch.tensor([1.0, 2.0, 4.0])
 
 @pytest.mark.usefixtures("recording")
 @pytest.mark.parametrize("name", CANNOT)
-def test_a_function_that_is_no_one_graph_is_refused_and_nothing_is_changed(name: str) -> None:
+def test_function_of_several_graphs_is_refused_and_nothing_is_changed(name: str) -> None:
     function, said = CANNOT[name]
     held = Held()
     weight = held.weight.detach().clone()
@@ -192,7 +194,7 @@ def test_what_a_function_changes_is_changed_by_the_graph_too() -> None:
 
 
 @pytest.mark.usefixtures("recording")
-def test_a_gradient_is_what_the_function_says_it_is() -> None:
+def test_gradient_is_what_the_function_says_it_is() -> None:
     held = Held()
 
     def slope(batch: Any) -> Tensor:
@@ -209,7 +211,7 @@ def test_a_gradient_is_what_the_function_says_it_is() -> None:
     ],
     ids=["a weight", "a buffer"],
 )
-def test_a_graph_that_leaves_something_else_behind_is_refused(
+def test_graph_that_leaves_something_else_behind_is_refused(
     wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held()
@@ -264,7 +266,7 @@ def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: 
 
 @pytest.mark.usefixtures("recording")
 @pytest.mark.parametrize(("was", "same"), [(math.nan, True), (math.inf, True), (1.0, False)])
-def test_what_is_no_number_in_both_is_the_same(was: float, same: bool) -> None:
+def test_nan_in_both_is_equal(was: float, same: bool) -> None:
     held, other = Held(), [was]
 
     def function(batch: Any) -> Tensor:
@@ -289,7 +291,7 @@ def test_another_number_of_values_is_a_difference_too() -> None:
 
 
 @pytest.mark.usefixtures("recording")
-def test_a_program_that_registers_modules_leaves_no_trace_in_pyros_store() -> None:
+def test_program_that_registers_modules_leaves_no_trace_in_pyros_store() -> None:
     decoder = nn.Linear(2, 3)
 
     def function(batch: Any) -> Tensor:

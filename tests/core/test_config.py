@@ -100,13 +100,13 @@ def test_wrong_values_are_refused(field: str, given: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("look_alike", [True, 1.0])
-def test_a_literal_takes_no_look_alikes(look_alike: Any) -> None:
+def test_literal_takes_no_look_alikes(look_alike: Any) -> None:
     assert coerce("x", Literal[1, "a"], 1) == 1
     with pytest.raises(InputError, match="unknown value of x,"):
         coerce("x", Literal[1, "a"], look_alike)
 
 
-def test_a_name_unlike_any_lists_the_known_ones_without_a_guess() -> None:
+def test_name_unlike_any_lists_the_known_ones_without_a_guess() -> None:
     message = str(unknown_name_error("family", "zzz", ["Normal", "Laplace"]))
     assert message == "unknown family 'zzz'. Known: Normal, Laplace."
 
@@ -130,7 +130,7 @@ def test_different_declarations_differ() -> None:
     assert pv.Normal(0, 1) != pv.Laplace(0, 1)
 
 
-def test_a_frozen_mapping_is_hashed_by_content() -> None:
+def test_frozen_mapping_is_hashed_by_content() -> None:
     first, second = FrozenMapping(a=1.0, b=2.0), FrozenMapping(b=2.0, a=1.0)
     assert first == second == {"a": 1.0, "b": 2.0}
     assert hash(first) == hash(second)
@@ -153,7 +153,7 @@ def test_a_frozen_mapping_is_hashed_by_content() -> None:
     ],
     ids=["set", "del", "update", "ior", "pop", "popitem", "setdefault", "clear"],
 )
-def test_a_frozen_mapping_never_changes(change: Any) -> None:
+def test_frozen_mapping_never_changes(change: Any) -> None:
     mapping = FrozenMapping(a=1.0)
     with pytest.raises(TypeError, match=r"dataclasses\.replace"):
         change(mapping)

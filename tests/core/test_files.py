@@ -64,7 +64,7 @@ def test_write_atomically_puts_a_folder_back_if_the_move_fails(tmp_path: Path, m
     assert content(tmp_path) == {"it/old": "old"}
 
 
-def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
+def test_unwritable_path_is_named(tmp_path: Path) -> None:
     target = tmp_path / "missing" / "it"
     with (
         pytest.raises(pv.InputError, match=r"missing/it cannot be written \(.*choose another place"),
@@ -74,7 +74,7 @@ def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
         fresh.write_text("x")
 
 
-def test_a_locked_folder_names_its_process_every_time(tmp_path: Path) -> None:
+def test_locked_folder_names_its_process_every_time(tmp_path: Path) -> None:
     held = lock_folder(tmp_path)
     for _ in range(2):
         with pytest.raises(pv.InputError, match=rf"{tmp_path} is being written by another process \({os.getpid()}\)"):

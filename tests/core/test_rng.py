@@ -51,7 +51,7 @@ def test_states_that_are_compared_are_plain_and_tell_a_draw(name: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [False, True], ids=["as it should", "with an error"])
-def test_a_block_leaves_no_trace(fault: bool) -> None:
+def test_block_leaves_no_trace(fault: bool) -> None:
     def block() -> None:
         with isolate_rng():
             draws()
@@ -85,7 +85,7 @@ def test_own_numbers_depend_on_the_seed_alone_and_go_on() -> None:
     assert plain[0] != two(6, lambda: None)[0]
 
 
-def test_a_generator_that_numpy_was_given_by_a_user_is_left_alone() -> None:
+def test_generator_that_numpy_was_given_by_a_user_is_left_alone() -> None:
     before = np.random.get_bit_generator()
     try:
         np.random.set_bit_generator(np.random.PCG64(1))
@@ -141,7 +141,7 @@ class FakeDevices:
 
 
 @pytest.mark.parametrize("block", [rng.isolate_rng, lambda device: rng.seeded(7, device)], ids=["isolated", "seeded"])
-def test_a_block_touches_the_state_of_its_own_device_alone(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_touches_the_state_of_its_own_device_alone(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = FakeDevices()
     monkeypatch.setattr(torch, "get_device_module", lambda device: devices)
     for module in (torch.cuda, torch.random):

@@ -61,7 +61,7 @@ def test_weights_are_unbiased_however_few_temperatures(start: Any, temperatures:
     assert float(relative.mean()) == pytest.approx(1, abs=4 * error)
 
 
-def test_the_guide_at_the_posterior_is_exact_and_its_network_runs_once() -> None:
+def test_guide_at_the_posterior_is_exact_and_its_network_runs_once() -> None:
     x, vae, runs = rows(10), exact(), []
     vae.posterior.register_forward_hook(lambda *_: runs.append(1))
     found = annealed(vae, x, chains=4, temperatures=10, start="guide")
@@ -70,7 +70,7 @@ def test_the_guide_at_the_posterior_is_exact_and_its_network_runs_once() -> None
 
 
 @pytest.mark.slow
-def test_a_narrow_posterior_is_reached() -> None:
+def test_narrow_posterior_is_reached() -> None:
     model = PPCA.random(5, 2, s2=0.01)  # where the prior's step size is far too long
     x = rows(10, model)
     found = annealed(exact(model), x, chains=100, temperatures=150)
@@ -193,7 +193,7 @@ def test_priors_of_any_support_agree_with_quadrature(prior: Any, low: float, hig
 
 
 @pytest.mark.parametrize("start", ["prior", pytest.param("guide", marks=pytest.mark.slow)])
-def test_a_users_own_hierarchy_is_annealed(start: Any) -> None:
+def test_users_own_hierarchy_is_annealed(start: Any) -> None:
     x = torch.randn(6, 4, dtype=torch.float64)
     marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())
     found = annealed(Chain(), x, chains=300, temperatures=40, start=start)
@@ -268,7 +268,7 @@ def test_too_few_temperatures_are_named_and_few_chains_are_no_fault() -> None:
     assert "too few temperatures" not in repr(estimate(exact(), rows(3), draws=5))
 
 
-def test_the_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
+def test_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
     vae, x = exact(spread=1.5).train(), rows(5)
     state, weights = torch.get_rng_state(), {name: value.clone() for name, value in vae.state_dict().items()}
     options = {"chains": 4, "temperatures": 5, "leapfrog": 2}
@@ -295,7 +295,7 @@ def test_memory_does_not_grow_with_chains(monkeypatch: pytest.MonkeyPatch) -> No
     assert float(((found.pointwise - truth(x)) / found.error).abs().max()) < 4
 
 
-def test_the_command_line_anneals(
+def test_command_line_anneals(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

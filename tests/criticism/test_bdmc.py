@@ -36,7 +36,7 @@ def score(values: Tensor) -> float:
 
 
 @pytest.mark.parametrize("start", ["prior", "guide"])
-def test_the_true_evidence_lies_between(start: Any, drawn: list[Simulated]) -> None:
+def test_true_evidence_lies_between(start: Any, drawn: list[Simulated]) -> None:
     found = sandwich(exact(spread=4.0), 300, temperatures=3, start=start)
     exactly = truth(drawn[0].batch["x"])
     assert score(exactly - found.lower) > 3  # so few temperatures that both gaps can be seen
@@ -55,7 +55,7 @@ def test_both_weights_are_unbiased_however_few_temperatures(
 
 
 @pytest.mark.slow
-def test_the_gap_closes_as_temperatures_grow() -> None:
+def test_gap_closes_as_temperatures_grow() -> None:
     gaps = [sandwich(exact(), 100, temperatures=count) for count in (2, 10, 100)]
     assert gaps[0].gap > 2 * gaps[1].gap > 4 * abs(gaps[2].gap)
     assert gaps[0].gap - 4 * gaps[0].gap_error > 0
@@ -83,7 +83,7 @@ def test_transitions_that_accept_everything_break_the_sandwich(
     assert max(off) > 6
 
 
-def test_a_users_own_hierarchy_is_drawn_anew_from_rows_of_its_shape() -> None:
+def test_users_own_hierarchy_is_drawn_anew_from_rows_of_its_shape() -> None:
     found = sandwich(Chain(), 60, x=torch.full((60, 4), 99.0).double(), temperatures=40)
     assert len(found) == 60
     mean = float(
@@ -109,7 +109,7 @@ def test_sizes_and_masks_are_drawn_with() -> None:
     assert masked.mean_lower == pytest.approx(expected, abs=4 * math.sqrt(3 / 2 / 40) + 0.05)
 
 
-def test_a_summary_says_what_the_bounds_say() -> None:
+def test_summary_says_what_the_bounds_say() -> None:
     fine = BDMC(torch.tensor([-1.0, -2.0]), torch.tensor([-0.99, -1.97]), torch.tensor([0.6, 0.7]), AIS())
     assert fine.gap == pytest.approx(0.02)
     assert fine.gap_error == pytest.approx(0.01)
@@ -125,7 +125,7 @@ def test_a_summary_says_what_the_bounds_say() -> None:
     assert "AIS(temperatures=30)" in repr(wide)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
+def test_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
     vae = exact().train()
     state = torch.get_rng_state()
     options = {"temperatures": 3, "chains": 2, "leapfrog": 2}

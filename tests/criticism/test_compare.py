@@ -45,7 +45,7 @@ def test_paired_differences_and_errors_are_those_worked_out_by_hand() -> None:
     assert (best.difference.value, best.difference.error, best.apart, other.apart) == (0.0, 0.0, False, False)
 
 
-def test_a_group_splits_its_variance_into_rows_and_seeds() -> None:
+def test_group_splits_its_variance_into_rows_and_seeds() -> None:
     """Means of seeds 2, 4 and of rows 1.5, 4.5 around 3; the residuals are all +-0.5, so their mean square is 1."""
     of = estimate_mean(torch.tensor([[1.0, 3.0], [2.0, 6.0]]))
     assert of.value == 3
@@ -59,7 +59,7 @@ def test_a_group_splits_its_variance_into_rows_and_seeds() -> None:
     assert both.over_seeds**2 == pytest.approx(1.5)  # seeds of two groups have nothing in common
 
 
-def test_the_variance_is_that_of_the_two_way_table_of_mean_squares() -> None:
+def test_variance_is_that_of_the_two_way_table_of_mean_squares() -> None:
     """Searle et al.: (MS of seeds + MS of rows - MS of residuals) / (N S)."""
     seeds, n = 4, 30
     values = torch.randn(seeds, n).double() + 2 * torch.randn(seeds, 1) + 3 * torch.randn(1, n)
@@ -144,7 +144,7 @@ def three() -> pv.criticism.Comparison:
     return compare({"far": found(far), "near": found(near, 0.02, khat=0.9), "group": [found(g) for g in group]})
 
 
-def test_the_table_is_ordered_and_its_columns_are_what_users_of_arviz_know() -> None:
+def test_table_is_ordered_and_its_columns_are_what_users_of_arviz_know() -> None:
     result = three()
     table = result.to_pandas()
     assert list(table.index) == result.names
@@ -163,7 +163,7 @@ def test_the_table_is_ordered_and_its_columns_are_what_users_of_arviz_know() -> 
     assert float(shown[1].split(",")[2]) == result.best.log_p.value
 
 
-def test_sentences_say_who_is_ahead_and_who_cannot_be_told() -> None:
+def test_sentences_say_which_model_is_ahead_and_which_are_undecided() -> None:
     shown = repr(three())
     assert [line.split()[0] for line in shown.splitlines()[1:4]] == ["group", "near", "far"]
     assert "group is ahead of far by 2" in shown or "near is ahead of far by 2" in shown
@@ -191,14 +191,14 @@ def test_khat_that_is_too_large_is_said_and_seen() -> None:
     assert compare({"a": trusted, "b": found(trusted.pointwise - 1, fingerprint=trusted.fingerprint)}).warning == ""
 
 
-def test_a_bias_beyond_the_error_is_said() -> None:
+def test_bias_beyond_the_error_is_said() -> None:
     values = torch.linspace(-3, 3, 50)
     shifted = values - 0.2 + 0.01 * torch.randn(50)
     assert "biased by about -0.5" in compare({"a": found(values), "b": found(shifted, error=1.0)}).warning
     assert compare({"a": found(values), "b": found(shifted, error=0.01)}).warning == ""
 
 
-def test_the_picture_shows_every_model_best_first() -> None:
+def test_picture_shows_every_model_best_first() -> None:
     result = three()
     picture = plots.compare(result)
     left, right = picture.axes
@@ -273,7 +273,7 @@ def test_settings_may_differ_where_the_rows_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_the_measure_of_a_likelihood_is_that_of_its_draws(name: str) -> None:
+def test_measure_of_a_likelihood_is_that_of_its_draws(name: str) -> None:
     """Whole numbers have probabilities; what is drawn twice without being whole has both."""
     vae, x = small_vae(likelihood=FAMILIES[name].family).double(), rows_for(name)
     vae.initialize(x)
@@ -284,7 +284,7 @@ def test_the_measure_of_a_likelihood_is_that_of_its_draws(name: str) -> None:
     assert ("probabilities at the ends" in measure) == bool(FAMILIES[name].masses)
 
 
-def test_the_measure_of_a_simplex_and_of_programs_is_told() -> None:
+def test_measure_of_a_simplex_and_of_programs_is_described() -> None:
     shares = {"x": torch.tensor([[0.2, 0.8], [0.5, 0.5]])}
     for family in (pv.Dirichlet(), pv.LogisticNormal()):
         vae = pv.VAE((2,), 2, likelihood=family, encoder=pv.MLP(hidden=(3,)))
@@ -299,7 +299,7 @@ def test_the_measure_of_a_simplex_and_of_programs_is_told() -> None:
     assert measure_of(several, {"x": torch.full((4, 2, 3), 1 / 3)}) == "densities on the simplex"
 
 
-def test_the_fingerprint_is_that_of_the_rows_and_of_nothing_else() -> None:
+def test_fingerprint_is_that_of_the_rows_and_of_nothing_else() -> None:
     x = rows(6).float().double()
     first = estimate(exact(), x, draws=30)
     assert first.measure == "densities"

@@ -85,7 +85,7 @@ def test_no_more_distances_are_held_than_said(monkeypatch: pytest.MonkeyPatch) -
         assert to_data.numel() + to_replicates.numel() <= 2000
 
 
-def test_an_outlier_does_not_blur_the_others() -> None:
+def test_outlier_does_not_blur_the_others() -> None:
     """Rounding at 1e8 is coarse; what is near the other points is told apart all the same."""
     x, y = torch.randn(300, 2).double(), torch.randn(300, 2).double()
     x[0], y[0] = 1e8, -1e8
@@ -156,13 +156,13 @@ def found_in(y: Tensor) -> DensityCoverage:
     return density_coverage(modes(1000, 0.5), y)
 
 
-def test_a_right_sample_has_what_is_expected() -> None:
+def test_right_sample_has_what_is_expected() -> None:
     found = found_in(modes(1000, 0.5))
     assert found.density == pytest.approx(1, abs=0.1)
     assert found.coverage == pytest.approx(found.expected, abs=0.03)
 
 
-def test_a_dropped_mode_lowers_coverage_alone() -> None:
+def test_dropped_mode_lowers_coverage_alone() -> None:
     found = found_in(modes(1000, 0.0))
     assert found.coverage == pytest.approx(found.expected / 2, abs=0.05)
     assert found.density > 0.9
@@ -176,7 +176,7 @@ def test_outliers_lower_density_and_coverage_little() -> None:
     assert found.coverage > found.expected - 0.08
 
 
-def test_too_narrow_and_too_wide_are_told_apart() -> None:
+def test_too_narrow_and_too_wide_are_distinguished() -> None:
     x, z = torch.randn(1000, 5), torch.randn(1000, 5)
     narrow, wide = density_coverage(x, 0.6 * z), density_coverage(x, 1.7 * z)
     same = [density_coverage(x, torch.randn(1000, 5)).density for _ in range(10)]
@@ -185,7 +185,7 @@ def test_too_narrow_and_too_wide_are_told_apart() -> None:
 
 
 @pytest.mark.slow
-def test_the_published_self_check() -> None:
+def test_published_self_check() -> None:
     """N(0, I), 10,000 points in 1,000 dimensions: density 1.056, coverage .974, of one draw without a seed.
 
     The spread is that of three draws, .09 and .01: a few points are in most balls, so that density varies.
@@ -226,7 +226,7 @@ def test_what_cannot_be_compared_is_refused(x: Tensor, y: Tensor, neighbours: in
     ],
     ids=["default", "forest", "linear", "pipeline"],
 )
-def test_the_feature_that_differs_is_the_important_one(classifier: object) -> None:
+def test_feature_that_differs_is_the_important_one(classifier: object) -> None:
     x, y = torch.randn(400, 6), torch.randn(400, 6)
     x[:, 4] += 2
     importance = classifier_test(x, y, classifier=classifier).importance
@@ -238,7 +238,7 @@ def test_the_feature_that_differs_is_the_important_one(classifier: object) -> No
     assert float(importance[4]) > 0.5
 
 
-def test_a_difference_in_spread_alone_has_a_feature_too() -> None:
+def test_difference_in_spread_alone_has_a_feature_too() -> None:
     x, y = torch.randn(600, 5), torch.randn(600, 5)
     x[:, 2] *= 3
     assert int(classifier_test(x, y).importance.argmax()) == 2

@@ -49,7 +49,7 @@ def test_evidence_is_exact_within_its_errors(proposal: Any, spread: float) -> No
 
 @pytest.mark.parametrize("proposal", ["guide", "defensive"])
 @pytest.mark.parametrize(("draws", "repeats"), [(24, 4000), (500, 500)])
-def test_the_stated_errors_cover(proposal: Any, draws: int, repeats: int) -> None:
+def test_stated_errors_cover(proposal: Any, draws: int, repeats: int) -> None:
     """Rows that are all one row are repeats."""
     row = rows(1)
     found = estimate(exact(spread=1.6), row.expand(repeats, -1), draws=draws, proposal=proposal)
@@ -72,7 +72,7 @@ def test_khat_of_gaussians_is_that_of_the_reference(ratio: float, k: float, tole
     assert float(found.khat.mean()) == pytest.approx(k, abs=tolerance)
 
 
-def test_a_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
+def test_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
     model = PPCA.random(5, 2, s2=10.0)  # a posterior that the prior is not much wider than
     x = rows(40, model)
     narrow = estimate(exact(model, spread=0.2), x, draws=1000)
@@ -154,7 +154,7 @@ def test_gamma_and_poisson_are_negative_binomial() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 300])
 @pytest.mark.parametrize("proposal", ["guide", "defensive"])
-def test_a_users_own_hierarchy_is_weighed_too(proposal: Any, at_once: int) -> None:
+def test_users_own_hierarchy_is_weighed_too(proposal: Any, at_once: int) -> None:
     x = torch.randn(6, 4, dtype=torch.float64)
     marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())
     draws = 60 if at_once == 1 else 2000
@@ -222,14 +222,14 @@ def test_bits_per_dimension_is_arithmetic() -> None:
     assert estimate(exact(), rows(3), draws=30).bits_per_dim is None
 
 
-def test_what_is_no_density_says_so() -> None:
+def test_evidence_of_unnormalised_likelihood_is_labelled() -> None:
     vae = pv.VAE((4,), 2, likelihood=pv.Bernoulli(grey=True), encoder=pv.MLP(hidden=(5,)))
     shown = repr(estimate(vae, torch.rand(5, 4), draws=30))
     assert "no density" in shown
     assert "log p(x)" not in shown
 
 
-def test_the_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
+def test_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> None:
     vae, x = exact(spread=1.5).train(), rows(9)
     state, weights = torch.get_rng_state(), {name: value.clone() for name, value in vae.state_dict().items()}
     first = estimate(vae, x, draws=30, proposal="defensive", seed=3)

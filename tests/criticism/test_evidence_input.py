@@ -100,14 +100,14 @@ def test_wrong_input_is_a_sentence(name: str) -> None:
     assert message.endswith("."), message
 
 
-def test_a_guide_that_moves_an_auxiliary_draw_is_weighed() -> None:
+def test_guide_that_moves_an_auxiliary_draw_is_weighed() -> None:
     x = torch.tensor([0.0, 1.0])
     found = estimate(with_guide(moved), x, draws=2000)
     exactly = dist.Normal(0.0, math.sqrt(2)).log_prob(x)
     assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
 
 
-def test_a_weight_that_is_no_number_names_its_row() -> None:
+def test_weight_that_is_nan_names_its_row() -> None:
     broken = pyro_pair(
         lambda z: dist.Normal(z, 1.0, validate_args=False),
         dist.Normal(0.0, 1.0),

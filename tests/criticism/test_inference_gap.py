@@ -39,7 +39,7 @@ def of_the_encoder(vae: pv.VAE, x: Tensor, model: PPCA = TILTED) -> Tensor:
     return kl_divergence(at, model.posterior(x))
 
 
-def test_a_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
+def test_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
     x, vae = rows(20, TILTED), misled_vae(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=2000, steps=200, particles=16)
     family = of_the_family()
@@ -54,7 +54,7 @@ def test_a_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
     assert gap.warning == ""
 
 
-def test_the_stated_errors_cover() -> None:
+def test_stated_errors_cover() -> None:
     """Rows that are all one row are repeats, each refined to the same posterior; 300 tell their mean to 0.03 nats."""
     x, vae = rows(1, TILTED).expand(300, -1), misled_vae(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=300, steps=200, batch_size=300, seed=3)
@@ -72,7 +72,7 @@ def test_the_stated_errors_cover() -> None:
         assert float(found.mean()) == pytest.approx(exactly, abs=4 * float(found.std()) / math.sqrt(300)), name
 
 
-def test_a_bad_encoder_alone_is_named() -> None:
+def test_bad_encoder_alone_is_named() -> None:
     x, vae = rows(30, TILTED), misled_vae(model=TILTED)
     gap = measured(vae, x)
     assert abs(float(gap.approximation.mean())) < 0.01
@@ -81,7 +81,7 @@ def test_a_bad_encoder_alone_is_named() -> None:
         assert words in repr(gap)
 
 
-def test_a_poor_family_alone_is_named() -> None:
+def test_poor_family_alone_is_named() -> None:
     model = TILTED
     vae = misled_vae(pv.Normal(), model)
     x, precision = rows(20, model), torch.linalg.inv(model.s2 * torch.linalg.inv(model.m))
@@ -99,7 +99,7 @@ def test_a_poor_family_alone_is_named() -> None:
     assert "pv.MultivariateNormal() or pv.Flow()" in gap.advice
 
 
-def test_a_shared_parameter_counts_as_family() -> None:
+def test_shared_parameter_counts_as_family() -> None:
     gap = measured(exact(spread=2.0), rows(20), steps=200)
     assert "let the network compute scale_tril" in gap.advice
     assert float(gap.amortisation.abs().max()) < 0.05
@@ -162,7 +162,7 @@ def test_wrong_input_is_a_sentence(options: dict[str, Any], words: str) -> None:
         measured(object(), rows(3))
 
 
-def test_the_picture_shows_both_parts_of_each_row() -> None:
+def test_picture_shows_both_parts_of_each_row() -> None:
     gap = measured(misled_vae(pv.Normal()), rows(12), draws=50, steps=20)
     picture = pv.plots.inference_gap(gap)
     assert rendered(picture).std() > 0

@@ -13,7 +13,7 @@ from pyro_vae.criticism import latent_usage as latent
 from pyro_vae.criticism.latent_usage import aggregate_kl, spread_of_means
 
 
-def test_the_terms_add_up() -> None:
+def test_terms_add_up() -> None:
     vae = pv.VAE((4,), 3, encoder=pv.MLP(hidden=(5,)), prior=pv.Laplace(), guide=pv.StudentT()).double()
     kl = aggregate_kl(vae, torch.randn(50, 4).double())
     assert kl.mean == pytest.approx(kl.information + kl.aggregate, rel=1e-12)
@@ -22,7 +22,7 @@ def test_the_terms_add_up() -> None:
 
 @pytest.mark.parametrize("s2", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("n", [50, 1500])
-def test_the_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -> None:
+def test_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -> None:
     vae, x, posterior = exact_one_latent(s2, n)
     repeats = [aggregate_kl(vae, x, seed=seed) for seed in range(8)]
     for name, exact in exact_kl_terms(posterior).items():
@@ -32,7 +32,7 @@ def test_the_terms_of_the_exact_posterior_are_its_integrals(s2: float, n: int) -
         assert error < 0.1
 
 
-def test_the_aggregate_of_the_exact_posterior_nears_the_prior_as_data_grow() -> None:
+def test_aggregate_of_the_exact_posterior_nears_the_prior_as_data_grow() -> None:
     vae, x, _ = exact_one_latent(0.5, 2000)
     few, many = (aggregate_kl(vae, x[:n]).aggregate for n in (20, 2000))
     assert abs(many) < 0.05 < few
@@ -46,7 +46,7 @@ def test_far_apart_posteriors_tell_the_row() -> None:
     assert kl.saturated
 
 
-def test_a_guide_that_is_the_prior_has_no_information() -> None:
+def test_guide_that_is_the_prior_has_no_information() -> None:
     guide = HeadedNetwork({"loc": torch.zeros(2), "scale": torch.zeros(2)})  # a raw 0 is a scale of 1
     vae, x = pv.VAE((4,), 2, encoder=guide, decoder=pv.MLP()), torch.randn(30, 4)
     kl = aggregate_kl(vae, x)
@@ -54,7 +54,7 @@ def test_a_guide_that_is_the_prior_has_no_information() -> None:
     assert not kl.saturated
 
 
-def test_a_guide_that_ignores_the_data_pays_for_its_aggregate_only() -> None:
+def test_guide_that_ignores_the_data_pays_for_its_aggregate_only() -> None:
     guide = HeadedNetwork({"loc": torch.full((2,), 1.5), "scale": torch.zeros(2)})
     vae, x = pv.VAE((4,), 2, encoder=guide, decoder=pv.MLP()), torch.randn(2000, 4)
     kl = aggregate_kl(vae, x)
@@ -66,7 +66,7 @@ def test_a_guide_that_ignores_the_data_pays_for_its_aggregate_only() -> None:
 
 
 @pytest.mark.parametrize("draws", [2, 64])
-def test_the_spread_of_means_is_the_closed_forms(draws: int) -> None:
+def test_spread_of_means_is_the_closed_forms(draws: int) -> None:
     model, n = PPCA.random(4, 2), 2000
     x = model.marginal().sample((n,))
     posterior = model.posterior(x)
@@ -85,7 +85,7 @@ def test_means_that_do_not_vary_have_no_spread(draws: int) -> None:
     assert (found.mean(0) < 0.01).all()  # where a unit counts as active
 
 
-def test_only_the_first_rows_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_rows_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent, "ROWS", 40)
     vae, x, _ = exact_one_latent(0.5, 40)
     for estimate in (aggregate_kl, spread_of_means):

@@ -53,7 +53,7 @@ def test_training_finds_the_six() -> None:
 
 
 @pytest.mark.parametrize("s2", [0.05, 0.5, 5.0])
-def test_the_terms_are_the_integrals(s2: float) -> None:
+def test_terms_are_the_integrals(s2: float) -> None:
     vae, x, posterior = exact_one_latent(s2, 500)
     found = latents(vae, x, batch_size=130)
     surgery = found.surgery
@@ -65,7 +65,7 @@ def test_the_terms_are_the_integrals(s2: float) -> None:
     assert 0.3 * float(repeats.std()) < found.error[1] < 8 * float(repeats.std())
 
 
-def test_an_exact_posterior_matches_the_prior() -> None:
+def test_exact_posterior_matches_the_prior() -> None:
     found = latents(exact(), rows(800))
     assert found.active == (0, 1)
     assert found.matches_prior
@@ -78,7 +78,7 @@ def test_an_exact_posterior_matches_the_prior() -> None:
 
 
 @pytest.mark.parametrize("raw", [{"loc": 0.5, "scale": 0.0}, {"loc": 0.0, "scale": -1.0}], ids=["shifted", "narrow"])
-def test_an_aggregate_that_is_not_the_prior_is_caught(raw: dict[str, float]) -> None:
+def test_aggregate_that_is_not_the_prior_is_caught(raw: dict[str, float]) -> None:
     guide = HeadedNetwork({name: torch.full((3,), value) for name, value in raw.items()})
     found = latents(pv.VAE((4,), 3, encoder=guide, decoder=pv.MLP()), torch.randn(800, 4))
     assert found.collapsed == (0, 1, 2)
@@ -90,7 +90,7 @@ def test_an_aggregate_that_is_not_the_prior_is_caught(raw: dict[str, float]) -> 
     assert found.surgery.information == pytest.approx(0, abs=1e-5)
 
 
-def test_a_guide_that_is_the_prior_matches_it_and_has_collapsed() -> None:
+def test_guide_that_is_the_prior_matches_it_and_has_collapsed() -> None:
     guide = HeadedNetwork({"loc": torch.zeros(2), "scale": torch.zeros(2)})
     found = latents(pv.VAE((4,), 2, encoder=guide, decoder=pv.MLP()), torch.randn(300, 4))
     assert found.kl.tolist() == pytest.approx([0, 0], abs=1e-6)
@@ -106,7 +106,7 @@ def test_few_rows_far_apart_are_named() -> None:
     assert "more rows would raise it" in repr(found)
 
 
-def test_a_kl_without_a_closed_form_is_sampled() -> None:
+def test_kl_without_a_closed_form_is_sampled() -> None:
     vae = pv.VAE((4,), 2, prior=pv.Laplace(0, 1), guide=pv.StudentT(), encoder=pv.MLP(hidden=(5,))).double()
     found = latents(vae, torch.randn(300, 4), draws=500)
     assert float(found.kl.sum()) == pytest.approx(found.surgery.mean, abs=5 * found.error[0])
@@ -120,7 +120,7 @@ def test_masks_batches_and_choices_of_rows() -> None:
     assert math.isfinite(found.surgery.mean)
 
 
-def test_the_seed_decides_and_everything_stays_as_it_was() -> None:
+def test_seed_decides_and_everything_stays_as_it_was() -> None:
     vae, x = exact().train(), rows(120)
     state = torch.get_rng_state()
     first = latents(vae, x, seed=3)
@@ -131,7 +131,7 @@ def test_the_seed_decides_and_everything_stays_as_it_was() -> None:
     assert latents(vae, x, seed=4).surgery != first.surgery
 
 
-def test_the_picture_tells_active_from_unused() -> None:
+def test_picture_tells_active_from_unused() -> None:
     x = table_data("breast cancer")
     found = latents(optimum(x, 10).put_into(linear(30, 10, pv.Normal(scale="per_feature"))), x)
     picture = pv.plots.latent_usage(found)

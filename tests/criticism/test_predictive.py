@@ -78,7 +78,7 @@ def test_ranks_are_those_of_the_draws() -> None:
     np.testing.assert_allclose(quantity(tree, "share of zeros of x[1]"), zeros[:, 1], atol=1e-6)
 
 
-def test_a_tail_probability_counts_the_data_among_the_draws() -> None:
+def test_tail_probability_counts_the_data_among_the_draws() -> None:
     tree = check(exact(), rows(20) + 100, draws=99, statistics=["mean"])
     np.testing.assert_allclose(tree["checks"]["p_value"], 2 / 100)
     assert all("p <= 0.02." in each for each in tree["checks"]["sentence"].values)
@@ -105,7 +105,7 @@ def test_programs_of_a_users_own() -> None:
     assert check(pair, 3 * x, draws=300, statistics=["standard deviation"])["checks"]["p_value"].item() < 0.01
 
 
-def test_a_latent_of_all_rows_is_drawn_once_for_a_replicate() -> None:
+def test_latent_of_all_rows_is_drawn_once_for_a_replicate() -> None:
     def model(x: Tensor) -> None:
         level = pyro.sample("level", dist.Normal(0.0, 10.0))
         with pyro.plate("rows", len(x), dim=-1):
@@ -189,7 +189,7 @@ def test_weights_see_every_observed_site_and_no_masked_row() -> None:
     np.testing.assert_allclose(drawn.mean(0), ((x + 4 * y) / precision).numpy(), atol=5 * (1.2 / 2000) ** 0.5)
 
 
-def test_the_catalogue_follows_the_likelihood_and_not_the_data() -> None:
+def test_catalogue_follows_the_likelihood_and_not_the_data() -> None:
     """Zeros and ones under a Poisson likelihood: that replicates reach further is what has to be seen."""
     x = (torch.rand(200, 3) < 0.5).float()
     vae = pv.VAE((3,), 1, likelihood=pv.Poisson(), encoder=pv.MLP(hidden=(4,))).initialize(x)
@@ -233,7 +233,7 @@ def test_few_data_sets_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert tree["statistics"].sizes["draw"] == 7
 
 
-def test_the_seed_decides_and_nothing_else_changes() -> None:
+def test_seed_decides_and_nothing_else_changes() -> None:
     vae, x = exact(), rows(60)
     vae.train()
     before = torch.get_rng_state()
@@ -252,7 +252,7 @@ def notes(tree: Any) -> str:
     return " ".join(json.loads(tree.attrs["notes"]))
 
 
-def test_a_prior_check_says_what_its_weights_are() -> None:
+def test_prior_check_says_what_its_weights_are() -> None:
     x = 50 + torch.randn(60, 3)
     vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale="learned"), encoder=pv.MLP(hidden=(8,)))
     tree = check(vae, x, kind="prior", draws=50)
@@ -282,7 +282,7 @@ def test_posterior_replicates_are_called_conservative() -> None:
     assert any("have seen the values" in each for each in findings(tree))
 
 
-def test_a_discrepancy_without_a_variance_is_left_out_and_said() -> None:
+def test_discrepancy_without_a_variance_is_left_out_and_said() -> None:
     x = torch.randint(3, (40, 4)).float()
     vae = pv.VAE((4,), 2, likelihood=pv.Categorical(classes=3), encoder=pv.MLP(hidden=(8,))).initialize(x)
     tree = check(vae, x, kind="posterior", draws=20)

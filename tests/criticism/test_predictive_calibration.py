@@ -41,7 +41,7 @@ def counts(dispersed: bool) -> pv.VAE:
     ("sets", "often", "share"),
     [(50, 0.2, (0.01, 0.1)), pytest.param(200, 0.09, (0.03, 0.06), marks=pytest.mark.slow)],
 )
-def test_the_right_model_is_rarely_doubted(sets: int, often: float, share: tuple[float, float]) -> None:
+def test_right_model_is_rarely_doubted(sets: int, often: float, share: tuple[float, float]) -> None:
     """On data sets from the model, p <= .05 happens about as often as it says, for every statistic."""
     vae = exact()
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_coverage_tells_narrow_from_wide(scale: float, told: str) -> None:
 
 
 @pytest.mark.parametrize("share", [0.6, 1.0], ids=["shifted", "right"])
-def test_a_shifted_feature_is_named(share: float) -> None:
+def test_shifted_feature_is_named(share: float) -> None:
     x = rows(300)
     x[:, 3] += 3 * (1 - share)
     sentences = " ".join(findings(check(exact(), x, statistics=LOOKED_AT, draws=1000)))
@@ -133,7 +133,7 @@ def test_few_rows_make_no_verdict(n: int) -> None:
     assert all("too few to tell" in each for each in told)
 
 
-def test_the_right_model_is_rarely_called_over_or_underconfident() -> None:
+def test_right_model_is_rarely_called_over_or_underconfident() -> None:
     told = [" ".join(findings(check(exact(), rows(60), draws=99, seed=s, statistics=["mean"]))) for s in range(40)]
     assert sum("confident" in each for each in told) <= 2
 
@@ -157,7 +157,7 @@ def test_binary_data_have_uniform_ranks_under_the_right_model() -> None:
     assert float(flipped["calibration"]["pit_q_value"].max()) < 0.01
 
 
-def test_two_samples_are_told_apart_only_where_they_differ() -> None:
+def test_two_samples_are_distinguished_only_where_they_differ() -> None:
     right = pv.predictive_check(exact(), rows(400), draws=20, progress=False)
     wrong = pv.predictive_check(noisy(1.6), rows(400), draws=20, progress=False)
     assert float(right["two_sample"]["classifier_p_value"]) > 0.01
@@ -184,7 +184,7 @@ def test_uniform_p_values_are_scipys() -> None:
     assert np.isnan(false_discovery(found)[4])
 
 
-def test_data_of_one_row_and_of_constants_are_looked_at() -> None:
+def test_check_takes_one_row_and_constants() -> None:
     def look(x: Tensor) -> Any:
         return check(pv.VAE((3,), 1, encoder=pv.MLP(hidden=(4,))).initialize(x), x, draws=10)
 

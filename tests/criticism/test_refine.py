@@ -27,7 +27,7 @@ def refined(vae: Any, x: Any, **options: Any) -> pv.Refined:
 
 
 @pytest.mark.parametrize("s2", [pytest.param(4.0, marks=pytest.mark.slow), 0.5])
-def test_a_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) -> None:
+def test_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) -> None:
     model = PPCA.random(5, 2, s2=s2)
     x, vae = rows(10, model), misled_vae(model=model)
     posterior = model.posterior(x)
@@ -40,7 +40,7 @@ def test_a_full_rank_guide_reaches_the_exact_posterior_of_each_row(s2: float) ->
     torch.testing.assert_close(measured.pointwise, truth(x, model), rtol=0, atol=0.01)
 
 
-def test_a_diagonal_guide_reaches_the_best_of_its_family() -> None:
+def test_diagonal_guide_reaches_the_best_of_its_family() -> None:
     """Of a Gaussian posterior of precision P, the best has its means, and scales 1 / sqrt(P_ii)."""
     x = rows(30)
     posterior = MODEL.posterior(x)
@@ -64,7 +64,7 @@ def test_at_the_exact_posterior_nothing_changes(s2: float, dtype: torch.dtype) -
     assert float(found.gain.max()) < 1e-8
 
 
-def test_a_guide_near_the_posterior_comes_no_further_from_it() -> None:
+def test_guide_near_the_posterior_comes_no_further_from_it() -> None:
     """Adam with a small eps makes a step of any gradient, and would end a thousandth of a nat away."""
     vae, x = misled_vae(), rows(20)
     weight = torch.linalg.inv(MODEL.m) @ MODEL.w.T
@@ -114,7 +114,7 @@ def test_any_guide_gains_and_its_evidence_stays(name: str) -> None:
     assert not bool(sure.any()) or float(scores[sure].abs().max()) < 4.5
 
 
-def test_a_row_never_gets_worse() -> None:
+def test_row_never_gets_worse() -> None:
     x = rows(12)
     found = refined(misled_vae(), x, steps=2, lr=1e6)  # throws every row away
     assert bool((found.gain == 0).all())
@@ -210,7 +210,7 @@ def test_dynamic_rows_of_one_seed_are_the_same_rows() -> None:
     assert estimate(found, found.rows, draws=30).fingerprint == again.fingerprint
 
 
-def test_the_same_seed_gives_the_same_and_leaves_everything_as_it_was() -> None:
+def test_same_seed_gives_the_same_and_leaves_everything_as_it_was() -> None:
     vae, x = misled_vae().train(), rows(9)
     state = torch.get_rng_state()
     first = refined(vae, x, steps=10, seed=3)
@@ -253,7 +253,7 @@ def test_evidence_by_the_refined_proposal_is_exact_where_the_guide_fails() -> No
     assert mended.fingerprint == plainly.fingerprint
 
 
-def test_the_command_line_refines(
+def test_command_line_refines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -290,7 +290,7 @@ def test_wrong_input_is_a_sentence(name: str) -> None:
     assert not [word for word in words if word not in str(caught.value)], caught.value
 
 
-def test_a_guide_of_its_own_is_refused_and_so_are_steps_of_nothing() -> None:
+def test_guide_of_its_own_is_refused_and_so_are_steps_of_nothing() -> None:
     class Own(pv.VAE):
         def guide(self, x: Tensor, **given: Tensor) -> Tensor:
             return super().guide(x, **given)
@@ -303,7 +303,7 @@ def test_a_guide_of_its_own_is_refused_and_so_are_steps_of_nothing() -> None:
         Importance(steps=5)
 
 
-def test_a_bound_that_is_no_number_names_its_row() -> None:
+def test_bound_that_is_nan_names_its_row() -> None:
     class Breaks(nn.Module):
         def forward(self, z: Tensor) -> Tensor:
             return torch.where(torch.arange(z.shape[-2]).unsqueeze(-1) == z.shape[-2] - 1, math.nan, z)

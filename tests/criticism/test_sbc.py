@@ -32,7 +32,7 @@ def passes(found: SBC) -> bool:
 # The reference: an exact posterior, and two wrong guides
 
 
-def test_the_exact_posterior_passes_in_every_quantity() -> None:
+def test_exact_posterior_passes_in_every_quantity() -> None:
     found = sbc(exact(), simulations=500)
     assert found.quantities == ("log joint", "z[0]", "z[1]")
     assert found.ranks.shape == (500, 3)
@@ -45,7 +45,7 @@ def test_the_exact_posterior_passes_in_every_quantity() -> None:
 
 
 @pytest.mark.parametrize(("spread", "word", "cause"), [(0.5**0.5, "over", "narrow"), (2**0.5, "under", "wide")])
-def test_a_guide_of_half_or_twice_the_variance_is_caught(spread: float, word: str, cause: str) -> None:
+def test_guide_of_half_or_twice_the_variance_is_caught(spread: float, word: str, cause: str) -> None:
     found = sbc(exact(spread=spread), simulations=500)
     assert found.p_values["log joint"] < 1e-4
     assert found.failed == found.quantities
@@ -53,7 +53,7 @@ def test_a_guide_of_half_or_twice_the_variance_is_caught(spread: float, word: st
         assert sentence in repr(found)
 
 
-def test_a_guide_that_is_the_prior_is_caught_by_the_log_joint_alone() -> None:
+def test_guide_that_is_the_prior_is_caught_by_the_log_joint_alone() -> None:
     guide = HeadedNetwork({"loc": torch.zeros(2), "scale": torch.zeros(2)})  # a raw 0 is a scale of 1
     vae = pv.VAE((5,), 2, likelihood=pv.Normal(scale=1), encoder=guide, decoder=torch.nn.Linear(2, 5))
     found = sbc(vae, simulations=500)
@@ -62,7 +62,7 @@ def test_a_guide_that_is_the_prior_is_caught_by_the_log_joint_alone() -> None:
     assert "ignore the data" in repr(found)
 
 
-def test_a_guide_in_a_wrong_place_is_named() -> None:
+def test_guide_in_a_wrong_place_is_named() -> None:
     vae = exact()
     with torch.no_grad():
         vae.posterior.network.heads["loc"].bias[0] += 0.5
@@ -70,7 +70,7 @@ def test_a_guide_in_a_wrong_place_is_named() -> None:
     assert "z[0]: the guide puts it too high, the truth lies below its median" in repr(found)
 
 
-def test_the_p_values_are_right() -> None:
+def test_p_values_are_right() -> None:
     """False rejections at 5 % in 200 runs on an exact posterior: the bound that 1 in 200 would break."""
     vae, bound = exact(), scipy.stats.binom.ppf(1 - SEVERITY, 200, 0.05)
     runs = [sbc(vae, simulations=40, draws=9, seed=seed) for seed in range(200)]
@@ -129,7 +129,7 @@ def test_rows_given_are_taken_in_turn_or_a_choice_of_them() -> None:
         assert not torch.equal(used[:20], sizes[:20]) or simulations == 60
 
 
-def test_a_vae_takes_masks_and_sizes_without_data() -> None:
+def test_vae_takes_masks_and_sizes_without_data() -> None:
     """A guide that is the exact posterior of all elements is not that of those observed."""
     mask = torch.zeros(40, 5, dtype=torch.bool)
     mask[:, :2] = True
@@ -163,7 +163,7 @@ class Levels:
             pyro.sample("b", dist.Normal((a + x) / 2, math.sqrt(0.5)))
 
 
-def test_a_global_latent_takes_one_run_for_each_simulation() -> None:
+def test_global_latent_takes_one_run_for_each_simulation() -> None:
     given = {"x": torch.zeros(4)}
     found = sbc(Levels(), given=given, simulations=200, draws=49)
     assert found.quantities == ("log joint", "a", "b[0]", "b[1]", "b[2]", "b[3]")
@@ -224,7 +224,7 @@ def test_chunks_of_draws_change_nothing_but_memory(monkeypatch: pytest.MonkeyPat
     assert passes(found)
 
 
-def test_the_seed_decides_and_everything_stays_as_it_was() -> None:
+def test_seed_decides_and_everything_stays_as_it_was() -> None:
     vae = exact().train()
     state, weights = torch.get_rng_state(), {name: value.clone() for name, value in vae.state_dict().items()}
     first = sbc(vae, simulations=30, draws=9, seed=3)
@@ -262,7 +262,7 @@ def test_pictures_show_the_log_joint_first_and_the_worst() -> None:
         assert len(titles) == min(8, len(found.quantities))
 
 
-def test_the_band_holds_99_of_100_uniform_curves() -> None:
+def test_band_holds_99_of_100_uniform_curves() -> None:
     from pyro_vae.criticism.ecdf_bands import band
 
     points = np.linspace(0, 1, 101)[1:-1]

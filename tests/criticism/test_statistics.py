@@ -210,7 +210,7 @@ def test_float32_says_the_same_and_leaves_the_data_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_the_order_of_rows_does_not_matter(name: str) -> None:
+def test_order_of_rows_does_not_matter(name: str) -> None:
     for kind in suiting(name):
         x, order = rows(kind), torch.randperm(ROWS)
         found, again = value(name, x), value(name, x[order])
@@ -218,7 +218,7 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if STATISTICS[name].of != "data"])
-def test_a_row_or_column_counts_alone(name: str) -> None:
+def test_row_or_column_counts_alone(name: str) -> None:
     """Not even the scale of another has a part in it, and pooled features are one column."""
     for kind in suiting(name):
         x, function = rows(kind), STATISTICS[name].function
@@ -357,7 +357,7 @@ def test_chi_squared_of_labels_is_refused() -> None:
 # Which suit
 
 
-def test_an_image_is_one() -> None:
+def test_image_is_one() -> None:
     shapes = [(28, 28), (1, 28, 28), (3, 2, 2), (5,), (), (1, 1, 9), (9, 1), (2, 1, 8, 8)]
     assert [Kind(shape).image for shape in shapes] == [True, True, True, False, False, False, False, False]
     assert [Kind(shape).size for shape in shapes] == [784, 784, 12, 5, 1, 9, 9, 128]
@@ -392,6 +392,6 @@ def test_each_kind_of_data_gets_what_suits_it() -> None:
         ({"elements": 1e6}, "elements"),
     ],
 )
-def test_what_is_no_test_quantity_is_refused(given: dict[str, Any], words: str) -> None:
+def test_object_that_is_not_a_test_statistic_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(pv.InputError, match=words):
         Statistic(**({"function": torch.mean, "noun": "mean"} | given))

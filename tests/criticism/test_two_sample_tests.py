@@ -64,7 +64,7 @@ def test_mmd2_is_unbiased() -> None:
     assert abs(float(few.mean() - many.mean())) < 4 * error
 
 
-def test_the_test_statistic_is_mmd2() -> None:
+def test_test_statistic_is_mmd2() -> None:
     x, y = torch.randn(40, 3).double(), 1.5 * torch.randn(40, 3).double()
     low, high = torch.quantile(torch.cat([x, y]), torch.tensor([0.25, 0.75]).double(), dim=0)
     scale = (high - low) / 1.349
@@ -118,7 +118,7 @@ def test_heavy_tails_and_constants_do_not_break_the_tests() -> None:
     assert classifier_test(torch.ones(60, 2), torch.ones(60, 2)).p_value == 1
 
 
-def test_the_seed_decides_and_the_global_state_stays() -> None:
+def test_seed_decides_and_the_global_state_stays() -> None:
     x, y = torch.randn(60, 2), torch.randn(60, 2)
     state = torch.get_rng_state()
     assert mmd_test(x, y, seed=1).p_value == mmd_test(x, y, seed=1).p_value

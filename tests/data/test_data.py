@@ -119,7 +119,7 @@ def test_rows_that_contradict_themselves_are_refused(arguments: dict[str, Any], 
 
 
 @pytest.mark.parametrize("index", [torch.tensor([2, 0, 2]), slice(1, 3)])
-def test_a_batch_takes_the_same_rows_of_every_tensor(index: Tensor | slice) -> None:
+def test_batch_takes_the_same_rows_of_every_tensor(index: Tensor | slice) -> None:
     rows = Rows({"x": torch.tensor(X), "size_factor": torch.arange(3.0)})
     batch = rows.batch(index)
     assert torch.equal(batch["x"], rows.x[index])
@@ -181,7 +181,7 @@ def test_splits_share_out_all_rows_in_order(numbered: str, validation: float, te
         assert rows.x[:, 0].mul(100).round().tolist() == numbers[name]
 
 
-def test_a_seed_fixes_the_split_and_leaves_the_global_state_alone(numbered: str) -> None:
+def test_seed_fixes_the_split_and_leaves_the_global_state_alone(numbered: str) -> None:
     state = torch.get_rng_state()
     one, same, other = (load(numbered, binarize="static", seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -191,7 +191,7 @@ def test_a_seed_fixes_the_split_and_leaves_the_global_state_alone(numbered: str)
     assert not torch.equal(one.train.labels, other.train.labels)
 
 
-def test_a_static_draw_belongs_to_the_row_and_not_to_the_split(numbered: str) -> None:
+def test_static_draw_belongs_to_the_row_and_not_to_the_split(numbered: str) -> None:
     every = load(numbered, binarize="static", validation=0, test=0).train
     for rows in splits_of(load(numbered, binarize="static", validation=0.2, test=0.3)).values():
         assert torch.equal(rows.x, every.x[rows.labels])
@@ -212,7 +212,7 @@ def test_dynamic_binarisation_is_left_to_every_batch_of_every_split() -> None:
         assert rows.batch()["x"].unique().tolist() == [0.0, 1.0]
 
 
-def test_a_split_records_the_arguments_as_written(numbered: str) -> None:
+def test_split_records_the_arguments_as_written(numbered: str) -> None:
     dataset = load(numbered, root="~/x", validation=0, seed=5)
     assert dataset.train.source == {
         **{"data": numbered, "root": "~/x", "binarize": None, "levels": None, "validation": 0.0, "test": 0.1},
@@ -266,7 +266,7 @@ def write_idx_set(folder: Path, n: int = 20) -> None:
         (folder / labels).write_bytes(idx(classes))
 
 
-def test_a_download_is_announced_once_and_its_noise_is_not_heard(
+def test_download_is_announced_once_and_its_noise_is_not_heard(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

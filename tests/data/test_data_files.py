@@ -79,7 +79,7 @@ def test_csv_is_its_columns_of_numbers_and_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("LA", 2), ("P", 3), ("RGB", 3), ("RGBA", 4)])
-def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
+def test_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     classes = ["cat", "dog", "cat/old"]
     for number, name in enumerate(classes):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -137,7 +137,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("content", TABLES)
-def test_a_wrong_table_is_refused_by_column_and_row(tmp_path: Path, content: str) -> None:
+def test_wrong_table_is_refused_by_column_and_row(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(InputError, match=f"a.csv'.*{TABLES[content]}"):
         whole(tmp_path / "a.csv")
@@ -158,7 +158,7 @@ ARRAYS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), ARRAYS)
-def test_a_wrong_file_is_refused_by_name(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_wrong_file_is_refused_by_name(tmp_path: Path, name: str, content: Any, message: str) -> None:
     with (tmp_path / name).open("wb") as stream:
         if isinstance(content, bytes):
             stream.write(content)
@@ -188,7 +188,7 @@ def png(path: Path, size: tuple[int, int] = (2, 2), mode: str = "L") -> None:
     Image.new(mode, size).save(path)
 
 
-def test_a_wrong_image_is_refused_by_name(tmp_path: Path) -> None:
+def test_wrong_image_is_refused_by_name(tmp_path: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises(InputError, match=message):
             load(tmp_path)

@@ -191,7 +191,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_with_a_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_file_is_refused_with_a_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, words = HOSTILE[name]
     monkeypatch.chdir(tmp_path)
     file = made(tmp_path)
@@ -204,7 +204,7 @@ def test_a_hostile_file_is_refused_with_a_sentence(name: str, tmp_path: Path, mo
     assert not (tmp_path / "trap").exists()
 
 
-def test_a_gzipped_data_set_is_expanded_no_further_than_it_declares(tmp_path: Path) -> None:
+def test_gzipped_data_set_is_expanded_no_further_than_it_declares(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in (
@@ -242,7 +242,7 @@ def test_honest_files_are_read_to_the_last_byte_of_room(tmp_path: Path, monkeypa
             pv.data.load(file)
 
 
-def test_the_room_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1e6 < limits.available() < 1e15
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")

@@ -105,12 +105,12 @@ def test_resuming_goes_on_from_the_row_where_it_was(place: str, tmp_path: Path) 
     require_resumable(small, RESUMED[place](tmp_path), tmp_path, lambda files: [files[-2]], epochs=2)
 
 
-def test_the_number_of_workers_is_nothing_to_what_is_learned() -> None:
+def test_number_of_workers_is_nothing_to_what_is_learned() -> None:
     alone, helped = small(), small()
     require_equal((alone, fit(alone, Augmented())), (helped, fit(helped, stream(Augmented(), workers=2))))
 
 
-def test_every_epoch_is_told_to_the_data_set() -> None:
+def test_set_epoch_is_called_on_the_data_set_every_epoch() -> None:
     class Told(IterableSource):
         def set_epoch(self, epoch: int) -> None:
             told.append(epoch)
@@ -152,7 +152,7 @@ def test_command_line_reads_while_it_trains(tmp_path: Path, capsys: pytest.Captu
     assert "18 rows" in capsys.readouterr().out
 
 
-def test_criticism_is_told_to_take_some(tmp_path: Path) -> None:
+def test_criticism_of_a_stream_names_a_number_of_rows(tmp_path: Path) -> None:
     with pytest.raises(pv.InputError, match=r"head_sample\(1000\)"):
         pv.evidence(small(), stream(npy(tmp_path)))
 

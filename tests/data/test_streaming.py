@@ -134,7 +134,7 @@ def test_rows_that_are_passed_over_are_not_kept(monkeypatch: pytest.MonkeyPatch)
     assert max(kept) <= 10 + 2 * 8
 
 
-def test_a_shorter_length_is_an_epoch_of_the_first_rows() -> None:
+def test_shorter_length_is_an_epoch_of_the_first_rows() -> None:
     rows = stream(IterableSource(), length=10)
     assert np.array_equal(rows.head_sample().x, VALUES[:10])
 
@@ -173,7 +173,7 @@ def test_random_rows_depend_on_what_is_read_and_on_no_state() -> None:
     assert (once[0] % 1).std() > 0.2
 
 
-def test_an_epoch_has_an_order_of_its_own_that_comes_back() -> None:
+def test_epoch_has_an_order_of_its_own_that_comes_back() -> None:
     rows = stream(Shuffling(), length=100)
     plan = torch.arange(100).split(30)
     first, second, again = ([b["x"] for b in rows.read(plan, epoch)] for epoch in (1, 2, 1))
@@ -182,7 +182,7 @@ def test_an_epoch_has_an_order_of_its_own_that_comes_back() -> None:
     assert torch.equal(next(rows.read(plan[2:], 1))["x"], first[2])
 
 
-def test_set_epoch_is_told() -> None:
+def test_set_epoch_is_called() -> None:
     class Told(IterableSource):
         told: Sequence[int] = ()
 
@@ -272,7 +272,7 @@ def test_auto_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(pv.data.load(npy(tmp_path), stream=False).train, Rows)
 
 
-def test_a_fingerprint_tells_other_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_tells_other_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = stream(npy(tmp_path))
     known = rows.fingerprint()
     assert rows.to("cpu", torch.float64).fingerprint() == known == stream(npy(tmp_path)).fingerprint()
@@ -299,7 +299,7 @@ def test_values_are_checked_by_their_number_in_the_file(tmp_path: Path, monkeypa
     assert rows.select(torch.arange(100)).checked(vae.check) is not None
 
 
-def test_what_no_mask_lets_in_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_values_are_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_vae.data.streaming.CHUNK_BYTES", 40 * 64)
     vae, mask = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,))), np.ones((N, *EVENT), bool)
     mask[:90] = False
@@ -343,7 +343,7 @@ class Late(Numbered):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_row_of_a_data_set_is_named_when_it_comes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_row_of_a_data_set_is_named_when_it_comes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_vae.data.streaming.TAKEN_OF_ITEMS", 64)  # among which it is not
     vae = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,)))
     rows = stream(Late(), workers=workers).select(torch.arange(51, N)).checked(vae.check)

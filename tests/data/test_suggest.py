@@ -234,7 +234,7 @@ def test_constant_columns_are_named() -> None:
     assert suggest(np.zeros((N, 2))).family == pv.Bernoulli()
 
 
-def test_a_constant_column_does_not_make_a_table_mixed() -> None:
+def test_constant_column_does_not_make_a_table_mixed() -> None:
     x = table(a=np.random.default_rng(0).normal(size=N), b=1.0)
     assert suggest(x).columns == {}
     assert "different kinds" not in suggest(x).reason
@@ -246,7 +246,7 @@ def test_mixed_columns_are_named_by_kind() -> None:
     assert found.columns == {"binary": ("'sex'",), "counts": ("'visits'",), "real": ("'height'",)}
 
 
-def test_totals_of_rows_are_looked_at() -> None:
+def test_totals_of_rows_are_profiled() -> None:
     r = np.random.default_rng(0)
     rates = r.gamma(5, 1, 20)
     depth = r.lognormal(0, 0.8, (N, 1))
@@ -289,7 +289,7 @@ def test_few_rows_do_not_fail() -> None:
         (pd.DataFrame({"a": ["x", "y"]}), "column 'a' of 'x' is of type .*, not a number"),
     ],
 )
-def test_what_is_no_data_is_refused(x: Any, message: str) -> None:
+def test_suggest_refuses_other_than_data(x: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         suggest(x)
 

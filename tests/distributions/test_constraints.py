@@ -120,7 +120,7 @@ def test_bounded_is_an_exponential_between_its_ends() -> None:
 
 
 @pytest.mark.parametrize("beyond", [0.0, 1e-12, 1e9])
-def test_the_inverse_is_finite_beyond_the_bounds(beyond: float) -> None:
+def test_inverse_is_finite_beyond_the_bounds(beyond: float) -> None:
     for dtype in (torch.float32, torch.float64):
         assert bool(torch.isfinite(transform(positive).inv(torch.tensor(beyond, dtype=dtype))))
 

@@ -77,14 +77,14 @@ def test_moments_agree_with_draws_or_are_refused(name: str) -> None:
 
 
 @cases.over_families()
-def test_a_cdf_agrees_with_the_share_of_draws(name: str) -> None:
+def test_cdf_agrees_with_the_share_of_draws(name: str) -> None:
     distribution, x = random_prior(name)
     agrees(
         moments.cdf(distribution, x, COUNT), lambda draws: (draws <= x).double().mean(0), distribution.sample((COUNT,))
     )
 
 
-def test_the_table_has_both_kinds() -> None:
+def test_table_has_both_kinds() -> None:
     """Otherwise the laws above would hold of one branch alone."""
     by_draws = {name for name in set(FAMILIES) - NONE if moments.mean(random_prior(name)[0], 10).draws}
     assert {"Flow", "Transformed"} <= by_draws
@@ -109,7 +109,7 @@ def test_what_does_not_exist_is_refused(family: Family, function: Callable[[Any]
         function(Place("prior", (2,)).build(family)())
 
 
-def test_a_heavy_tail_that_has_a_mean_keeps_it() -> None:
+def test_heavy_tail_that_has_a_mean_keeps_it() -> None:
     assert moments.mean(Place("prior", (2,)).build(pv.StudentT(1.5, 3, 1))()).value.tolist() == [3, 3]
 
 
@@ -130,7 +130,7 @@ MEANT = {
 
 
 @pytest.mark.parametrize(("family", "sentence"), MEANT.values(), ids=MEANT)
-def test_a_model_and_the_command_line_give_these_means(
+def test_model_and_the_command_line_give_these_means(
     family: Family,
     sentence: str,
     tmp_path: Path,
@@ -161,7 +161,7 @@ def test_a_model_and_the_command_line_give_these_means(
         assert "Mean" not in capsys.readouterr().out
 
 
-def test_a_model_without_a_mean_refuses_it() -> None:
+def test_model_without_a_mean_refuses_it() -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.StudentT(1), encoder=pv.MLP(hidden=(4,)))
     with pytest.raises(pv.InputError, match="has no mean"):
         vae.sample(2, mean=True)

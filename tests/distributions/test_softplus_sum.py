@@ -58,7 +58,7 @@ def test_what_a_compiler_gets_is_the_same_for_any_width_and_takes_few_logarithms
 
 
 @torch.no_grad()
-def test_a_coarse_type_keeps_what_one_and_it_would_round_away() -> None:
+def test_coarse_type_keeps_what_one_and_it_would_round_away() -> None:
     logits = torch.full((2, 300), -7.0, dtype=torch.bfloat16)
     torch.testing.assert_close(summed(logits).double(), in_float64(logits), rtol=0.01, atol=0)
 
@@ -90,7 +90,7 @@ def test_likely_values_are_not_lost_beside_large_logits() -> None:
             torch.testing.assert_close(event.log_prob(x), expected, rtol=1e-6, atol=0)
 
 
-def test_a_gradient_takes_the_one_operation_that_has_it_everywhere() -> None:
+def test_gradient_takes_the_one_operation_that_has_it_everywhere() -> None:
     logits = torch.tensor([[-3.0, 0.0, 90.0]], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(summed(logits).sum(), logits)
     torch.testing.assert_close(slope, logits.sigmoid())
@@ -114,7 +114,7 @@ class Summed(torch.nn.Module):
         return summed(logits)
 
 
-def test_a_model_evaluates_without_a_gradient_by_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_evaluates_without_a_gradient_by_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
 
     def seen(logits: Tensor, signs: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def test_every_family_is_listed_once_by_kind_and_fits_the_screen() -> None:
         assert one.support in listed
 
 
-def test_the_table_of_the_readme_is_the_catalogues() -> None:
+def test_table_of_the_readme_is_the_catalogues() -> None:
     (table,) = re.findall(r"^\| data \| family .*\n(?:\|.*\n)+", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert table.strip() == catalogue(markdown=True), (
         "the table of families in README.md is not the present one: replace it with what "
@@ -120,7 +120,7 @@ def test_catalogue_draws_no_random_numbers() -> None:
 
 
 @cases.over_families()
-def test_a_page_is_readable_and_complete(name: str) -> None:
+def test_page_is_readable_and_complete(name: str) -> None:
     page = catalogue(name)
     assert page == catalogue(FAMILIES[name])
     assert max(map(len, page.splitlines())) <= 120
@@ -138,7 +138,7 @@ def test_a_page_is_readable_and_complete(name: str) -> None:
 
 
 @cases.over_families()
-def test_the_three_ways_of_writing_the_example_are_one(name: str) -> None:
+def test_three_ways_of_writing_the_example_are_one(name: str) -> None:
     page = catalogue(name)
     python, yaml, command = (
         re.search(rf"^  {way} +(.*)$", page, re.MULTILINE)[1]  # type: ignore[index]
@@ -156,7 +156,7 @@ def test_the_three_ways_of_writing_the_example_are_one(name: str) -> None:
     assert tables.from_dict(role, json.loads(config)[role]) == family
 
 
-def test_an_unknown_name_is_given_the_nearest() -> None:
+def test_unknown_name_is_given_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown family 'Laplac': did you mean 'Laplace'"):
         catalogue("Laplac")
 
@@ -164,7 +164,7 @@ def test_an_unknown_name_is_given_the_nearest() -> None:
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-def test_the_verb_prints_the_list_a_page_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verb_prints_the_list_a_page_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     for words, text in (
         ([], catalogue()),
         (["Normal"], catalogue("Normal")),

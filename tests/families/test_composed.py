@@ -48,7 +48,7 @@ def in_double(family: Family, event: tuple[int, ...] = (2,), role: str = "prior"
 @pytest.mark.parametrize(
     "part", [pv.Normal(), pv.Laplace(scale="learned"), pv.Gamma(), pv.MultivariateNormal()], ids=repr
 )
-def test_a_mixture_is_the_sum_of_its_parts(part: Family, of: Any) -> None:
+def test_mixture_is_the_sum_of_its_parts(part: Family, of: Any) -> None:
     vector = part.event_ranks == (1,)
     for event in ((3,),) if vector else cases.EVENTS:
         if vector and of == "elements":
@@ -73,7 +73,7 @@ def test_a_mixture_is_the_sum_of_its_parts(part: Family, of: Any) -> None:
 
 
 @pytest.mark.parametrize("latents", [1, 2, 3])
-def test_a_guide_mixture_has_the_gradient_of_its_moments(latents: int) -> None:
+def test_guide_mixture_has_the_gradient_of_its_moments(latents: int) -> None:
     """Pathwise, through weights, locations and scales, where the component drawn is no smooth function.
 
     The fourth moments tell scales apart; the products, the places of components across the line between two.
@@ -134,7 +134,7 @@ def test_elements_start_from_their_lowest_values_to_their_highest() -> None:
     ids=["mixture", "flow", "aggregate"],
 )
 @pytest.mark.parametrize("role", ["prior", "likelihood", "guide"])
-def test_a_mixture_of_what_is_no_family_of_parameters_is_refused(part: Family, message: str, role: str) -> None:
+def test_mixture_of_other_than_families_is_refused(part: Family, message: str, role: str) -> None:
     with pytest.raises(pv.InputError, match=message):
         small(**{role: pv.Mixture(part)})
 
@@ -146,7 +146,7 @@ def vamp(**arguments: Any) -> pv.VAE:
     return small(prior=pv.VampPrior(components=4, weights="per_feature"), **arguments)
 
 
-def test_a_vampprior_is_the_mixture_of_posteriors_at_its_inputs() -> None:
+def test_vampprior_is_the_mixture_of_posteriors_at_its_inputs() -> None:
     with cases.in_float64():
         vae = vamp()
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_pseudo_inputs_start_at_rows(rows: int) -> None:
     assert len(match.int().argmax(1).unique()) == min(rows, 4)
 
 
-def test_a_vampprior_holds_no_weight_of_the_guide() -> None:
+def test_vampprior_holds_no_weight_of_the_guide() -> None:
     vae = vamp().initialize(torch.randn(20, 3))
     assert set(vae.prior.state_dict()) == {"initialized", "constants.weights", "distribution.inputs"}
     trained = Loss(vae, ELBO()).weights({"x": torch.randn(2, 3)})
@@ -182,7 +182,7 @@ def test_a_vampprior_holds_no_weight_of_the_guide() -> None:
     assert len(pyro.get_param_store()) == len(list(vae.parameters()))
 
 
-def test_a_vampprior_follows_its_own_copy_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vampprior_follows_its_own_copy_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_vae.plots._run_figures.write", lambda *arguments: None)
     vae = vamp()
     fit(vae, torch.randn(40, 3), run=tmp_path / "run")
@@ -240,7 +240,7 @@ def two_stages() -> tuple[pv.VAE, pv.VAE]:
     return plain, plain.replace(prior=pv.Aggregate(FEW))
 
 
-def test_a_fit_trains_under_the_base_and_then_fits_the_density(tmp_path: Path, quick: None) -> None:
+def test_fit_trains_under_the_base_and_then_fits_the_density(tmp_path: Path, quick: None) -> None:
     plain, vae = two_stages()
     options = {"epochs": 10, "optimizer": pv.Adam(2e-2)}
     stages: Any = vae.prior.distribution

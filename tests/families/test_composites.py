@@ -51,7 +51,7 @@ def log_mass(name: str, low: Any, high: Any) -> Any:
 @over_standards
 @over_bounds
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-9)], ids=["32", "64"])
-def test_a_truncated_density_is_exact_far_in_the_tails(
+def test_truncated_density_is_exact_far_in_the_tails(
     name: str, low: float | None, high: float | None, dtype: torch.dtype, tolerance: float
 ) -> None:
     for loc, scale in itertools.product(LOCS, (0.3, 1.0, 30.0, 1e4)):
@@ -133,7 +133,7 @@ def test_known_names(composed: Family, known: Family, x: list[float]) -> None:
     torch.testing.assert_close(built(composed).log_prob(at), built(known).log_prob(at), rtol=1e-12, atol=1e-12)
 
 
-def test_a_unit_for_each_element_moves_support_density_mean_and_starts() -> None:
+def test_unit_for_each_element_moves_support_density_mean_and_starts() -> None:
     family = pv.Scaled(pv.Beta(), loc=[0, 5], scale=[10, 2])
     assert family == pv.Scaled(pv.Beta(), loc=np.array([0.0, 5.0]), scale=(10.0, 2.0))
     x = torch.tensor([[2.0, 5.5], [7.0, 6.0], [4.0, 6.9]])
@@ -188,7 +188,7 @@ def test_what_is_refused(make: Any, message: str) -> None:
         make()
 
 
-def test_the_ends_of_an_image_are_refused_as_data() -> None:
+def test_ends_of_an_image_are_refused_as_data() -> None:
     for name, x, words in (("sigmoid", 1.0, "squeeze"), ("tanh", -1.0, "squeeze"), ("exp", 0.0, r"Censored\(low=0\)")):
         vae = pv.VAE((2,), 1, likelihood=pv.Transformed(pv.Normal(), name), encoder=pv.MLP((3,)))
         with pytest.raises(InputError, match=words):

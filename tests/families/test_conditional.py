@@ -78,7 +78,7 @@ def full_shape(name: str, key: str, event: Shape) -> Shape:
 
 
 @each_parameter
-def test_an_array_is_fixed(name: str, key: str) -> None:
+def test_array_is_fixed(name: str, key: str) -> None:
     event = event_of(name)
     array = cases.FAMILIES[name].parameters(event, cases.seeded())[key]
     family = with_source(name, key, array)
@@ -94,7 +94,7 @@ def test_an_array_is_fixed(name: str, key: str) -> None:
 
 
 @each_parameter
-def test_a_number_is_fixed_for_every_element(name: str, key: str) -> None:
+def test_number_is_fixed_for_every_element(name: str, key: str) -> None:
     if FAMILIES[name].parameters[key].constraint.event_dim:
         with pytest.raises(InputError, match="outside of its range"):
             with_source(name, key, 1)
@@ -278,7 +278,7 @@ def test_starting_values_reach_every_source(name: str, key: str) -> None:
 
 
 @each_trained
-def test_a_network_adds_to_the_starting_value(name: str, key: str) -> None:
+def test_network_adds_to_the_starting_value(name: str, key: str) -> None:
     case, event = cases.FAMILIES[name], event_of(name)
     x, transform = case.data(30, event, cases.seeded()), transform_to(FAMILIES[name].parameters[key].constraint)
     emitter = cases.HeadedNetwork({k: torch.randn(s) for k, s in cases.raw_shapes(case.family, event).items()}).double()
@@ -302,7 +302,7 @@ class Frozen(nn.Module):
         return out
 
 
-def test_a_dry_run_leaves_modes_and_statistics_as_they_were() -> None:
+def test_dry_run_leaves_modes_and_statistics_as_they_were() -> None:
     conditional = Place("likelihood", (3,), (2,)).build(pv.Normal(scale=1), Frozen())
     before = copy.deepcopy(conditional.state_dict())
     modes = {name: part.training for name, part in conditional.named_modules()}
@@ -314,7 +314,7 @@ def test_a_dry_run_leaves_modes_and_statistics_as_they_were() -> None:
 
 
 @cases.over_places()
-def test_a_dry_run_knows_the_support(name: str, family: Family, place: Place) -> None:
+def test_dry_run_knows_the_support(name: str, family: Family, place: Place) -> None:
     conditional = place.converted(place.build(family), torch.float64)
     distribution = conditional.dummy_distribution()
     assert distribution.batch_shape == (() if place.context is None else (2,))
@@ -346,7 +346,7 @@ def test_constants_alone_are_refused_where_there_is_a_context(name: str, role: s
 
 
 @each_parameter
-def test_an_array_of_another_shape_is_refused(name: str, key: str) -> None:
+def test_array_of_another_shape_is_refused(name: str, key: str) -> None:
     event = event_of(name)
     if FAMILIES[name].parameters[key].constraint.event_dim == 2:
         wrong, shape = torch.eye(2), r"\(2, 2\)"
@@ -360,12 +360,12 @@ def test_an_array_of_another_shape_is_refused(name: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("network", [None, pv.MLP])
-def test_a_context_needs_a_network(network: Any) -> None:
+def test_context_needs_a_network(network: Any) -> None:
     with pytest.raises(InputError, match=r"^guide Normal: .* is no network: declare one, such as pv.MLP"):
         Conditional(pv.Normal(), SiteSpec("guide", (3,), (2,), network))
 
 
-def test_a_wrong_own_network_is_refused_with_the_parameters_it_has_to_return() -> None:
+def test_wrong_own_network_is_refused_with_the_parameters_it_has_to_return() -> None:
     with pytest.raises(InputError, match=r"likelihood Normal: .* returns 1 tensor; .*loc: \(N, 3\), scale: \(N, 3\)"):
         Place("likelihood", (3,), (2,)).build(pv.Normal(), nn.Linear(2, 3))
     with pytest.raises(InputError, match=r"likelihood Normal: .* loc of shape \(2, 4\) .* has to be \(2, 3\)"):

@@ -47,7 +47,7 @@ def successes(trials: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("mean", "dispersion"), [(0.3, 2.0), (4.0, 0.5), (30.0, 0.02)])
-def test_a_negative_binomial_is_a_poisson_of_a_gamma_rate(mean: float, dispersion: float) -> None:
+def test_negative_binomial_is_a_poisson_of_a_gamma_rate(mean: float, dispersion: float) -> None:
     ours, rates = (
         prior(pv.NegativeBinomial(mean, dispersion)),
         scipy.stats.gamma(1 / dispersion, scale=mean * dispersion),
@@ -91,7 +91,7 @@ def test_only_counts_have_extra_zeros(family: Family, message: str) -> None:
         pv.ZeroInflated(family)
 
 
-def test_a_family_without_a_zero_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_family_without_a_zero_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pv.Poisson, "distribution", From1)
     with pytest.raises(pv.InputError, match="cannot be 0: take a family of counts"):
         pv.ZeroInflated(pv.Poisson())
@@ -103,7 +103,7 @@ class From1(torch.distributions.Poisson):
     support = torch.distributions.constraints.positive_integer
 
 
-def test_a_gate_of_a_gate_is_refused() -> None:
+def test_gate_of_a_gate_is_refused() -> None:
     with pytest.raises(pv.InputError, match="both have a parameter 'gate_logits'"):
         small(pv.ZeroInflated(pv.ZeroInflated()))
 
@@ -112,7 +112,7 @@ def test_a_gate_of_a_gate_is_refused() -> None:
 
 
 @pytest.mark.parametrize("family", OPEN + CLOSED, ids=repr)
-def test_a_size_factor_multiplies_the_size_alone(family: Family) -> None:
+def test_size_factor_multiplies_the_size_alone(family: Family) -> None:
     decoder, z, size = small(family).likelihood, torch.randn(2, 5, 2), torch.tensor([1.0, 2, 3, 4, 50])
     plain, sized = decoder.values(z), decoder.values(z, size_factor=size)
     changed = {
@@ -182,7 +182,7 @@ def test_trials_differ_between_elements() -> None:
 
 @pytest.mark.parametrize("family", OPEN, ids=repr)
 @pytest.mark.parametrize("value", [-1.0, 0.5])
-def test_what_is_no_count_is_refused_with_a_fix(family: Family, value: float) -> None:
+def test_data_that_are_not_counts_are_refused_with_a_fix(family: Family, value: float) -> None:
     with pytest.raises(pv.InputError, match=r"x\[0, 0\] = .* whole numbers from 0 on, so undo .* size_factor"):
         small(family).check({"x": torch.full((2, 3), value)})
 

@@ -112,7 +112,7 @@ def atoms(
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
-def test_the_table_and_the_cases_agree() -> None:
+def test_table_and_cases_agree() -> None:
     assert set(cases.FAMILIES) == set(FAMILIES)
     for name, family in FAMILIES.items():
         assert family.__name__ == name
@@ -121,13 +121,13 @@ def test_the_table_and_the_cases_agree() -> None:
         assert set(family.parameters) <= {field.name for field in dataclasses.fields(family)}
 
 
-def test_a_table_entry_without_a_case_fails() -> None:
+def test_table_entry_without_a_case_fails() -> None:
     with pytest.raises(LookupError, match=r"tests/helpers/cases\.py"):
         cases.FAMILIES["Unheard"]
 
 
 @cases.over_families()
-def test_a_family_is_a_guide_where_it_can_be_reparameterised(name: str) -> None:
+def test_family_is_a_guide_where_it_can_be_reparameterised(name: str) -> None:
     case = cases.FAMILIES[name]
     if case.closed:
         assert ("guide" in case.roles) == Place("prior", (2,)).build(case.family)().has_rsample
@@ -143,7 +143,7 @@ def test_a_family_is_a_guide_where_it_can_be_reparameterised(name: str) -> None:
 
 
 @cases.over_declarations()
-def test_a_family_prints_hashes_and_compares_by_value(family: Family) -> None:
+def test_family_prints_hashes_and_compares_by_value(family: Family) -> None:
     assert eval(repr(family), dict(vars(pv))) == family
     assert hash(eval(repr(family), dict(vars(pv)))) == hash(family)
     assert copy.deepcopy(family) == family
@@ -160,7 +160,7 @@ def test_ways_of_writing_differ(name: str) -> None:
 
 
 @cases.over_places(variants=True)
-def test_shapes(name: str, family: Family, place: Place) -> None:
+def test_family_shapes_are_batch_and_event(name: str, family: Family, place: Place) -> None:
     conditional = place.build(family)
     for leading in ((), *(cases.LEADING[1:] if place.context is not None else ())):
         distribution = conditional(place.contexts(leading, cases.seeded()))
@@ -271,7 +271,7 @@ def test_each_row_has_its_own_parameters(name: str) -> None:
         np.testing.assert_allclose(ours.detach().reshape(8).numpy(), scipys, rtol=1e-10, atol=1e-10)
 
 
-def test_grey_bernoulli_says_that_it_is_no_density() -> None:
+def test_grey_bernoulli_says_that_it_is_unnormalised() -> None:
     assert all(not cases.FAMILIES[name].family.caveat for name in FAMILIES)
     assert "no density" in pv.Bernoulli(grey=True).caveat
     grey = Place("prior", ()).build(pv.Bernoulli(logits=0.5, grey=True))()

@@ -53,7 +53,7 @@ def test_starting_values_are_the_datas(name: str) -> None:
 
 
 @cases.over_families("likelihood")
-def test_the_initial_mean_is_the_datas(name: str) -> None:
+def test_initial_mean_is_the_datas(name: str) -> None:
     case = cases.FAMILIES[name]
     for event in cases.events(case.family):
         x = case.data(50, event, cases.seeded())

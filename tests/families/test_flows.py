@@ -31,7 +31,7 @@ def flow_in(role: str, kind: str, dtype: torch.dtype) -> Conditional:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("role", ["prior", "guide"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flow_is_a_density_whose_draws_are_its_own(kind: str, role: str, dtype: torch.dtype) -> None:
+def test_flow_is_a_density_whose_draws_are_its_own(kind: str, role: str, dtype: torch.dtype) -> None:
     conditional = flow_in(role, kind, dtype)
     context = torch.randn(2, 4, 3, dtype=dtype) if role == "guide" else None
     batch = (2, 4) if role == "guide" else ()
@@ -58,7 +58,7 @@ def test_a_flow_is_a_density_whose_draws_are_its_own(kind: str, role: str, dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flow_has_the_gradient_of_its_draws(kind: str) -> None:
+def test_flow_has_the_gradient_of_its_draws(kind: str) -> None:
     """The derivative along one direction of all weights, draws held by their seed, against a difference quotient."""
     conditional = flow_in("guide", kind, torch.float64)
     context = torch.randn(3, 3, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_a_flow_has_the_gradient_of_its_draws(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flow_prior_learns(kind: str) -> None:
+def test_flow_prior_learns(kind: str) -> None:
     x = torch.randn(64, 2, generator=cases.seeded()) @ torch.tensor([[1.0, 0.9], [0.0, 0.3]]) + 3
     vae = pv.VAE((2,), 2, prior=flow(kind), encoder=pv.MLP(hidden=(5,), activation="tanh"))
     history = pv.fit(vae, x, epochs=2, batch_size=16, progress=False, optimizer=pv.Adam(2e-2))
@@ -88,7 +88,7 @@ def test_a_flow_prior_learns(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["realnvp", "nice"])
-def test_a_coupling_scales_or_does_not(kind: str) -> None:
+def test_coupling_scales_or_does_not(kind: str) -> None:
     conditional = flow_in("prior", kind, torch.float64)
     z = torch.randn(5, 2, dtype=torch.float64)
     jacobian = torch.stack([torch.autograd.functional.jacobian(conditional.distribution.transform(), row) for row in z])
@@ -109,7 +109,7 @@ def test_location_and_scale_are_in_the_unit_of_the_data() -> None:
     torch.testing.assert_close(moved().sample((5,)), expected)
 
 
-def test_a_flow_of_one_element_is_refused() -> None:
+def test_flow_of_one_element_is_refused() -> None:
     with pytest.raises(pv.InputError, match="a flow of one element has nothing to couple"):
         pv.VAE((3,), 1, prior=pv.Flow())
     with pytest.raises(pv.InputError, match="unknown"):

@@ -72,7 +72,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_a_gaussian_guide_reaches_the_evidence_of_a_correlated_posterior_up_to_what_its_shape_costs(name: str) -> None:
+def test_gaussian_guide_reaches_the_evidence_of_a_correlated_posterior_up_to_what_its_shape_costs(name: str) -> None:
     guide, least = LINEAR[name]
     assert diagonal_gap(MODEL) > 10 * NATS  # or the two guides could not be told apart
     x = MODEL.marginal().sample((500,))
@@ -112,7 +112,7 @@ def banana_evidence(x: Tensor) -> Tensor:
     return terms.logsumexp(1) + math.log(float(grid[1] - grid[0]))
 
 
-def test_the_evidence_of_the_banana_is_that_of_a_grid_over_both_latents() -> None:
+def test_evidence_of_the_banana_is_that_of_a_grid_over_both_latents() -> None:
     x, grid = torch.tensor([[-3.0], [0.0], [1.5]]).double(), torch.linspace(-8, 8, 1601, dtype=torch.float64)
     z = torch.cartesian_prod(grid, grid)
     likelihood = Normal(Banana()(z)["loc"].T, NOISE).log_prob(x)
@@ -127,7 +127,7 @@ BANANA_GUIDES = {
 }
 
 
-def test_a_flow_guide_follows_a_banana_that_no_gaussian_can() -> None:
+def test_flow_guide_follows_a_banana_that_no_gaussian_can() -> None:
     # Three data, many times over: what is left of the gap is the shape of the guide, and not its amortisation.
     x = torch.tensor([[-1.0], [0.0], [1.0]])
     evidence = banana_evidence(x)

@@ -52,7 +52,7 @@ def test_draws_beyond_the_type_stay_positive_and_finite(family: pv.families.Fami
         assert bool(torch.isfinite(weight.grad).all()), name
 
 
-def test_an_all_zero_element_starts_an_exponential_at_a_finite_rate() -> None:
+def test_all_zero_element_starts_an_exponential_at_a_finite_rate() -> None:
     for x in (torch.zeros(5, 3), torch.tensor([[0.0, 1.0, 5.0]])):
         conditional = Place("prior", (3,)).build(pv.Exponential())
         conditional.initialize(x)
@@ -70,13 +70,13 @@ def test_logistic_and_exponential_draws_are_finite_where_the_uniform_number_is_z
         assert bool((weibull.rsample((4,)) > 0).all())
 
 
-def test_the_weibull_density_leads_back_from_where_it_underflows() -> None:
+def test_weibull_density_leads_back_from_where_it_underflows() -> None:
     conditional = Place("prior", (1,)).build(pv.Weibull(scale="per_feature", concentration=50))
     conditional().log_prob(torch.tensor([1e4])).backward()
     assert 0 < conditional.constants["scale"].grad.item() < math.inf
 
 
-def test_the_asymmetry_of_a_laplace_says_which_quantile_its_location_is() -> None:
+def test_asymmetry_of_a_laplace_says_which_quantile_its_location_is() -> None:
     for asymmetry, share in ((3.0, 0.9), (1.0, 0.5), (1 / 3, 0.1)):
         below = (prior(pv.AsymmetricLaplace(2, 1.5, asymmetry), 1).sample((20_000,)) < 2).double().mean().item()
         assert abs(below - share) < 4 * math.sqrt(share * (1 - share) / 20_000)
@@ -103,7 +103,7 @@ def factors(rank: int, size: int, batch: tuple[int, ...] = ()) -> tuple[Tensor, 
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
-def test_a_factor_covariance_is_the_dense_one(rank: int) -> None:
+def test_factor_covariance_is_the_dense_one(rank: int) -> None:
     loc, factor, diagonal = factors(rank, 5, (4,))
     ours = StableLowRankMultivariateNormal(loc, factor, diagonal, validate_args=False)
     dense = MultivariateNormal(loc, factor @ factor.mT + torch.diag_embed(diagonal))

@@ -47,7 +47,7 @@ def close(ours: Tensor, theirs: list[Any], dtype: torch.dtype, scale: float = 1.
 
 
 @DTYPES
-def test_a_continuous_bernoulli_has_its_moments_near_one_half_and_far_from_it(dtype: torch.dtype) -> None:
+def test_continuous_bernoulli_has_its_moments_near_one_half_and_far_from_it(dtype: torch.dtype) -> None:
     ours, logits = continuous_bernoulli(dtype, requires_grad=True)
     with mpmath.workdps(60):
         means = [1 / (1 - mpmath.exp(-v)) - 1 / v if v else mpmath.mpf(1) / 2 for v in logits]
@@ -63,7 +63,7 @@ def test_a_continuous_bernoulli_has_its_moments_near_one_half_and_far_from_it(dt
     close(slope, [mpmath.mpf("0.25") - m for m in means], dtype, 3)
 
 
-def test_the_log_normaliser_is_the_integral() -> None:
+def test_log_normaliser_is_the_integral() -> None:
     nodes, weights = (torch.as_tensor(part)[:, None] / 2 for part in np.polynomial.legendre.leggauss(100))
     logits = torch.tensor([-30, -1e-3, 0, 0.4, 2, 30], dtype=torch.float64)
     density = StableContinuousBernoulli(logits=logits).log_prob(0.5 + nodes).exp()
@@ -71,7 +71,7 @@ def test_the_log_normaliser_is_the_integral() -> None:
 
 
 @DTYPES
-def test_a_continuous_bernoullis_quantiles_invert_its_distribution_function(dtype: torch.dtype) -> None:
+def test_continuous_bernoullis_quantiles_invert_its_distribution_function(dtype: torch.dtype) -> None:
     ours, logits = continuous_bernoulli(dtype, requires_grad=True)
     x = torch.tensor(0.3, dtype=dtype)
     with mpmath.workdps(60):
@@ -90,7 +90,7 @@ def test_a_continuous_bernoullis_quantiles_invert_its_distribution_function(dtyp
     torch.testing.assert_close(slope[middle], expected[middle], rtol=1e-3, atol=1e-4)
 
 
-def test_the_divergence_of_continuous_bernoullis_is_the_integral() -> None:
+def test_divergence_of_continuous_bernoullis_is_the_integral() -> None:
     pairs = torch.tensor([(0, 1), (0.001, -0.001), (3, -40), (60, 50)], dtype=torch.float64)
     p, q = (StableContinuousBernoulli(logits=logits) for logits in pairs.T)
     x = torch.linspace(0, 1, 200_001, dtype=torch.float64)[:, None]
@@ -137,7 +137,7 @@ def test_breaks_of_a_stick_keep_their_digits() -> None:
     torch.testing.assert_close(ours, torch.linalg.slogdet(jacobian).logabsdet)
 
 
-def test_the_mean_of_a_gaussians_sigmoid() -> None:
+def test_mean_of_a_gaussians_sigmoid() -> None:
     loc, scale = torch.meshgrid(
         torch.tensor([-8.0, -1, 0, 0.3, 5], dtype=torch.float64),
         torch.tensor([1e-4, 0.1, 1, 3, 10], dtype=torch.float64),

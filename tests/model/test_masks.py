@@ -74,7 +74,7 @@ def independent() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "family"), independent())
-def test_a_masked_density_is_that_of_what_is_observed(name: str, family: Family) -> None:
+def test_masked_density_is_that_of_what_is_observed(name: str, family: Family) -> None:
     for event in cases.EVENTS:
         place = Place("likelihood", event, (2,))
         with cases.in_float64():
@@ -100,7 +100,7 @@ def test_a_masked_density_is_that_of_what_is_observed(name: str, family: Family)
 
 
 @pytest.mark.parametrize("part", [pv.Normal(), pv.Laplace(scale="learned"), pv.Poisson()], ids=repr)
-def test_a_mixture_of_events_shares_its_component_over_what_is_observed(part: Family) -> None:
+def test_mixture_of_events_shares_its_component_over_what_is_observed(part: Family) -> None:
     for event in cases.EVENTS:
         place = Place("likelihood", event, (2,))
         with cases.in_float64():
@@ -165,7 +165,7 @@ def test_values_that_a_mask_leaves_out_change_nothing(name: str) -> None:
     assert all(cases.same(seen[0], other) for other in seen[1:])
 
 
-def test_a_mask_that_leaves_nothing_out_changes_nothing() -> None:
+def test_mask_that_leaves_nothing_out_changes_nothing() -> None:
     x = torch.randn(12, 3, generator=cases.seeded())
     losses = []
     for given in ({}, {"mask": torch.ones(12, 3, dtype=torch.bool)}):
@@ -178,7 +178,7 @@ def test_a_mask_that_leaves_nothing_out_changes_nothing() -> None:
     assert float(less.detach()) < float(losses[0].detach())  # and one that does, does
 
 
-def test_an_encoder_takes_what_is_missing_for_average() -> None:
+def test_encoder_takes_what_is_missing_for_average() -> None:
     batch = gaps()
     vae = small().initialize(**batch)
     average = torch.where(batch["mask"], batch["x"], vae.posterior.inputs.loc)
@@ -190,7 +190,7 @@ def test_an_encoder_takes_what_is_missing_for_average() -> None:
     torch.testing.assert_close(vae.posterior.inputs.loc, observed, rtol=0, atol=0.2)
 
 
-def test_a_replicate_is_whole() -> None:
+def test_replicate_is_whole() -> None:
     batch = gaps()
     vae = small().initialize(**batch)
     for mean in (False, True):
@@ -213,7 +213,7 @@ def test_gaps_are_filled_with_observed_values_of_the_same_element_in_turn() -> N
 # ---- the bound, against the exact marginal
 
 
-def test_the_bound_of_a_masked_linear_model_lies_below_the_marginal_and_tightens_to_it() -> None:
+def test_bound_of_a_masked_linear_model_lies_below_the_marginal_and_tightens_to_it() -> None:
     oracle = PPCA.random(5, 2, s2=2.0).rotated()
     vae = oracle.put_into(linear(5, 2, pv.Normal(scale="per_feature")))
     with torch.no_grad():  # wider than any posterior, so that weights have a variance
@@ -246,7 +246,7 @@ def test_the_bound_of_a_masked_linear_model_lies_below_the_marginal_and_tightens
 # ---- fits and runs
 
 
-def test_a_fit_to_incomplete_rows_lowers_its_loss() -> None:
+def test_fit_to_incomplete_rows_lowers_its_loss() -> None:
     held = {name: value[:50] for name, value in gaps(250).items()}
     history = pv.fit(
         small(), gaps(250), validation=held, epochs=8, batch_size=25, progress=False, optimizer=pv.Adam(1e-2)
@@ -255,7 +255,7 @@ def test_a_fit_to_incomplete_rows_lowers_its_loss() -> None:
     assert history["validation_log_likelihood"][-1] > history["validation_log_likelihood"][0]
 
 
-def test_a_missing_value_is_drawn_from_what_is_known_of_its_row() -> None:
+def test_missing_value_is_drawn_from_what_is_known_of_its_row() -> None:
     torch.manual_seed(0)
     x = torch.randn(400, 1) * torch.tensor([1.0, 2.0, -1.0]) + 0.1 * torch.randn(400, 3)
     mask = torch.ones(400, 3, dtype=torch.bool)
@@ -287,7 +287,7 @@ RUNS: dict[str, tuple[Callable[[], pv.VAE], Callable[[], dict[str, Tensor]]]] = 
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_on_incomplete_rows_draws_its_pictures_and_loads(name: str, tmp_path: Path) -> None:
+def test_run_on_incomplete_rows_draws_its_pictures_and_loads(name: str, tmp_path: Path) -> None:
     make, data = RUNS[name]
     vae, batch = make(), data()
     pv.fit(vae, batch, epochs=1, progress=False, run=tmp_path / "run")
@@ -323,7 +323,7 @@ def test_pictures_show_what_was_observed() -> None:
     torch.testing.assert_close(centres, posterior[:, order][: len(centres)], rtol=0, atol=0.5)
 
 
-def test_a_picture_of_draws_takes_the_size_factors_of_its_rows() -> None:
+def test_picture_of_draws_takes_the_size_factors_of_its_rows() -> None:
     batch = trials()
     size = torch.full((40,), 1000.0)
     vae = small(pv.Binomial(1)).initialize(**batch)

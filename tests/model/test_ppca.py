@@ -9,14 +9,14 @@ import pyro_vae as pv
 
 
 @pytest.mark.parametrize(("data", "q", "log_likelihood", "s2"), TABLE, ids=[f"{d}-q{q}" for d, q, *_ in TABLE])
-def test_the_oracle_gives_the_reference_table(data: str, q: int, log_likelihood: float, s2: float) -> None:
+def test_oracle_gives_the_reference_table(data: str, q: int, log_likelihood: float, s2: float) -> None:
     x = table_data(data)
     model = PPCA.fit(x, q)
     assert float(model.marginal().log_prob(x).mean()) == pytest.approx(log_likelihood, abs=1e-6)
     assert float(model.s2) == pytest.approx(s2, abs=1e-6)
 
 
-def test_the_oracle_is_consistent_with_itself() -> None:
+def test_oracle_is_consistent_with_itself() -> None:
     model, x, z = PPCA.random(5, 2), torch.randn(4, 5).double(), torch.randn(4, 2).double()
     likelihood = torch.distributions.Normal(z @ model.w.T + model.mu, model.s2.sqrt())
     log_joint = torch.distributions.Normal(0, 1).log_prob(z).sum(1) + likelihood.log_prob(x).sum(1)
@@ -28,7 +28,7 @@ def test_the_oracle_is_consistent_with_itself() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 5.0, 90.0])
-def test_the_largest_angle_is_that_of_a_rotation(degrees: float) -> None:
+def test_largest_angle_is_that_of_a_rotation(degrees: float) -> None:
     angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
     plane = torch.eye(4, 2, dtype=torch.float64)
     turned = plane.clone()

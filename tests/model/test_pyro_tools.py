@@ -55,7 +55,7 @@ def test_two_vaes_in_one_process_both_train(second: Callable[[], pv.VAE] | None)
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["validation on", "validation off"])
-def test_the_programs_work_whatever_pyro_validates(enabled: bool) -> None:
+def test_programs_work_whatever_pyro_validates(enabled: bool) -> None:
     losses = []
     with pyro.validation_enabled(enabled):
         vae, x = small().initialize(rows()), rows()
@@ -144,7 +144,7 @@ def test_nuts_finds_the_exact_posterior_with_the_decoder_fixed() -> None:
 
 
 @pytest.mark.parametrize("observed", [True, False], ids=["given x", "drawing x"])
-def test_the_model_is_a_plate_and_two_sites(observed: bool) -> None:
+def test_model_is_a_plate_and_two_sites(observed: bool) -> None:
     vae, x = small(), rows(4)
     trace = poutine.trace(vae.model).get_trace(*([x] if observed else []), rows=4)
     trace.compute_log_prob()
@@ -160,7 +160,7 @@ def test_the_model_is_a_plate_and_two_sites(observed: bool) -> None:
     assert (trace.nodes["_RETURN"]["value"] is x) == observed
 
 
-def test_the_guide_is_a_plate_and_one_site() -> None:
+def test_guide_is_a_plate_and_one_site() -> None:
     vae, x = small(), rows(4)
     trace = poutine.trace(vae.guide).get_trace(x)
     assert [name for name, site in trace.nodes.items() if site["type"] == "sample"] == ["data", "z"]

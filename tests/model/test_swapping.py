@@ -143,7 +143,7 @@ def test_networks_of_ones_own_train(encoder: Callable, decoder: Callable, likeli
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_model_in_double_precision_is_so_throughout(likelihood: str) -> None:
+def test_model_in_double_precision_is_so_throughout(likelihood: str) -> None:
     vae, x = small_vae(likelihood=FAMILIES[likelihood].family).double(), rows_for(likelihood).float()
     history = pv.fit(vae, x, validation=x, **FIT)
     assert history["loss"][-1] < history["loss"][0]

@@ -50,12 +50,12 @@ def test_programs_and_distributions_have_the_shapes_they_promise(event: tuple[in
     ],
     ids=str,
 )
-def test_the_networks_follow_from_the_data_by_default(event: tuple[int, ...], encoder: Any, decoder: Any) -> None:
+def test_networks_follow_from_the_data_by_default(event: tuple[int, ...], encoder: Any, decoder: Any) -> None:
     declared = pv.VAE(event, 2).declaration
     assert (declared.encoder, declared.decoder) == (encoder, decoder)
 
 
-def test_the_decoder_is_the_encoders_mirror_unless_given() -> None:
+def test_decoder_is_the_encoders_mirror_unless_given() -> None:
     assert small(encoder=pv.MLP(hidden=(8, 4))).declaration.decoder == pv.MLP(hidden=(4, 8))
     assert small(encoder=pv.MLP(hidden=(8, 4)), decoder=pv.MLP()).declaration.decoder == pv.MLP()
 
@@ -63,7 +63,7 @@ def test_the_decoder_is_the_encoders_mirror_unless_given() -> None:
 # Draws and means
 
 
-def test_a_sample_is_a_draw_from_the_likelihood_at_a_draw_from_the_prior() -> None:
+def test_sample_is_a_draw_from_the_likelihood_at_a_draw_from_the_prior() -> None:
     vae = small()
     torch.manual_seed(1)
     likelihood = vae.decode(vae.prior().sample((5,)))
@@ -75,7 +75,7 @@ def test_a_sample_is_a_draw_from_the_likelihood_at_a_draw_from_the_prior() -> No
     assert not vae.sample(5).requires_grad
 
 
-def test_a_reconstruction_is_a_draw_from_the_likelihood_at_a_draw_from_the_guide() -> None:
+def test_reconstruction_is_a_draw_from_the_likelihood_at_a_draw_from_the_guide() -> None:
     vae, x = small(), torch.randn(5, 3)
     torch.manual_seed(1)
     likelihood = vae.decode(vae.encode(x).sample())
@@ -108,7 +108,7 @@ def test_draws_of_the_exact_model_have_its_mean_and_covariance(program: str) -> 
     [(pv.Categorical(classes=3), (3,)), (pv.StudentT(df=1), (3,)), (pv.StudentT(df=0.7), (1, 5, 7))],
     ids=str,
 )
-def test_a_family_without_a_mean_says_so(likelihood: Family, event: tuple[int, ...]) -> None:
+def test_family_without_a_mean_says_so(likelihood: Family, event: tuple[int, ...]) -> None:
     vae = small(event, likelihood=likelihood)
     sentence = f"^{type(likelihood).__name__} has no mean"
     with pytest.raises(pv.InputError, match=sentence):
@@ -127,7 +127,7 @@ def test_a_family_without_a_mean_says_so(likelihood: Family, event: tuple[int, .
     ],
     ids=["StudentT", "Laplace", "Bernoulli"],
 )
-def test_a_family_with_a_mean_gives_it(likelihood: Family, mean: Callable[[Any], Tensor]) -> None:
+def test_family_with_a_mean_gives_it(likelihood: Family, mean: Callable[[Any], Tensor]) -> None:
     vae = small(likelihood=likelihood)
     torch.manual_seed(1)
     z = vae.prior().sample((5,))
@@ -266,7 +266,7 @@ COPIES: dict[str, Callable[[pv.VAE], pv.VAE]] = {
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copy_is_equal_and_has_its_own_weights_and_name(how: str) -> None:
+def test_copy_is_equal_and_has_its_own_weights_and_name(how: str) -> None:
     vae, x = initialized(), torch.randn(4, 3)
     other = COPIES[how](vae)
     assert same(vae.state_dict(), other.state_dict())

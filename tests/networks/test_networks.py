@@ -37,7 +37,7 @@ def context(*shape: int) -> Tensor:
 # ---- laws over the table -------------------------------------------------------------------------------------
 
 
-def test_the_table_and_the_cases_agree() -> None:
+def test_table_and_cases_agree() -> None:
     assert set(cases.NETWORKS) == set(NETWORKS)
     for name, declared in NETWORKS.items():
         assert declared.__name__ == name
@@ -45,7 +45,7 @@ def test_the_table_and_the_cases_agree() -> None:
         assert isinstance(cases.NETWORKS[name].network, declared)
 
 
-def test_a_table_entry_without_a_case_fails() -> None:
+def test_table_entry_without_a_case_fails() -> None:
     with pytest.raises(LookupError, match=r"tests/helpers/cases\.py"):
         cases.NETWORKS["Unheard"]
 
@@ -126,7 +126,7 @@ class Keeping(nn.Module):
 
 
 @torch.no_grad()
-def test_a_declared_network_of_ones_own_gets_offsets_and_keeps_its_outputs() -> None:
+def test_declared_network_of_ones_own_gets_offsets_and_keeps_its_outputs() -> None:
     vae = pv.VAE((3,), 2, encoder=Plain())
     vae.initialize(torch.randn(50, 3) + 7)
     z = torch.randn(4, 2)
@@ -178,7 +178,7 @@ def test_weights_follow_the_seed_and_the_state_dict(network: Network, in_shape: 
 
 
 @cases.over_maps()
-def test_the_mirror_runs_the_other_way(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
+def test_mirror_runs_the_other_way(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
     mirror = network.mirror()
     assert type(mirror) is type(network)
     assert mirror.mirror() == network
@@ -190,7 +190,7 @@ def test_the_mirror_runs_the_other_way(network: Network, in_shape: Shape, out_sh
 # ---- MLP -------------------------------------------------------------------------------------------------------
 
 
-def test_an_mlp_is_its_formula() -> None:
+def test_mlp_is_its_formula() -> None:
     module = build(pv.MLP(hidden=(5, 4), activation="tanh"), (3,), WANTED)
     weights = [weight.detach().numpy() for weight in module.parameters()]
     (w1, b1), (w2, b2), *heads = zip(weights[::2], weights[1::2], strict=True)
@@ -212,7 +212,7 @@ def nonlinearity(network: Network) -> float:
     return gap.abs().max().item()
 
 
-def test_an_mlp_without_hidden_layers_is_linear() -> None:
+def test_mlp_without_hidden_layers_is_linear() -> None:
     assert nonlinearity(pv.MLP(hidden=())) < 1e-12
     assert nonlinearity(pv.MLP(hidden=(4,))) > 1e-3
 
@@ -261,7 +261,7 @@ def doubled(maps: Any, kernel: Any, bias: Any, size: tuple[int, ...]) -> Any:
 
 
 @over_sizes
-def test_a_decoder_is_its_formula(size: tuple[int, int]) -> None:
+def test_decoder_is_its_formula(size: tuple[int, int]) -> None:
     module = build(pv.Conv(channels=(2, 3), hidden=4, activation="tanh"), (2,), {"loc": (1, *size)})
     w1, b1, w2, b2, *kernels = (weight.detach().numpy() for weight in module.parameters())
     half, quarter = (tuple(-(-side // 2**level) for side in size) for level in (1, 2))
@@ -314,7 +314,7 @@ def test_inputs_far_from_unit_size_are_centred_and_scaled_and_others_are_left() 
     assert torch.equal(counts(thousands), torch.log1p(thousands))
 
 
-def test_an_encoder_learns_raw_units_as_well_as_standard_ones() -> None:
+def test_encoder_learns_raw_units_as_well_as_standard_ones() -> None:
     torch.manual_seed(0)
     x = torch.randn(200, 1) * torch.tensor([1.0, -1.0, 0.5]) + 0.1 * torch.randn(200, 3)
     losses = []

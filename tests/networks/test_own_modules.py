@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
 
 
 @pytest.mark.parametrize(("pack", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], message: str) -> None:
+def test_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], message: str) -> None:
     with pytest.raises(InputError, match=rf"^likelihood Normal: (?s:.*){message}"):
         own(pack)
 
@@ -95,7 +95,7 @@ def test_a_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], me
 @pytest.mark.parametrize(
     "network", [None, pv.MLP, "MLP", 3, lambda x: x], ids=["none", "class", "name", "number", "function"]
 )
-def test_what_is_no_network_is_refused(network: Any) -> None:
+def test_network_of_another_type_is_refused(network: Any) -> None:
     with pytest.raises(InputError, match=r"is no network: declare one, such as pv.MLP\(hidden=\(400,\)\)"):
         build_network(network, CONTEXT, WANTED, where="likelihood Normal")
 

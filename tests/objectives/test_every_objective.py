@@ -70,7 +70,7 @@ def test_it_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
 
 
 @over_every
-def test_a_file_holds_it(objective: Objective) -> None:
+def test_file_holds_it(objective: Objective) -> None:
     plain = serialization.parse(serialization.dump({"objective": serialization.to_dict(objective)}), "here")[
         "objective"
     ]
@@ -80,7 +80,7 @@ def test_a_file_holds_it(objective: Objective) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("ELBO", "BetaTC") else pytest.mark.slow) for name in CHOSEN]
 )
-def test_the_command_line_takes_it_and_its_run_repeats_it(
+def test_command_line_takes_it_and_its_run_repeats_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_the_command_line_takes_it_and_its_run_repeats_it(
     assert pv.load("run").declaration.latent_dim == 2
 
 
-def test_the_command_line_takes_options_and_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_takes_options_and_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = "--latent_dim 2 --epochs 2 --encoder MLP --encoder.hidden [4] --progress false --batch_size 500"
     words = "--objective ELBO --objective.beta Linear --objective.beta.epochs 4 --objective.free_bits 0.1"

@@ -91,7 +91,7 @@ INTEGRATED = {
 
 
 @pytest.mark.parametrize("name", ESTIMATED)
-def test_the_expected_gradient_is_exactly_that_of_the_plain_estimator(name: str) -> None:
+def test_expected_gradient_is_exactly_that_of_the_plain_estimator(name: str) -> None:
     arguments, order = INTEGRATED[name]
     plain, stl, dreg = (integrated(ESTIMATED[name](**arguments, estimator=e), order) for e in ("plain", *APART))
     print(f"{name}: plain {plain.tolist()}, bias of stl {(stl - plain).tolist()}, of dreg {(dreg - plain).tolist()}")
@@ -107,7 +107,7 @@ def test_the_expected_gradient_is_exactly_that_of_the_plain_estimator(name: str)
 
 
 @pytest.mark.parametrize("name", ESTIMATED)
-def test_the_gradient_of_drawn_particles_agrees_with_the_integral(name: str) -> None:
+def test_gradient_of_drawn_particles_agrees_with_the_integral(name: str) -> None:
     arguments, order = INTEGRATED[name]
     exact = integrated(ESTIMATED[name](**arguments), order)
     for estimator in ("plain", "dreg"):
@@ -182,7 +182,7 @@ class TwoLevels:
 
 
 @over_choices
-def test_so_it_is_where_one_latent_of_the_guide_depends_on_another(objective: Objective) -> None:
+def test_gradient_is_zero_where_one_latent_of_the_guide_depends_on_another(objective: Objective) -> None:
     pair, x = TwoLevels(), torch.randn(7, dtype=torch.float64)
     objective.loss_and_grads(pair.model, pair.guide, x)
     largest = max(float(weight.grad.abs()) for weight in pair.weights)
@@ -257,7 +257,7 @@ def test_of_every_family_the_landing_leaves_the_score_out_and_nothing_else(name:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_the_value_is_the_same_for_programs_of_every_shape(program: type) -> None:
+def test_value_is_the_same_for_programs_of_every_shape(program: type) -> None:
     pair, x = program(), torch.randn(6, 3)
     for particles in (1, 4):
         for made in (IWAE, Renyi):
@@ -269,7 +269,7 @@ def test_the_value_is_the_same_for_programs_of_every_shape(program: type) -> Non
             assert losses[1:] == pytest.approx(2 * losses[:1], rel=1e-6)
 
 
-def test_a_plate_more_is_summed_like_as_many_more_rows() -> None:
+def test_plate_more_is_summed_like_as_many_more_rows() -> None:
     x, weight = torch.randn(2, 6, 3, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
 
     def plates(rows: Tensor) -> contextlib.ExitStack:
@@ -298,7 +298,7 @@ def test_a_plate_more_is_summed_like_as_many_more_rows() -> None:
 
 
 @pytest.mark.parametrize("objective", [IWAE(4, "dreg"), ELBO(4, estimator="stl"), PIWAE(4, 2)], ids=repr)
-def test_a_resting_encoder_or_decoder_stays_out_of_it(objective: Objective) -> None:
+def test_resting_encoder_or_decoder_stays_out_of_it(objective: Objective) -> None:
     vae, x = vae_of(pv.Normal(0, 1), pv.Normal()).double(), torch.randn(6, 3).double()
     _, whole = loss_and_gradient(objective, vae, x)
     vae.eval()  # or Pyro warns of what rests
@@ -316,7 +316,7 @@ def test_a_resting_encoder_or_decoder_stays_out_of_it(objective: Objective) -> N
 
 
 @over_choices
-def test_the_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[None]) -> None:
+def test_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[None]) -> None:
     prior, guide, _ = PAIRS["normal, correlated"]
     vae, x = vae_of(prior, guide), torch.randn(6, 3)
     loss = objective.differentiable_loss(vae.model, vae.guide, x)
@@ -326,7 +326,7 @@ def test_the_hot_path_waits_for_nothing(objective: Objective, no_sync: Iterator[
         float(loss)
 
 
-def test_a_bound_is_a_function_of_its_record() -> None:
+def test_bound_is_a_function_of_its_record() -> None:
     vae, x = vae_of(pv.Normal(0, 1), pv.Normal()).double(), torch.randn(6, 3).double()
     objectives = [IWAE(4, "dreg"), MIWAE(4, 2, "stl"), PIWAE(4, 2), CIWAE(4, 0.3, "dreg")]
     drawn = objectives[0].draw(vae.model, vae.guide, x)

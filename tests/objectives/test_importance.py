@@ -77,7 +77,7 @@ def test_special_cases_agree_in_value_and_gradient(estimator: str) -> None:
         torch.testing.assert_close(gradient, expected_gradient, rtol=tolerance, atol=tolerance, msg=str(one))
 
 
-def test_the_model_of_piwae_is_trained_by_iwae_and_its_guide_by_miwae() -> None:
+def test_model_of_piwae_is_trained_by_iwae_and_its_guide_by_miwae() -> None:
     vae, x = vae_of(pv.Normal(), pv.Normal()).double(), torch.randn(6, 3).double()
     for estimator in ("plain", "stl", "dreg"):
         piwae, iwae, miwae = (
@@ -105,7 +105,7 @@ def test_log_weights_of_any_size_give_a_finite_bound_and_gradient(alpha: float, 
         torch.testing.assert_close(found.bound.double(), expected, rtol=1e-6, atol=1e-5 if dtype.itemsize < 8 else 1e-8)
 
 
-def test_a_bound_knows_its_derivatives() -> None:
+def test_bound_knows_its_derivatives() -> None:
     weights = torch.randn(4, 3, dtype=torch.float64)
     for objective in OBJECTIVES.values():
         if not issubclass(objective, ImportanceObjective):
@@ -122,7 +122,7 @@ def test_a_bound_knows_its_derivatives() -> None:
 # Exact evidence
 
 
-def test_the_bound_rises_with_its_particles_to_the_evidence() -> None:
+def test_bound_rises_with_its_particles_to_the_evidence() -> None:
     """On probabilistic PCA, whose posterior is correlated, with a diagonal guide too wide and off its mean."""
     model = PPCA.random(4, 2, s2=1.0, seed=3)
     vae = linear(4, 2, pv.Normal(scale=1.5)).double()
@@ -150,7 +150,7 @@ def test_the_bound_rises_with_its_particles_to_the_evidence() -> None:
     [(IWAE(5), 0.087, 20000), (IWAE(50), 0.009, 6000), (Renyi(0.5, 4000), 0.206193, 60)],
     ids=repr,
 )
-def test_the_gaps_of_the_gaussian_toy_are_those_of_the_reference(objective: Objective, gap: float, rows: int) -> None:
+def test_gaps_of_the_gaussian_toy_are_those_of_the_reference(objective: Objective, gap: float, rows: int) -> None:
     toy, x = Toy(torch.randn(20).double()), torch.randn(1, 20).double()
     with torch.no_grad():
         x = x.expand(rows, 20)
@@ -196,7 +196,7 @@ def test_wrong_options_are_refused(arguments: tuple[type[Objective], dict[str, A
         arguments[0](**arguments[1])
 
 
-def test_a_density_of_its_own_draws_only_has_no_other_estimator() -> None:
+def test_density_of_its_own_draws_only_has_no_other_estimator() -> None:
     planar = dist.transforms.planar(2)
 
     def guide(x: Tensor) -> None:

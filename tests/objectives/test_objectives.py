@@ -58,7 +58,7 @@ def test_analytic_is_refused_where_there_is_no_closed_form(pair: str) -> None:
         pv.fit(vae, torch.randn(6, 3), objective=ELBO(kl="analytic"), progress=False)
 
 
-def test_svi_takes_it_and_goes_where_it_goes_with_pyros() -> None:
+def test_svi_takes_an_objective_and_reaches_the_weights_of_pyros() -> None:
     x, paths = torch.randn(8, 3).double(), []
     for loss in (ELBO(), pyro_elbo("sampled", 1)):
         pyro.clear_param_store()
@@ -71,7 +71,7 @@ def test_svi_takes_it_and_goes_where_it_goes_with_pyros() -> None:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_called_with_the_programs_it_is_a_module_of_its_loss(name: str) -> None:
+def test_objective_called_with_the_programs_is_a_module_of_its_loss(name: str) -> None:
     vae, x, objective = vae_of(pv.Normal(0, 1), pv.Normal()), torch.randn(6, 3), CHOSEN[name]
     pyro.set_rng_seed(1)
     loss = objective(vae.model, vae.guide)(x)
@@ -99,7 +99,7 @@ def test_parts_add_up(kl: str, particles: int) -> None:
     assert drawn.log_weights.shape == drawn.log_likelihood.shape == (particles, 6)
 
 
-def test_the_analytic_kl_per_latent_is_the_textbooks() -> None:
+def test_analytic_kl_per_latent_is_the_textbooks() -> None:
     vae, x = vae_of(pv.Normal(0, 1), pv.Normal()).double(), torch.randn(6, 3).double()
     objective = ELBO(particles=3, kl="analytic")
     q = vae.encode(x).base_dist
@@ -112,9 +112,7 @@ def test_the_analytic_kl_per_latent_is_the_textbooks() -> None:
 @pytest.mark.parametrize(
     ("prior", "guide"), [(pv.Normal(0, 1), pv.MultivariateNormal()), (pv.MultivariateNormal(), pv.Normal())]
 )
-def test_a_kl_that_does_not_split_over_latents_is_not_split(
-    prior: pv.families.Family, guide: pv.families.Family
-) -> None:
+def test_kl_that_does_not_split_over_latents_is_not_split(prior: pv.families.Family, guide: pv.families.Family) -> None:
     vae, x, objective = vae_of(prior, guide), torch.randn(6, 3), ELBO()
     assert list(objective.summary(objective.draw(vae.model, vae.guide, x))) == ["log_likelihood", "kl"]
 
@@ -139,7 +137,7 @@ def test_any_programs_value_equals_pyros(program: type, particles: int, kl: str)
 
 @pytest.mark.parametrize("kl", PYRO)
 @pytest.mark.parametrize("program", [Plain, Scaled, Masked, Subsampled, TwoPlates, PlateOfSome])
-def test_a_kl_per_latent_counts_scales_masks_and_plates(program: type, kl: str) -> None:
+def test_kl_per_latent_counts_scales_masks_and_plates(program: type, kl: str) -> None:
     pair, objective = program(), ELBO(particles=3, kl=kl)
     parts = objective.summary(objective.draw(pair.model, pair.guide, torch.randn(6, 3)))
     assert parts["kl_z"].shape == (3,)
@@ -236,7 +234,7 @@ GAP = 0.456513
 
 
 @pytest.mark.parametrize("kl", PYRO)
-def test_the_gap_of_the_gaussian_toy_is_exact(kl: str) -> None:
+def test_gap_of_the_gaussian_toy_is_exact(kl: str) -> None:
     toy, x = Toy(torch.randn(20).double(), TwoPoints), torch.randn(4, 20).double()
     objective = ELBO(particles=2, kl=kl)
     bound = objective.bound(objective.draw(toy.model, toy.guide, x))
@@ -244,7 +242,7 @@ def test_the_gap_of_the_gaussian_toy_is_exact(kl: str) -> None:
 
 
 @pytest.mark.parametrize("kl", PYRO)
-def test_the_gap_of_the_gaussian_toy_is_met_by_monte_carlo(kl: str) -> None:
+def test_gap_of_the_gaussian_toy_is_met_by_monte_carlo(kl: str) -> None:
     toy, x = Toy(torch.randn(20).double()), torch.randn(20, 20).double()
     objective = ELBO(particles=1000, kl=kl)
     estimates = toy.gaps(objective.bound(objective.draw(toy.model, toy.guide, x)), x)
@@ -258,7 +256,7 @@ def test_the_gap_of_the_gaussian_toy_is_met_by_monte_carlo(kl: str) -> None:
 
 @pytest.mark.parametrize("particles", [1, 3])
 @pytest.mark.parametrize(("pair", "kl"), ESTIMATORS, ids=[f"{name}, {kl}" for name, kl in ESTIMATORS])
-def test_the_hot_path_waits_for_nothing(pair: str, kl: str, particles: int, no_sync: None) -> None:
+def test_hot_path_waits_for_nothing(pair: str, kl: str, particles: int, no_sync: None) -> None:
     prior, guide, _ = PAIRS[pair]
     vae, x, objective = vae_of(prior, guide), torch.randn(6, 3), ELBO(particles=particles, kl=kl)
     loss = objective.differentiable_loss(vae.model, vae.guide, x)

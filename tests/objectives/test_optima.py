@@ -98,7 +98,7 @@ QUICK = (ELBO(estimator="stl"), IWAE(5, estimator="dreg"), RWS(20))
 @pytest.mark.parametrize(
     "objective", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow, id=repr(one)) for one in TIGHT]
 )
-def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Objective) -> None:
+def test_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Objective) -> None:
     x = data()
     best = PPCA.fit(x, 2)
     found = PPCA.of(trained(objective, x))
@@ -110,7 +110,7 @@ def test_a_bound_that_is_tight_reaches_the_likelihoods_maximum(objective: Object
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(particles=4, beta=3), BetaTC(4, alpha=4, gamma=4)], ids=repr)
-def test_a_bound_that_is_not_tight_does_not(objective: Objective) -> None:
+def test_bound_that_is_not_tight_does_not(objective: Objective) -> None:
     x = data()
     gap = PPCA.fit(x, 2).marginal().log_prob(x) - PPCA.of(trained(objective, x)).marginal().log_prob(x)
     assert float(gap.mean()) > 0.04
@@ -132,7 +132,7 @@ def rates(vae: pv.VAE, x: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_a_target_rate_is_met() -> None:
+def test_target_rate_is_met() -> None:
     """Unconstrained, the rate is half the log of both signal-to-noise ratios, 1.73 nats."""
     x = data()
     free = float(rates(trained(ELBO(particles=4), x), x).sum())
@@ -146,7 +146,7 @@ def test_a_target_rate_is_met() -> None:
 
 
 @pytest.mark.slow
-def test_a_target_distortion_is_met() -> None:
+def test_target_distortion_is_met() -> None:
     x = data()
     vae = trained(ELBO(particles=4, beta=GECO(distortion=5.2, speed=0.01)), x, scale=1.0, steps=800)
     objective = ELBO(particles=1000)

@@ -128,7 +128,7 @@ def by_hand(vae: pv.VAE, x: Tensor, z: Tensor, weight: Any) -> tuple[list[float]
 
 
 @pytest.mark.parametrize("sampling", ["weighted", "stratified"])
-def test_the_parts_of_the_kl_are_sums_over_pairs(sampling: Any) -> None:
+def test_parts_of_the_kl_are_sums_over_pairs(sampling: Any) -> None:
     vae, x = vae_and_rows()
     objective = BetaTC(beta=4, alpha=0.5, gamma=2, sampling=sampling, rows=50)
     particles = drawn(objective, vae, x)
@@ -230,7 +230,7 @@ def test_dip_is_the_elbo_and_a_covariance(of: Any, guide: pv.families.Family) ->
 
 
 @pytest.mark.parametrize("objective", [BetaTC(), InfoVAE(), DIP()], ids=repr)
-def test_a_last_batch_of_one_row_is_no_trouble(objective: Objective) -> None:
+def test_last_batch_of_one_row_is_allowed(objective: Objective) -> None:
     vae = pv.VAE((3,), 2, encoder=pv.MLP((8,)))
     history = pv.fit(vae, torch.randn(9, 3), objective=objective, epochs=2, batch_size=4, progress=False)
     assert np_finite(history["loss"])

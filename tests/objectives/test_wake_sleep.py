@@ -86,7 +86,7 @@ class Clusters(nn.Module):
 
 
 @pytest.mark.parametrize("insomnia", [1.0, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.5, 0.0))])
-def test_a_discrete_latent_is_learned(insomnia: float) -> None:
+def test_discrete_latent_is_learned(insomnia: float) -> None:
     centres = torch.tensor([-4.0, 0.0, 4.0])
     x = centres[torch.randint(3, (600,))] + 0.5 * torch.randn(600)
     pair = Clusters()
@@ -107,7 +107,7 @@ def test_svi_takes_it() -> None:
     assert svi.step(x) > 0
 
 
-def test_dreams_of_data_that_the_guide_is_not_told_are_refused() -> None:
+def test_dreams_of_data_that_the_guide_does_not_take_are_refused() -> None:
     class Other(Clusters):
         def model(self, data: Tensor) -> None:  # type: ignore[override]
             super().model(data)

@@ -51,7 +51,7 @@ CASES = [(draw, *case) for draw in OF_A_TREE[1:] for case in SHAPES] + [(plots.p
 @pytest.mark.parametrize(
     ("draw", "event", "data", "kind"), CASES, ids=lambda part: getattr(part, "__name__", str(part))
 )
-def test_a_picture_of_any_check_can_be_read(draw, event, data, kind) -> None:
+def test_picture_of_any_check_can_be_read(draw, event, data, kind) -> None:
     picture = draw(checked.tree(event, data, kind=kind, names=LONG if event == (30,) else None))
     readable(picture)
     labelled(picture)
@@ -66,20 +66,20 @@ def test_any_number_of_test_quantities_can_be_read(quantities, kind) -> None:
 
 
 @pytest.mark.parametrize("draw", OF_A_TREE, ids=lambda draw: draw.__name__)
-def test_a_picture_refuses_what_is_no_check(draw) -> None:
+def test_picture_refuses_other_than_a_check(draw) -> None:
     with pytest.raises(pv.InputError, match=r"tree = pv\.predictive_check\(vae, x\)"):
         draw(torch.zeros(3))
     with pytest.raises(pv.InputError, match=r"predictive_check\(vae, x\)"):
         draw(xr.DataTree())
 
 
-def test_a_view_that_was_not_asked_for_is_named() -> None:
+def test_view_that_was_not_computed_is_named() -> None:
     tree = checked.tree()
     with pytest.raises(pv.InputError, match=r"no /two_sample.*two_sample=True"):
         plots.two_sample(tree.filter(lambda node: node.name != "two_sample"))
 
 
-def test_a_real_check_is_drawn() -> None:
+def test_real_check_is_drawn() -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(4,)))
     tree = pv.predictive_check(vae, torch.randn(60, 3), kind="posterior", draws=40, progress=False)
     for draw in OF_A_TREE:
@@ -125,7 +125,7 @@ def test_what_stands_out_is_red_and_counted() -> None:
     assert "1 of 3" in picture.get_suptitle()
 
 
-def test_a_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
+def test_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
     tree = checked.tree(kind="posterior", quantities=4)
     drawn = {name: tree["statistics"][name].isel(chain=0, quantity=3).to_numpy() for name in ("realized", "replicated")}
     place = ranked(tree["checks"].to_dataset()).index(3)
@@ -163,7 +163,7 @@ def test_ticks_say_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("event", [(), (4,), (40,)], ids=str)
-def test_the_curves_are_those_of_the_tree(event) -> None:
+def test_curves_are_those_of_the_tree(event) -> None:
     tree = checked.tree(event)
     found = tree["calibration"].to_dataset()
     left, right = plots.pit(tree).axes
@@ -203,7 +203,7 @@ def test_features_that_fail_are_named_and_others_are_not() -> None:
         (1.0, "population", "No sign of intervals"),
     ],
 )
-def test_the_title_says_which_way_it_fails(wrong, kind, said) -> None:
+def test_title_says_which_way_it_fails(wrong, kind, said) -> None:
     picture = plots.pit(checked.tree((4,), wrong=wrong, kind=kind))
     assert picture.get_suptitle().startswith(said)
 
@@ -278,7 +278,7 @@ def test_densities_integrate_to_one_whatever_lies_outside() -> None:
 # ---- what fits worst ----------------------------------------------------------------------------------------------
 
 
-def test_the_worst_rows_are_those_with_the_smallest_tails() -> None:
+def test_worst_rows_are_those_with_the_smallest_tails() -> None:
     tree = checked.tree((4,))
     tail = tree["rows"]["tail"].to_numpy()
     tree["rows"]["tail"][5] = np.nan  # a row that no quantity looks at
@@ -290,7 +290,7 @@ def test_the_worst_rows_are_those_with_the_smallest_tails() -> None:
     np.testing.assert_array_equal(axes.images[0].get_array(), tail[np.ix_(rows, columns)])
 
 
-def test_rows_that_share_the_least_tail_are_told_apart_by_the_others() -> None:
+def test_rows_that_share_the_least_tail_are_ordered_by_the_others() -> None:
     tree = checked.tree((4,), rows=4)
     tree["rows"]["tail"][:] = 0.5
     tree["rows"]["tail"][:, 0] = 0.01
@@ -298,7 +298,7 @@ def test_rows_that_share_the_least_tail_are_told_apart_by_the_others() -> None:
     assert plots.outliers(tree).axes[0].get_yticklabels()[0].get_text() == "9"
 
 
-def test_the_worst_images_are_those_that_were_kept() -> None:
+def test_worst_images_are_those_that_were_kept() -> None:
     tree = checked.tree((1, 6, 5))
     kept, tail = events(tree), tree["rows"]["tail"].to_numpy().min(1)
     first = [axes for axes in plots.outliers(tree).axes if axes.get_title().startswith("row ")]
@@ -309,13 +309,13 @@ def test_the_worst_images_are_those_that_were_kept() -> None:
     np.testing.assert_allclose(first[0].images[0].get_array(), image, atol=1e-6)
 
 
-def test_a_check_without_quantities_of_rows_shows_features() -> None:
+def test_check_without_quantities_of_rows_shows_features() -> None:
     for event in ((2,), (1, 6, 5)):
         tree = checked.tree(event)
         readable(plots.outliers(tree.filter(lambda node: node.name != "rows")))
 
 
-def test_the_worst_features_come_first_with_their_coverage() -> None:
+def test_worst_features_come_first_with_their_coverage() -> None:
     tree = checked.tree((4,))
     found = tree["calibration"].to_dataset()
     *_, before, last = plots.outliers(tree).axes

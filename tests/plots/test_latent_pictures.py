@@ -26,7 +26,7 @@ def model(event: tuple[int, ...] = (4,), latent_dim: int = 2, **words: object) -
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=str)
-def test_a_picture_of_any_event_can_be_read(event) -> None:
+def test_picture_of_any_event_can_be_read(event) -> None:
     x = torch.rand(20, *event)
     vae = model(event).initialize(x)
     for picture in (traversals(vae, x), interpolations(vae, x), manifold(vae, side=5)):
@@ -35,7 +35,7 @@ def test_a_picture_of_any_event_can_be_read(event) -> None:
 
 
 @pytest.mark.parametrize("latent_dim", [1, 40])
-def test_a_picture_of_any_number_of_latents_can_be_read(latent_dim) -> None:
+def test_picture_of_any_number_of_latents_can_be_read(latent_dim) -> None:
     x = torch.rand(20, 1, 4, 4)
     vae = model((1, 4, 4), latent_dim)
     for draw, most in ((aggregate_posterior, 30), (traversals, 9)):
@@ -56,7 +56,7 @@ def test_any_prior_will_do(prior, guide) -> None:
     interpolations(vae, x)
 
 
-def test_a_likelihood_without_a_mean_is_shown_by_draws() -> None:
+def test_likelihood_without_a_mean_is_shown_by_draws() -> None:
     x = torch.randint(3, (20, 1, 4, 4)).float()
     vae = model((1, 4, 4), likelihood=pv.Categorical(classes=3)).initialize(x)
     for picture in (traversals(vae, x), interpolations(vae, x), manifold(vae, side=3)):
@@ -72,7 +72,7 @@ def test_size_factors_and_masks_are_taken() -> None:
         draw(vae, x, **given)
 
 
-def test_the_global_random_state_is_left_alone() -> None:
+def test_global_random_state_is_left_alone() -> None:
     x, vae = torch.rand(20, 4), model()
     vae.train()
     state = torch.get_rng_state()
@@ -87,7 +87,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 # ---- what is shown is what the model says --------------------------------------------------------------------------
 
 
-def test_the_aggregate_of_the_exact_posterior_is_the_prior() -> None:
+def test_aggregate_of_the_exact_posterior_is_the_prior() -> None:
     x = rows(1500)
     close = aggregate_posterior(exact(), x)
     for axes in close.axes:
@@ -102,7 +102,7 @@ def test_the_aggregate_of_the_exact_posterior_is_the_prior() -> None:
     assert all(float(axes.get_title(loc="left").split()[-1]) > 0.1 for axes in wide.axes)
 
 
-def test_a_traversal_moves_one_latent_from_the_posterior_mean() -> None:
+def test_traversal_moves_one_latent_from_the_posterior_mean() -> None:
     vae, x = exact(), rows(10)
     picture = traversals(vae, x, row=3, steps=5)
     z = vae.encode(x[3]).mean
@@ -117,7 +117,7 @@ def test_a_traversal_moves_one_latent_from_the_posterior_mean() -> None:
     assert np.abs(steps[0] - steps[-1]).max() > 0.5
 
 
-def test_a_line_between_rows_ends_at_their_posterior_means() -> None:
+def test_line_between_rows_ends_at_their_posterior_means() -> None:
     vae, x = exact(), rows(10)
     picture = interpolations(vae, x, [(4, 7)], steps=3)
     axes = picture.axes[0]
@@ -127,7 +127,7 @@ def test_a_line_between_rows_ends_at_their_posterior_means() -> None:
     np.testing.assert_allclose(data, x[[4, 7]])
 
 
-def test_an_interpolation_of_images_has_the_data_at_its_ends() -> None:
+def test_interpolation_of_images_has_the_data_at_its_ends() -> None:
     x = torch.rand(6, 1, 6, 5)
     vae = model((1, 6, 5)).initialize(x)
     axes = interpolations(vae, x, [(1, 5)], steps=4).axes[0]
@@ -139,7 +139,7 @@ def test_an_interpolation_of_images_has_the_data_at_its_ends() -> None:
         assert np.corrcoef(tile.ravel(), image.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_manifold_is_the_plane_of_two_latents() -> None:
+def test_manifold_is_the_plane_of_two_latents() -> None:
     vae = exact()
     picture = manifold(vae, side=4)
     levels = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
@@ -154,7 +154,7 @@ def test_a_manifold_is_the_plane_of_two_latents() -> None:
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-def test_a_manifold_of_three_latents_is_refused() -> None:
+def test_manifold_of_three_latents_is_refused() -> None:
     with pytest.raises(pv.InputError, match=r"has 3: write pv\.plots\.traversals\(vae, x\)"):
         manifold(model(latent_dim=3))
 

@@ -34,7 +34,7 @@ def test_images_without_means_are_shown_as_draws_alone() -> None:
     assert len(pv.plots.prior_predictive(vae.replace(likelihood=pv.Normal()), x).axes) == 3
 
 
-def test_a_grid_puts_each_image_where_it_belongs() -> None:
+def test_grid_puts_each_image_where_it_belongs() -> None:
     x = torch.arange(6.0).reshape(6, 1, 1).expand(6, 2, 2)
     shown = image_grid(x, columns=3).axes[0].images[0].get_array()
     np.testing.assert_allclose(shown[::3, ::3], [[0, 0.2, 0.4], [0.6, 0.8, 1.0]], atol=1e-6)

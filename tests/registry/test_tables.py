@@ -107,7 +107,7 @@ def test_field_by_field_on_the_command_line(role: str, thing: Config) -> None:
 NESTED = pv.Truncated(pv.Laplace(scale="learned"), low=None, high=1)
 
 
-def test_a_declaration_inside_another_one(tmp_path: Any) -> None:
+def test_declaration_inside_another_one(tmp_path: Any) -> None:
     plain = {"Mixture": {"family": {"Truncated": {"family": {"Normal": {"scale": 1}}, "high": 2}}, "components": 3}}
     deep = pv.Mixture(pv.Truncated(pv.Normal(scale=1), high=2), components=3)
     assert tables.from_dict("prior", plain) == deep
@@ -149,14 +149,14 @@ def test_a_declaration_inside_another_one(tmp_path: Any) -> None:
         (["--likelihood.family", "Bernoulli"], r"Truncated.family = Bernoulli.* Normal, Laplace, Logistic, Cauchy"),
     ],
 )
-def test_an_error_inside_names_its_path(words: list[str], message: str) -> None:
+def test_error_inside_names_its_path(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parsed("--likelihood", "Truncated", *words)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("role", ["prior", "likelihood", "guide"])
-def test_a_name_alone_is_the_default_of_its_class_and_nothing_carries_over(role: str, name: str) -> None:
+def test_name_alone_is_the_default_of_its_class_and_nothing_carries_over(role: str, name: str) -> None:
     assert parsed(f"--{role}", name)[role] == FAMILIES[name]()
 
 
@@ -166,7 +166,7 @@ def test_defaults_of_the_command_line_are_those_of_python() -> None:
         assert got[role] == getattr(vae.declaration, role)
 
 
-def test_a_field_changes_what_stood_before_it(tmp_path: Any) -> None:
+def test_field_changes_what_stood_before_it(tmp_path: Any) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("prior: {Laplace: {loc: 1, scale: 2}}\nepochs: 7\n")
     assert parsed("--prior.scale", "3")["prior"] == pv.Normal(0, 3)

@@ -49,7 +49,7 @@ def test_every_reference_of_the_package_is_read() -> None:
     assert len(read) > 60
 
 
-def test_an_entry_holds_what_was_written() -> None:
+def test_entry_holds_what_was_written() -> None:
     text = """One line.
 
     References:
@@ -74,7 +74,7 @@ def test_an_entry_holds_what_was_written() -> None:
     assert "author = {Sønderby and others}" in second.bibtex
 
 
-def test_what_is_no_reference_is_refused_by_its_words() -> None:
+def test_malformed_reference_is_refused_with_its_text() -> None:
     with pytest.raises(pv.InputError, match=r"'Somebody said so\.' is no reference"):
         references("A.\n\n    References:\n        Kingma, Adam, 2015. Somebody said so.\n")
     assert references(None) == references("No section.") == []
@@ -100,7 +100,7 @@ def test_every_formula_of_the_tables_becomes_mathml() -> None:
                 assert left == [], f"{component.__name__}: {left} are no MathML"
 
 
-def test_the_densities_of_a_model_are_those_of_its_families() -> None:
+def test_densities_of_a_model_are_those_of_its_families() -> None:
     likelihood = pv.ZeroInflated(pv.NegativeBinomial())
     vae = pv.VAE((3,), 2, likelihood=likelihood, guide=pv.Laplace(), encoder=pv.MLP(hidden=(4,)))
     assert [name for name, _ in densities(vae)] == ["Normal", "ZeroInflated", "NegativeBinomial", "Laplace"]

@@ -90,7 +90,7 @@ def page(request: pytest.FixtureRequest, folder: Path) -> Path:
     return folder / request.param
 
 
-def test_a_page_holds_all_that_it_shows(page: Path) -> None:
+def test_page_holds_all_that_it_shows(page: Path) -> None:
     parsed = Parsed(page)
     text = page.read_text()
     references = {link["href"] for link in parsed.all("a") if str(link["href"]).startswith("http")}
@@ -106,7 +106,7 @@ def test_a_page_holds_all_that_it_shows(page: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_pictures_are_embedded_and_told_in_words(page: Path) -> None:
+def test_pictures_are_embedded_and_described(page: Path) -> None:
     pictures = Parsed(page).all("img")
     assert len(pictures) > 6
     for picture in pictures:
@@ -118,7 +118,7 @@ def test_pictures_are_embedded_and_told_in_words(page: Path) -> None:
     assert len({picture["alt"] for picture in pictures}) == len(pictures)
 
 
-def test_a_page_is_well_formed(page: Path) -> None:
+def test_page_is_well_formed(page: Path) -> None:
     parsed = Parsed(page)
     assert parsed.open == []
     assert parsed.all("html") == [{"lang": "en"}]
@@ -139,7 +139,7 @@ def test_a_page_is_well_formed(page: Path) -> None:
     assert len(set(regions)) == len(regions)
 
 
-def test_names_of_features_are_no_markup(folder: Path) -> None:
+def test_names_of_features_are_escaped(folder: Path) -> None:
     text = (folder / "learned" / "report.html").read_text()
     assert "<script>alert" not in text
     parsed = Parsed(folder / "learned" / "report.html")
@@ -155,7 +155,7 @@ def test_whatever_a_page_is_given_is_escaped(tmp_path: Path) -> None:
     assert Parsed(made).said("caption") == [evil]
 
 
-def test_one_run_is_told_whole(folder: Path) -> None:
+def test_report_of_one_run_is_complete(folder: Path) -> None:
     parsed = Parsed(folder / "learned" / "report.html")
     assert parsed.said("h2") == SECTIONS
     first = parsed.texts.index(("h2", SECTIONS[0]))
@@ -217,7 +217,7 @@ def test_references_are_those_of_what_was_used(folder: Path) -> None:
     assert "mclachlan2000finite" not in single
 
 
-def test_a_comparison_says_which_fits_and_why(folder: Path) -> None:
+def test_comparison_says_which_fits_and_why(folder: Path) -> None:
     parsed = Parsed(folder / "comparison.html")
     assert parsed.said("h2")[:2] == ["Which fits", "What the checks say"]
     order = parsed.said("h3")[:2]
@@ -229,7 +229,9 @@ def test_a_comparison_says_which_fits_and_why(folder: Path) -> None:
     assert sum("Data beside" in str(picture["alt"]) for picture in parsed.all("img")) == 2
 
 
-def test_a_model_without_a_density_is_told_beside_the_others(tmp_path: Path, undrawn: None, no_pictures: None) -> None:
+def test_model_without_a_density_is_described_beside_the_others(
+    tmp_path: Path, undrawn: None, no_pictures: None
+) -> None:
     x = (torch.rand(150, 3) > 0.5).float() * 0.8 + 0.1
     likelihoods = {"grey": pv.Bernoulli(grey=True), "cb": pv.ContinuousBernoulli(), "beta": pv.Beta()}
     np.save(tmp_path / "x.npy", x.numpy())
@@ -246,7 +248,7 @@ def test_a_model_without_a_density_is_told_beside_the_others(tmp_path: Path, und
     assert any("no two of these models can be compared" in sentence for sentence in Parsed(pair).said("li"))
 
 
-def test_a_report_is_replaced_when_the_new_one_is_complete(
+def test_report_is_replaced_when_the_new_one_is_complete(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ) -> None:
     target = tmp_path / "r.html"
@@ -296,7 +298,7 @@ def test_wrong_input_is_a_sentence_before_any_work(
         pv.report(run, method="AIS")  # type: ignore[arg-type]
 
 
-def test_data_that_is_not_there_is_asked_for(
+def test_missing_data_is_requested(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None, no_pictures: None
 ) -> None:
     data = write_table(tmp_path / "moved.csv")
@@ -327,7 +329,7 @@ def test_programs_of_the_users_own_are_refused_in_a_sentence(tmp_path: Path, no_
         pv.report(tmp_path / "part", data=torch.randn(40, 3))
 
 
-def test_the_graph_shows_what_depends_on_what() -> None:
+def test_graph_shows_what_depends_on_what() -> None:
     vae = pv.VAE((3,), 2, likelihood=pv.ZeroInflated(pv.Poisson()), encoder=pv.MLP(hidden=(4,)))
     (axes,) = pv.plots.graph(vae, torch.ones(2, 3)).axes
     nodes = {text.get_text(): text.xy for text in axes.texts}

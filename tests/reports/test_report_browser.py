@@ -31,7 +31,7 @@ def opened(request: pytest.FixtureRequest, chromium: Any) -> Any:
     return chromium
 
 
-def test_a_page_opens_without_errors_and_asks_for_nothing(opened: Any) -> None:
+def test_page_opens_without_errors_and_asks_for_nothing(opened: Any) -> None:
     assert opened.title
     assert opened.get_log("browser") == []
     asked = re.findall(r'"Network.requestWillBeSent".*?"url":"([^"]*)"', str(opened.get_log("performance")))
@@ -92,7 +92,7 @@ def test_tables_are_sorted_by_their_headers(opened: Any) -> None:
     assert head[number].get_attribute("aria-sort") is None
 
 
-def test_the_keyboard_reaches_everything(opened: Any) -> None:
+def test_keyboard_reaches_everything(opened: Any) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -131,7 +131,7 @@ def test_print_shows_what_is_folded(opened: Any) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 3
 
 
-def test_a_page_is_whole_without_scripts(chromium: Any) -> None:
+def test_page_is_whole_without_scripts(chromium: Any) -> None:
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         chromium.get((pages() / PAGES[0]).as_uri())

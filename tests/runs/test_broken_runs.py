@@ -75,7 +75,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_run_is_refused_with_its_sentence(what: str, run: Path) -> None:
+def test_broken_run_is_refused_with_its_sentence(what: str, run: Path) -> None:
     breaking, sentence = BROKEN[what]
     breaking(run)
     with pytest.raises(pv.InputError, match=sentence) as caught:
@@ -97,7 +97,7 @@ def test_nothing_in_a_run_is_executed(run: Path) -> None:
     assert trap.exists()  # the trap works where a loader falls into it
 
 
-def test_a_misspelt_run_names_its_neighbours(run: Path) -> None:
+def test_misspelt_run_names_its_neighbours(run: Path) -> None:
     with pytest.raises(pv.InputError, match=f"is not a run folder: it has no spec.yaml. Runs in {run.parent}: run."):
         pv.load(run.parent / "rnu")
 
@@ -105,7 +105,7 @@ def test_a_misspelt_run_names_its_neighbours(run: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["epoch,loss\n1,low\n", "epoch,loss\n1\n", b"\x00\xff"], ids=["words", "short", "bytes"]
 )
-def test_a_broken_history_is_refused(text: str | bytes, run: Path) -> None:
+def test_broken_history_is_refused(text: str | bytes, run: Path) -> None:
     written(text, "history.csv")(run)
     with pytest.raises(pv.InputError, match=r"history.csv is not a history of a run"):
         RunFolder(run).history()

@@ -50,7 +50,7 @@ def outputs(vae: pv.VAE, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "made in float64"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_loaded_model_is_equal_bit_for_bit(name: str, precision: str, tmp_path: Path, no_pictures: None) -> None:
+def test_loaded_model_is_equal_bit_for_bit(name: str, precision: str, tmp_path: Path, no_pictures: None) -> None:
     make, x = MODELS[name]
     with default_dtype(torch.float64 if precision == "made in float64" else torch.float32):
         vae = make().double() if precision == "float64" else make()
@@ -67,7 +67,7 @@ def test_a_loaded_model_is_equal_bit_for_bit(name: str, precision: str, tmp_path
     assert loaded.store_name != vae.store_name
 
 
-def test_a_loaded_model_goes_on_training_from_its_weights(run: Path) -> None:
+def test_loaded_model_goes_on_training_from_its_weights(run: Path) -> None:
     loaded = pv.load(str(run))
     before = {name: value.clone() for name, value in loaded.state_dict().items()}
     assert same(loaded.initialize(100 + rows()).state_dict(), before)
@@ -75,7 +75,7 @@ def test_a_loaded_model_goes_on_training_from_its_weights(run: Path) -> None:
     assert not same(pv.load(run).state_dict(), before)
 
 
-def test_the_history_comes_back(tmp_path: Path, no_pictures: None) -> None:
+def test_history_comes_back(tmp_path: Path, no_pictures: None) -> None:
     grey = small(likelihood=pv.Bernoulli(grey=True))
     history = fit(grey, torch.rand(12, 3), tmp_path / "run", validation=torch.rand(5, 3))
     again = RunFolder(tmp_path / "run").history()
@@ -95,7 +95,7 @@ class Own(nn.Module):
         return self.loc(z)
 
 
-def test_a_model_with_parts_of_ones_own_is_loaded_into_itself(tmp_path: Path, no_pictures: None) -> None:
+def test_model_with_parts_of_ones_own_is_loaded_into_itself(tmp_path: Path, no_pictures: None) -> None:
     vae, x = small(decoder=Own()), rows()
     fit(vae, x, tmp_path / "run")
     with pytest.raises(pv.InputError, match=r"decoder is a part of your own \(Own\), .* pv.load\(run, vae=model\)"):
@@ -165,7 +165,7 @@ def test_programs_whose_weights_lie_in_pyros_store_leave_none_in_the_run(tmp_pat
 # What is in it
 
 
-def test_the_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) -> None:
+def test_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) -> None:
     vae, x = small(), rows()
     history = fit(vae, x, tmp_path / "run", validation=x, optimizer=pv.Adam(0.01, lr_by_part={"posterior": 0.02}))
     files = content(tmp_path / "run")
@@ -197,7 +197,7 @@ def test_the_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_data_set_is_named(tmp_path: Path, no_pictures: None) -> None:
+def test_data_set_is_named(tmp_path: Path, no_pictures: None) -> None:
     digits = pv.data.load("digits").train
     fit(small((1, 8, 8), likelihood=pv.Normal()), digits, tmp_path / "run", epochs=1, batch_size=1000)
     assert RunFolder(tmp_path / "run").spec()["data"] == "digits"
@@ -211,7 +211,7 @@ def test_folders_on_the_way_are_made(tmp_path: Path, no_pictures: None) -> None:
 # Never overwritten, never half
 
 
-def test_an_existing_run_is_refused_before_any_work(run: Path) -> None:
+def test_existing_run_is_refused_before_any_work(run: Path) -> None:
     before, vae = content(run), small()
     weights = {name: value.clone() for name, value in vae.state_dict().items()}
     with pytest.raises(pv.InputError, match=r"holds a run already: .* overwrite=True"):
@@ -220,7 +220,7 @@ def test_an_existing_run_is_refused_before_any_work(run: Path) -> None:
     assert same(vae.state_dict(), weights)
 
 
-def test_an_existing_run_is_replaced_when_told(run: Path) -> None:
+def test_existing_run_is_replaced_on_request(run: Path) -> None:
     (run / "notes.txt").write_text("of the old run")
     vae = small(likelihood=pv.Laplace())
     fit(vae, rows(), run, overwrite=True)
@@ -229,7 +229,7 @@ def test_an_existing_run_is_replaced_when_told(run: Path) -> None:
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path, no_pictures: None) -> None:
+def test_empty_folder_is_taken(tmp_path: Path, no_pictures: None) -> None:
     (tmp_path / "run").mkdir()
     fit(small(), rows(), tmp_path / "run")
     assert "spec.yaml" in content(tmp_path / "run")
@@ -237,7 +237,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path, no_pictures: None) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("made", ["a folder with files", "a file"])
-def test_what_is_no_run_is_left_alone(made: str, overwrite: bool, tmp_path: Path) -> None:
+def test_folder_that_is_not_a_run_is_left_alone(made: str, overwrite: bool, tmp_path: Path) -> None:
     place = tmp_path / "run"
     if made == "a file":
         place.write_text("mine")
@@ -249,7 +249,7 @@ def test_what_is_no_run_is_left_alone(made: str, overwrite: bool, tmp_path: Path
     assert {file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"mine"}
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(pv.InputError, match=r"cannot be written: .*file is not a folder that you may write to"):
         fit(small(), rows(), tmp_path / "file" / "run")
@@ -279,7 +279,7 @@ def _break(patch: pytest.MonkeyPatch, target: str, error: type[BaseException], o
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fit_that_fails_leaves_the_run_that_was_there(fault: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_that_fails_leaves_the_run_that_was_there(fault: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(run)
     error, arguments = FAULTS[fault](monkeypatch)
     with pytest.raises(error):
@@ -289,7 +289,7 @@ def test_a_fit_that_fails_leaves_the_run_that_was_there(fault: str, run: Path, m
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fit_that_fails_leaves_no_half_a_run(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_that_fails_leaves_no_half_a_run(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_vae.plots._run_figures.write", lambda *arguments: None)
     error, arguments = FAULTS[fault](monkeypatch)
     with pytest.raises(error):

@@ -99,7 +99,7 @@ UNREADABLE: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_is_no_checkpoint_is_damaged(name: str, run: Path) -> None:
+def test_file_that_is_not_a_checkpoint_is_damaged(name: str, run: Path) -> None:
     UNREADABLE[name](steps(run)[-1])
     vae, untouched = small(), small()
     with pytest.raises(pv.InputError, match="is damaged") as caught:
@@ -111,7 +111,7 @@ def test_what_is_no_checkpoint_is_damaged(name: str, run: Path) -> None:
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
-def test_the_trap_works_where_somebody_unpickles(tmp_path: Path) -> None:
+def test_trap_works_where_somebody_unpickles(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Trap(tmp_path / "trap")))
     assert (tmp_path / "trap").exists()
 
@@ -151,7 +151,7 @@ FORGED: dict[str, tuple[Sequence[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_checkpoint_with_a_right_checksum_is_a_sentence(name: str, run: Path) -> None:
+def test_forged_checkpoint_with_a_right_checksum_is_a_sentence(name: str, run: Path) -> None:
     file, (path, value) = steps(run)[-1], FORGED[name]
     tree = snapshot.read(file)
     first = next(name for name, tensor in tree["weights"].items() if tensor.ndim == 2)
@@ -176,7 +176,7 @@ def test_names_of_files_are_never_taken_from_a_folder(run: Path) -> None:
     assert outside.read_text() == "mine"
 
 
-def test_a_lock_that_leads_elsewhere_is_refused(run: Path) -> None:
+def test_lock_that_leads_elsewhere_is_refused(run: Path) -> None:
     outside = run.parent / "mine.txt"
     outside.write_text("mine")
     (run / "checkpoints" / ".lock").unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def test_a_lock_that_leads_elsewhere_is_refused(run: Path) -> None:
     assert outside.read_text() == "mine"
 
 
-def test_the_declaration_of_what_is_under_way_runs_nothing(run: Path) -> None:
+def test_declaration_of_what_is_under_way_runs_nothing(run: Path) -> None:
     trap = run.parent / "trap"
     (run / "checkpoints" / "spec.yaml").write_text(f"format: 1\nprior: !!python/object/apply:os.mkdir [{trap}]\n")
     with pytest.raises(pv.InputError, match="is not plain YAML"):
@@ -195,7 +195,7 @@ def test_the_declaration_of_what_is_under_way_runs_nothing(run: Path) -> None:
 
 
 @pytest.mark.parametrize("breaking", [pickled, torch_pickled, huge, huge_header], ids=lambda f: f.__name__)
-def test_a_strangers_weights_are_no_more_than_tensors(breaking: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_strangers_weights_are_no_more_than_tensors(breaking: Callable[[Path], Any], tmp_path: Path) -> None:
     fit(small(), rows(), run=tmp_path / "a" / "run")
     file = tmp_path / "a" / "run" / "model.safetensors"
     breaking(file)

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("run", "which"), MODELS)
-def test_a_stored_model_has_the_same_densities(run: str, which: str, folder: Path) -> None:
+def test_stored_model_has_the_same_densities(run: str, which: str, folder: Path) -> None:
     vae = pv.load(folder / run, checkpoint=None if which == "None" else which)  # type: ignore[arg-type]
     x, z = torch.linspace(-1, 1, 12).reshape(4, 3), torch.linspace(-0.5, 0.5, 8).reshape(4, 2)
     with torch.no_grad():
@@ -45,12 +45,12 @@ def test_a_stored_model_has_the_same_densities(run: str, which: str, folder: Pat
 
 
 @pytest.mark.parametrize("run", EXPECTED)
-def test_a_stored_history_is_read(run: str, folder: Path) -> None:
+def test_stored_history_is_read(run: str, folder: Path) -> None:
     assert RunFolder(folder / run).history().last["loss"] == EXPECTED[run]["loss"]
 
 
 @pytest.mark.parametrize("run", EXPECTED)
-def test_a_stored_run_is_fitted_again_by_its_spec(run: str, folder: Path) -> None:
+def test_stored_run_is_fitted_again_by_its_spec(run: str, folder: Path) -> None:
     main(["fit", "--config", str(folder / run), "--run", str(folder / "again"), "--progress", "false"])
     before, after = RunFolder(folder / run).spec(), RunFolder(folder / "again").spec()
     assert {name: before[name] for name in before if name != "versions"} == {
@@ -64,7 +64,7 @@ def test_stored_runs_are_compared(folder: Path) -> None:
     assert {path.name for path in runs.models} == set(EXPECTED)
 
 
-def test_a_stored_training_is_not_resumed(folder: Path) -> None:
+def test_stored_training_is_not_resumed(folder: Path) -> None:
     run = folder / "checkpoints"
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(run), "--run", str(run), "--resume", "--epochs", "5", "--progress", "false"])
@@ -90,7 +90,7 @@ def test_every_migration_names_what_there_is() -> None:
     assert not set(newest.parts) & parts
 
 
-def test_a_migration_leaves_the_rest_alone() -> None:
+def test_migration_leaves_the_rest_alone() -> None:
     plain = {"format": 1, "data": "Steps", "encoder": {"MLP": {"hidden": [5]}}, "root": None, "seed": 3}
     assert migrate_spec(plain) == plain | {"format": FORMAT}
     assert migrate_spec({"optimizer": {"Adam": {"parts": {}}}}) == {"optimizer": {"Adam": {"parts": {}}}}

@@ -39,7 +39,7 @@ def full_for(folder: str) -> Callable[..., None]:
     return save
 
 
-def test_a_full_disk_leaves_the_run_before_and_writes_the_new_one_elsewhere(
+def test_full_disk_leaves_the_run_before_and_writes_the_new_one_elsewhere(
     tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(small(), rows(), tmp_path / "run")
@@ -91,7 +91,7 @@ def test_checkpoints_are_gone_on_with_to_the_same_run(tmp_path: Path, monkeypatc
     assert all((tmp_path / "run" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in same)
 
 
-def test_the_command_line_says_it_in_one_sentence(
+def test_command_line_says_it_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

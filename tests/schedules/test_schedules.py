@@ -19,7 +19,7 @@ RAMPS = [Linear(0.2, 1.4, 8), Sigmoid(0.2, 1.4, 8), Sigmoid(1.4, 0.2, 8, steepne
 
 
 @pytest.mark.parametrize("schedule", RAMPS, ids=repr)
-def test_a_ramp_goes_from_its_start_to_its_end_and_stays(schedule: Any) -> None:
+def test_ramp_goes_from_its_start_to_its_end_and_stays(schedule: Any) -> None:
     nothing = schedule.init_state()
     assert nothing.numel() == 0
     assert schedule.value(0, nothing) == pytest.approx(schedule.start, abs=1e-12)
@@ -30,7 +30,7 @@ def test_a_ramp_goes_from_its_start_to_its_end_and_stays(schedule: Any) -> None:
     assert max(within) == pytest.approx(max(schedule.start, schedule.end), abs=1e-12)
 
 
-def test_the_curves_are_the_formulas() -> None:
+def test_curves_are_the_formulas() -> None:
     nothing = torch.zeros(0)
     assert Linear(1, 3, 4).value(1, nothing) == 1.5
     halfway = Sigmoid(0, 1, 10, steepness=4)
@@ -77,7 +77,7 @@ def test_within_an_epoch_every_step_has_its_own_value(monkeypatch: pytest.Monkey
     np.testing.assert_allclose(sorted(set(steps)), np.arange(9) / 8)
 
 
-def test_a_schedule_that_stands_still_changes_nothing() -> None:
+def test_schedule_that_stands_still_changes_nothing() -> None:
     found = []
     for objective in (ELBO(beta=0.3), ELBO(beta=Linear(0.3, 0.3))):
         torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_svi_keeps_time_by_running() -> None:
 
 
 @pytest.mark.parametrize("objective", [ELBO(beta=Linear()), Renyi(alpha=Linear()), CIWAE(beta=Linear())], ids=repr)
-def test_a_schedule_without_epochs_is_refused(objective: Any) -> None:
+def test_schedule_without_epochs_is_refused(objective: Any) -> None:
     vae = vae_of(pv.Normal(0, 1), pv.Normal())
     with pytest.raises(pv.InputError, match=r"= Linear.* depends on the epoch, .* loss=pv.objectives.Scheduled"):
         objective.loss(vae.model, vae.guide, torch.randn(6, 3))
@@ -149,6 +149,6 @@ def test_geco_is_its_rule() -> None:
     ],
     ids=str,
 )
-def test_a_wrong_target_is_a_sentence(arguments: dict[str, float], sentence: str) -> None:
+def test_wrong_target_is_a_sentence(arguments: dict[str, float], sentence: str) -> None:
     with pytest.raises(pv.InputError, match=sentence):
         GECO(**arguments)

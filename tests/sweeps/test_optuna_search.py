@@ -68,7 +68,7 @@ def test_hopeless_points_end_early_and_the_table_says_so(base: dict[str, Any]) -
     assert pruned[0].outcome.sentence in repr(found)
 
 
-def test_the_best_point_is_the_study_s(base: dict[str, Any]) -> None:
+def test_best_point_is_the_study_s(base: dict[str, Any]) -> None:
     found = study(base, 6)
     best = told().best_trial
     assert best.value == found.results[0].best
@@ -100,7 +100,7 @@ class Killed(BaseException):
     """What ends a process in the midst of work."""
 
 
-def test_a_point_that_was_killed_goes_on_and_counts_once(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_point_that_was_killed_goes_on_and_counts_once(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     base |= {"checkpoint_epochs": 1}
     save, saved = CheckpointManager.save, []
 
@@ -124,7 +124,7 @@ def test_a_point_that_was_killed_goes_on_and_counts_once(base: dict[str, Any], m
     assert told().best_value == found.results[0].best
 
 
-def test_the_command_line_prunes_too(base: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_prunes_too(base: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     over = "{seed: {low: 0, high: 99}, optimizer.lr: [0.03, 0.05, 0.1, 1e-9]}"
     words = ["--data", "x.npy", "--encoder", "MLP", "--encoder.hidden", "[4]", "--batch_size", "30"]
     main(["sweep", "--over", over, *words, "--epochs", str(EPOCHS), "--search", "optuna", "--samples", "12"])

@@ -40,7 +40,7 @@ def test_every_point_is_the_run_that_fit_makes(base: dict[str, Any]) -> None:
         assert pv.load(run).declaration.latent_dim == result.chosen["latent_dim"]
 
 
-def test_the_table_holds_what_the_histories_do(base: dict[str, Any]) -> None:
+def test_table_holds_what_the_histories_do(base: dict[str, Any]) -> None:
     found = sweep(OVER, base)
     table = pd.read_csv("sweep/sweep.csv")
     assert table["best_validation_loss"].is_monotonic_increasing
@@ -71,7 +71,7 @@ def refuse(*given: Any, **named: Any) -> None:
     raise AssertionError("it was trained again")
 
 
-def test_called_again_it_trains_what_is_missing_and_nothing_else(
+def test_sweep_called_again_trains_what_is_missing_and_nothing_else(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = sweep({"latent_dim": [1]}, base)
@@ -90,7 +90,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 3, 4])
-def test_a_killed_sweep_goes_on_to_the_same_weights(
+def test_killed_sweep_goes_on_to_the_same_weights(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     base |= {"checkpoint_epochs": 1}
@@ -119,7 +119,7 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(
         assert weights(Path("sweep") / result.name) == weights(Path("whole") / result.name)
 
 
-def test_checkpoints_that_nobody_asked_for_are_taken_away(base: dict[str, Any]) -> None:
+def test_checkpoints_that_were_not_declared_are_removed(base: dict[str, Any]) -> None:
     sweep({"seed": [0]}, base, "one")
     sweep({"seed": [0]}, base | {"checkpoint_epochs": 1}, "two")
     assert not Path("one/seed=0/checkpoints").exists()
@@ -148,7 +148,7 @@ def test_points_that_fail_say_why_and_the_others_go_on(base: dict[str, Any], mon
     assert all("Poisson" in folder for folder in tried)
 
 
-def test_a_fault_in_one_point_is_told_and_the_others_go_on(
+def test_fault_in_one_point_is_reported_and_the_others_go_on(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = CheckpointManager.declare
@@ -164,7 +164,7 @@ def test_a_fault_in_one_point_is_told_and_the_others_go_on(
     assert found.results[1].outcome.sentence == "RuntimeError: out of memory"
 
 
-def test_a_field_that_some_points_lack_is_a_refused_combination(base: dict[str, Any]) -> None:
+def test_field_that_some_points_lack_is_a_refused_combination(base: dict[str, Any]) -> None:
     found = sweep({"optimizer": ["Adam", "SGD"], "optimizer.momentum": [0.5]}, base | {"epochs": 1})
     assert {str(r.chosen["optimizer"]): r.outcome.status for r in found.results} == {
         "Adam": "refused",
@@ -175,7 +175,7 @@ def test_a_field_that_some_points_lack_is_a_refused_combination(base: dict[str, 
     assert not Path("other").exists()
 
 
-def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict[str, Any]) -> None:
+def test_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict[str, Any]) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("")
     with pytest.raises(pv.InputError, match="mine exists and is not a sweep, so it is left alone"):
@@ -195,7 +195,7 @@ def test_a_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict
 
 
 @pytest.mark.parametrize("text", ["run,status,sentence\none,finnished,\n", "run,loss\none,1.5\n"])
-def test_a_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -> None:
+def test_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "sweep.csv").write_text(text)
     with pytest.raises(pv.InputError, match=r"sweep\.csv is not a table of a sweep"):
         read(tmp_path / "sweep.csv")
@@ -222,7 +222,7 @@ def test_counts_and_real_numbers_are_of_different_kinds(base: dict[str, Any]) ->
     assert sorted(kind.partition(";")[0] for kind in found.kinds) == ["densities", "probabilities"]
 
 
-def test_a_loss_counts_where_the_schedules_have_ended(base: dict[str, Any]) -> None:
+def test_loss_counts_where_the_schedules_have_ended(base: dict[str, Any]) -> None:
     ramp = {"ELBO": {"beta": {"Linear": {"start": 0, "end": 1, "epochs": 2}}}}
     found = sweep({"seed": [0]}, base | {"objective": ramp, "epochs": 4})
     history = pv.History.from_csv(Path("sweep/seed=0/history.csv"))
@@ -249,7 +249,7 @@ def scattered(kinds: int) -> pv.Sweep:
 
 
 @pytest.mark.parametrize("kinds", [1, 2])
-def test_the_picture_has_a_panel_for_each_option_and_kind(kinds: int) -> None:
+def test_picture_has_a_panel_for_each_option_and_kind(kinds: int) -> None:
     picture = draw(scattered(kinds))
     readable(picture)
     labelled(picture)

@@ -35,7 +35,7 @@ def test_jobs_train_the_same_weights(base: dict[str, Any], monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp_path: Path) -> None:
+def test_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp_path: Path) -> None:
     worker = WORKERS.Worker(1)
     request = Request(base, str(tmp_path / "a"))
     assert worker.train(request) == Outcome("finished")
@@ -48,7 +48,7 @@ def test_a_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], number: signal.Signals) -> None:
+def test_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], number: signal.Signals) -> None:
     over = "{seed: [0, 1]}"
     words = ["--data", "x.npy", "--encoder", "MLP", "--epochs", "200", "--checkpoint_epochs", "5", "--to", "sweep"]
     command = [sys.executable, "-m", "pyro_vae.cli", "sweep", "--over", over, *words, "--jobs", "2"]
@@ -75,7 +75,7 @@ STUDY = {"latent_dim": {"low": 1, "high": 3}, "optimizer.lr": {"low": 1e-3, "hig
 class TestStudy:
     """A search by a study."""
 
-    def test_points_are_proposed_and_told(self, base: dict[str, Any]) -> None:
+    def test_points_are_proposed_and_recorded(self, base: dict[str, Any]) -> None:
         before = optuna.logging.get_verbosity()
         found = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=4)
         assert [result.outcome.status for result in found.results] == ["finished"] * 4
@@ -87,7 +87,7 @@ class TestStudy:
         assert len(more.results) == 6
         assert all(result in more.results for result in found.results)
 
-    def test_a_trial_that_was_cut_off_is_asked_for_again(
+    def test_trial_that_was_cut_off_is_proposed_again(
         self, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         train, started = WORKERS.train, []
@@ -107,7 +107,7 @@ class TestStudy:
         assert started[2] == started[1]
         assert len(found.results) == 3
 
-    def test_an_objective_is_no_axis_of_a_study(self, base: dict[str, Any]) -> None:
+    def test_objective_as_an_axis_of_a_study_is_refused(self, base: dict[str, Any]) -> None:
         with pytest.raises(pv.InputError, match=r"objective\.beta changes what the loss is, so no study"):
             sweep({"objective.beta": [1, 2]}, base, search="optuna", samples=2)
 

@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_sweep_is_refused_before_anything_is_done(base: dict[str, Any], name: str) -> None:
+def test_wrong_sweep_is_refused_before_anything_is_done(base: dict[str, Any], name: str) -> None:
     over, common, words, message = WRONG[name]
     with pytest.raises(pv.InputError, match=message) as caught:
         sweep(over, base | common if isinstance(common, dict) else common, **words)
@@ -133,7 +133,7 @@ def test_names_are_of_files_and_of_one_point_each() -> None:
     assert all(len(name) < 200 and not set(name) & set("/\\:*?\"<>| ()'") and name[0] != "." for name in names)
 
 
-def test_the_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     sweep({"latent_dim": [1], "optimizer.lr": [1e-3, 3e-4]}, base, "python")
     Path("base.yaml").write_text("epochs: 7\nbatch_size: 30\n")
     words = ["--data", "x.npy", "--encoder", "MLP", "--encoder.hidden", "[4]", "--epochs=2"]
@@ -170,7 +170,7 @@ CLI: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", CLI)
-def test_the_command_line_refuses_with_one_sentence(
+def test_command_line_refuses_with_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -66,7 +66,7 @@ def test_callbacks_see_every_epoch_and_change_nothing() -> None:
     assert seen[0].vae is watched
 
 
-def test_a_callback_sees_the_average_of_the_weights() -> None:
+def test_callback_sees_the_average_of_the_weights() -> None:
     kept: list[list[Tensor]] = []
     vae = small()
     optimizer = pv.Adam(0.1, ema=0.9)
@@ -75,7 +75,7 @@ def test_a_callback_sees_the_average_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "told"), [(True, "stop asked for it"), ("enough is enough", "enough is enough")])
-def test_a_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path, no_pictures: None) -> None:
+def test_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path, no_pictures: None) -> None:
     def stop(at: pv.EpochEvent) -> Any:
         return wanted if at.epoch == 2 else None
 
@@ -92,9 +92,7 @@ def test_a_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path, no
     assert len(again) == 2
 
 
-def test_an_error_in_a_callback_is_raised_with_its_name_when_the_epoch_is_saved(
-    tmp_path: Path, no_pictures: None
-) -> None:
+def test_error_in_a_callback_is_raised_with_its_name_when_the_epoch_is_saved(tmp_path: Path, no_pictures: None) -> None:
     def breaks(at: pv.EpochEvent) -> None:
         if at.epoch == 2:
             raise KeyError("nothing there")
@@ -110,7 +108,7 @@ def test_an_error_in_a_callback_is_raised_with_its_name_when_the_epoch_is_saved(
     assert equal(vae, whole)
 
 
-def test_loggers_are_told_what_is_declared_each_epoch_and_the_end() -> None:
+def test_loggers_get_the_declaration_each_epoch_and_the_end() -> None:
     memory = Memory()
     history = fit(small(), rows(), loggers=[memory])
     declared, *epochs, end = memory.told
@@ -124,7 +122,7 @@ def test_loggers_are_told_what_is_declared_each_epoch_and_the_end() -> None:
     assert memory.told[-1] == "failed"
 
 
-def test_a_logger_that_fails_ends_no_training() -> None:
+def test_logger_that_fails_ends_no_training() -> None:
     failing, memory = Memory("no network"), Memory()
     with pytest.warns(
         UserWarning, match=r"Memory failed and is left out from now on.*ConnectionError: no network"
@@ -156,7 +154,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_told_is_refused(name: str) -> None:
+def test_wrong_loggers_and_callbacks_are_refused(name: str) -> None:
     words, message = WRONG[name]
     with pytest.raises(pv.InputError, match=message):
         fit(small(), rows(), **words)
@@ -165,16 +163,14 @@ def test_what_cannot_be_told_is_refused(name: str) -> None:
 FIT = ["fit", "--epochs", "1", "--encoder", "MLP", "--batch_size", "999", "--run", "runs/a", "--progress", "false"]
 
 
-def test_the_command_line_logs_beside_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
-) -> None:
+def test_command_line_logs_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
     monkeypatch.chdir(tmp_path)
     main([*FIT, "--logger", "csv"])
     assert list(Path("runs/logs/a").rglob("metrics.csv"))
     assert set(pv.load("runs/a").declaration.event_shape) == {1, 8}
 
 
-def test_a_logger_without_its_package_says_how_to_get_it(
+def test_logger_without_its_package_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -197,7 +193,7 @@ def test_tensorboard_where_it_is_installed(tmp_path: Path, no_pictures: None) ->
     assert list((tmp_path / "runs" / "logs" / "a").rglob("events.out.tfevents.*"))
 
 
-def test_a_profile_is_a_table_and_a_trace_in_the_run(
+def test_profile_is_a_table_and_a_trace_in_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
 ) -> None:
     plain, vae = small(), small()

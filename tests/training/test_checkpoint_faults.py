@@ -47,7 +47,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_a_full_disk_is_said_and_training_goes_on(full: list[int], tmp_path: Path) -> None:
+def test_full_disk_is_said_and_training_goes_on(full: list[int], tmp_path: Path) -> None:
     vae, reference = small(), small()
     full += [5, 6]
     plan = pv.Checkpoints(every_minutes=0, best=False)
@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_and_training_goes_on(full: list[int], tmp_path: Pat
     assert not list((tmp_path / "run").rglob("*writing*"))
 
 
-def test_a_disk_that_stays_full_leaves_the_last_good_one(full: list[int], tmp_path: Path) -> None:
+def test_disk_that_stays_full_leaves_the_last_good_one(full: list[int], tmp_path: Path) -> None:
     full += range(5, 100)
     stop = acting(7, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.warns(UserWarning, match="no checkpoint could be written"):
@@ -67,7 +67,7 @@ def test_a_disk_that_stays_full_leaves_the_last_good_one(full: list[int], tmp_pa
     assert snapshot.read(steps(tmp_path / "run")[-1])["at"]["steps"] == 3
 
 
-def test_a_real_limit_on_files_is_met_without_a_crash(tmp_path: Path) -> None:
+def test_real_limit_on_files_is_met_without_a_crash(tmp_path: Path) -> None:
     file = tmp_path / "it"
     snapshot.write(file, snapshot.pack({"a": torch.zeros(10)}))
     before, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -82,7 +82,7 @@ def test_a_real_limit_on_files_is_met_without_a_crash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".lock", ".spec.yaml.writing"])
-def test_a_folder_that_cannot_be_written_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_written_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = {os: os.open, Path: Path.write_text}
 
     def refuse(path: Any, *arguments: Any, **more: Any) -> Any:
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_refused(name: str, tmp_path: Path, m
     assert same(vae.state_dict(), untouched.state_dict())
 
 
-def test_an_optimizer_that_needs_pickle_is_refused(tmp_path: Path) -> None:
+def test_optimizer_that_needs_pickle_is_refused(tmp_path: Path) -> None:
     class Odd(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             super().step(closure)
@@ -114,7 +114,7 @@ def test_an_optimizer_that_needs_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {"overwrite": True, "checkpoints": EVERY}])
-def test_a_folder_that_another_process_writes_is_refused(how: dict[str, Any], tmp_path: Path) -> None:
+def test_folder_that_another_process_writes_is_refused(how: dict[str, Any], tmp_path: Path) -> None:
     run, vae, untouched = tmp_path / "run", small(), small()
     fit(small(), rows(), run=run, checkpoints=EVERY)
     before = content(run)
@@ -148,7 +148,7 @@ def test_two_trainings_in_one_process_do_not_meet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("at", [1, 3, 8], ids=["first step", "last step of an epoch", "in the last epoch"])
-def test_a_signal_ends_training_after_its_step_and_nothing_is_lost(
+def test_signal_ends_training_after_its_step_and_nothing_is_lost(
     number: signal.Signals, at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     came: list[int] = []
@@ -174,7 +174,7 @@ def test_a_signal_ends_training_after_its_step_and_nothing_is_lost(
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     original = loop.Loop._evaluate
@@ -214,7 +214,7 @@ def test_without_checkpoints_only_the_keyboard_is_waited_for() -> None:
     assert same(vae.state_dict(), two.state_dict())  # the step was finished
 
 
-def test_a_second_signal_is_not_deferred() -> None:
+def test_second_signal_is_not_deferred() -> None:
     with signals.deferred(signal.SIGINT) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.by == signal.SIGINT
@@ -242,9 +242,7 @@ def test_signals_that_are_ignored_or_elsewhere_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("saving", [False, True])
-def test_a_loss_that_is_no_number_ends_training_soon(
-    saving: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loss_that_is_nan_ends_training_soon(saving: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", 2)
     vae = small()
 
@@ -281,7 +279,7 @@ def spoil_of(vae: pv.VAE) -> Any:
 # The command line
 
 
-def test_the_command_line_saves_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_saves_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     common = [
         "--latent_dim",

@@ -65,7 +65,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, run: Path) -> None:
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, run: Path) -> None:
     newest, before = steps(run)[-1], steps(run)[-2]
     DAMAGES[damage](newest)
     vae = small()
@@ -98,7 +98,7 @@ def test_where_all_are_damaged_nothing_is_begun(run: Path) -> None:
     assert same(vae.state_dict(), untouched.state_dict())
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_of_a_newer_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = steps(run)[-1]
     tree = snapshot.read(file)
     monkeypatch.setattr(snapshot, "FORMAT", 2)
@@ -182,7 +182,7 @@ def test_wrong_plans_are_refused() -> None:
             pv.Checkpoints(**wrong)
 
 
-def test_an_unfinished_run_says_so(run: Path) -> None:
+def test_unfinished_run_says_so(run: Path) -> None:
     before = content(run)
     sentence = r"is an unfinished run: continue it by .*resume=True.* --resume. .*checkpoint='last'"
     with pytest.raises(pv.InputError, match=sentence):
@@ -197,14 +197,14 @@ def test_an_unfinished_run_says_so(run: Path) -> None:
     assert pv.load(run, checkpoint="last").declaration == small().declaration
 
 
-def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path) -> None:
+def test_run_without_checkpoints_cannot_be_resumed(tmp_path: Path) -> None:
     fit(small(), rows(), run=tmp_path / "run")
     with pytest.raises(pv.InputError, match=r"without checkpoints, so there is nothing to resume"):
         fit(small(), rows(), run=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("saving", [False, True])
-def test_an_unfinished_run_is_overwritten_when_told(saving: bool, run: Path) -> None:
+def test_unfinished_run_is_overwritten_on_request(saving: bool, run: Path) -> None:
     vae = small(likelihood=pv.Laplace())
     fit(vae, rows(), run=run, overwrite=True, checkpoints=pv.Checkpoints() if saving else None)
     assert same(pv.load(run).state_dict(), vae.state_dict())
@@ -212,7 +212,7 @@ def test_an_unfinished_run_is_overwritten_when_told(saving: bool, run: Path) -> 
     assert len(steps(run)) == saving
 
 
-def test_a_finished_run_stays_until_the_one_that_overwrites_it_is_whole(tmp_path: Path) -> None:
+def test_finished_run_stays_until_the_one_that_overwrites_it_is_whole(tmp_path: Path) -> None:
     first, plan = small(), {"run": tmp_path / "run", "checkpoints": pv.Checkpoints(every_minutes=0)}
     fit(first, rows(), **plan)
     for resume in (False, True):

@@ -125,7 +125,7 @@ def test_all_that_is_done_around_a_step_is_done(optimizer: Any, precision: Any) 
     require_alike(both(small, rows(), optimizer=optimizer, runtime=runtime), rtol)
 
 
-def test_a_graph_draws_new_numbers_each_step(graphs: list[Any]) -> None:
+def test_graph_draws_new_numbers_each_step(graphs: list[Any]) -> None:
     seen: list[float] = []
     vae, x = small(), rows(20)
     original = TrainStep.finish_step
@@ -241,7 +241,7 @@ def test_weights_in_the_store_train_as_they_do_uncompiled() -> None:
         pytest.param(45, id="short step", marks=pytest.mark.slow),
     ],
 )
-def test_steps_without_a_number_are_left_out_and_counted(place: int, graphs: list[Any]) -> None:
+def test_compiled_nonfinite_steps_are_left_out_and_counted(place: int, graphs: list[Any]) -> None:
     x = overflowing(first_order()[place])
     trained = both(initialized, x, optimizer=pv.Adam(0.01, max_nonfinite_steps=9, ema=0.9))
     require_alike(trained)
@@ -273,7 +273,7 @@ def test_auto_compiles_long_trainings_only_and_goes_on_as_it_began(
     assert graphs == []  # or the weights would not be those of a training that was not interrupted
 
 
-def test_what_is_no_choice_is_refused() -> None:
+def test_compile_refuses_unknown_choices() -> None:
     with pytest.raises(pv.InputError, match="compile = 'yes' has to be True, False or 'auto'"):
         fit(small(), rows(), compile="yes")
 

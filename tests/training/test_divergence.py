@@ -20,7 +20,7 @@ def told(vae: Any, x: Any, **words: Any) -> str:
     return str(caught.value)
 
 
-def test_too_long_steps_are_told_from_bad_data() -> None:
+def test_divergence_is_distinguished_from_bad_data() -> None:
     message = told(small(), rows(), optimizer=pv.SGD(1e12), batch_size=10)
     assert "in epoch 1" in message
     assert "of the epoch was the first, on rows" in message
@@ -30,7 +30,7 @@ def test_too_long_steps_are_told_from_bad_data() -> None:
 
 
 @pytest.mark.parametrize("look", [1, 2, 100])
-def test_a_row_whose_density_overflows_is_named(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_whose_density_overflows_is_named(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", look)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     step, row = 3, int(order[35])
@@ -68,7 +68,7 @@ class Programs(nn.Module):
             pyro.sample("z", dist.Normal(self.encoder(x), 0.5, validate_args=False).to_event(1))
 
 
-def test_the_site_of_a_prior_is_named() -> None:
+def test_site_of_a_prior_is_named() -> None:
     message = told(Programs("prior"), rows(), batch_size=10)
     assert "Step 1 of the epoch was the first" in message
     assert "By the weights before that step, log p(z) is NaN or infinite on rows" in message
@@ -76,12 +76,12 @@ def test_the_site_of_a_prior_is_named() -> None:
     assert "log q(z|...)" not in message
 
 
-def test_the_part_of_a_gradient_is_named() -> None:
+def test_part_of_a_gradient_is_named() -> None:
     message = told(Programs("gradient"), rows(), batch_size=10)
     assert "the loss is finite and its gradient to decoder is not" in message
 
 
-def test_a_diagnosis_leaves_weights_and_random_numbers_as_they_are() -> None:
+def test_diagnosis_leaves_weights_and_random_numbers_as_they_are() -> None:
     vae, x = small(), rows()
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -106,7 +106,7 @@ def test_programs_of_one_row_are_diagnosed_too() -> None:
     assert "log p(x|...) is NaN or infinite on rows" in message
 
 
-def test_a_training_that_goes_well_pays_no_kernel_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_goes_well_pays_no_kernel_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     isfinite = Tensor.isfinite
     monkeypatch.setattr(Tensor, "isfinite", lambda self: (calls.append(""), isfinite(self))[1])

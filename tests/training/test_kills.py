@@ -42,7 +42,7 @@ def test_every_resume_succeeds_and_ends_identical(
 
 
 @pytest.mark.slow
-def test_a_kill_between_any_two_operations_on_files_loses_nothing(tmp_path: Path) -> None:
+def test_kill_between_any_two_operations_on_files_loses_nothing(tmp_path: Path) -> None:
     found = killed(tmp_path)
     assert found["killed"] > 30
     assert found["taken for whole"] == 0

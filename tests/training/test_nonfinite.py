@@ -28,7 +28,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "averaged"])
-def test_a_bad_step_is_as_if_it_had_not_been(name: str) -> None:
+def test_nonfinite_step_changes_nothing(name: str) -> None:
     skipping, whole = initialized(), initialized()
     order = first_order()
     history = fit(
@@ -70,7 +70,7 @@ class _Skipper:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None:
+def test_max_nonfinite_steps_changes_nothing_for_finite_gradients(name: str) -> None:
     allowing, plain = initialized(), initialized()
     one = fit(allowing, rows(), optimizer=OPTIMIZERS[name](max_nonfinite_steps=5))
     other = fit(plain, rows(), optimizer=OPTIMIZERS[name]())
@@ -80,7 +80,7 @@ def test_allowing_for_skips_changes_nothing_where_all_is_well(name: str) -> None
     assert "skipped" not in other.columns
 
 
-def test_the_mean_of_an_epoch_is_of_the_rows_that_counted() -> None:
+def test_epoch_mean_is_over_the_rows_of_finite_steps() -> None:
     order = first_order()
     vae = initialized()
     history = fit(vae, overflowing(order[0]), epochs=1, batch_size=25, optimizer=pv.SGD(1e-30, max_nonfinite_steps=1))
@@ -91,7 +91,7 @@ def test_the_mean_of_an_epoch_is_of_the_rows_that_counted() -> None:
     assert history["loss"][0] == pytest.approx(expected, rel=0.2)  # the same rows, other draws
 
 
-def test_too_many_are_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_nonfinite_steps_are_an_error_that_names_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECK_FINITE_EVERY_STEPS", 2)
     with pytest.raises(FloatingPointError) as caught:
         fit(initialized(), overflowing(7, 30, 41), batch_size=1, optimizer=pv.Adam(max_nonfinite_steps=2))
@@ -101,7 +101,7 @@ def test_too_many_are_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) 
     assert any(f"on rows {row} of the data" in told for row in (7, 30, 41))
 
 
-def test_a_schedule_that_observes_is_not_spoilt() -> None:
+def test_geco_does_not_observe_nonfinite_steps() -> None:
     objective = pv.objectives.ELBO(beta=GECO(distortion=2.0))
     history = fit(
         initialized(), overflowing(3), batch_size=10, optimizer=pv.Adam(max_nonfinite_steps=9), objective=objective
@@ -114,7 +114,7 @@ class Killed(BaseException):
     """What ends a process in the midst of work."""
 
 
-def test_a_resumed_training_skips_and_counts_alike(
+def test_resumed_training_skips_and_counts_nonfinite_steps_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
 ) -> None:
     words: dict[str, Any] = {

@@ -71,7 +71,7 @@ def test_they_resume_bit_for_bit(outcome: Any) -> None:
         assert one["resumed"]["warnings"] == []
 
 
-def test_what_is_refused_is_refused_by_all(outcome: Any) -> None:
+def test_refusal_is_raised_in_all_processes(outcome: Any) -> None:
     told = [one["refused"] for one in outcome[1]]
     assert told[0] == told[1]
     assert "holds a run already" in told[0]
@@ -96,7 +96,7 @@ def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
     np.testing.assert_allclose(table(history)["loss"], two["loss"], rtol=0.2)
 
 
-def test_a_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp_path: Path) -> None:
+def test_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = start(tmp_path, "SIGKILL")
     assert time.monotonic() - begun < 120
@@ -122,7 +122,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
-def test_a_signal_to_one_ends_all_after_the_same_step(by: str, tmp_path: Path) -> None:
+def test_signal_to_one_ends_all_after_the_same_step(by: str, tmp_path: Path) -> None:
     done = start(tmp_path, by)
     assert RunFolder(tmp_path / "run").unfinished
     if by == "SIGINT":

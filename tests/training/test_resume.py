@@ -170,7 +170,7 @@ def test_more_epochs_are_the_same_as_that_many_from_the_start(tmp_path: Path) ->
     assert same(pv.load(tmp_path / "run").state_dict(), longer.state_dict())
 
 
-def test_a_finished_run_is_resumed_to_itself(tmp_path: Path) -> None:
+def test_finished_run_is_resumed_to_itself(tmp_path: Path) -> None:
     first, second = small(), small(guide=pv.Normal())
     reference = first, fit(first, rows(), run=tmp_path / "run", checkpoints=pv.Checkpoints())
     torch.manual_seed(99)
@@ -191,7 +191,7 @@ def test_where_nothing_is_yet_resume_begins(tmp_path: Path) -> None:
 # Which are kept
 
 
-def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
+def test_last_and_the_best_are_kept(tmp_path: Path) -> None:
     vae = small()
     plan = pv.Checkpoints(every_minutes=None, every_epochs=2)
     history = fit(
@@ -213,7 +213,7 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     }
 
 
-def test_a_resumed_training_still_knows_its_best(tmp_path: Path) -> None:
+def test_resumed_training_still_knows_its_best(tmp_path: Path) -> None:
     arguments = {"validation": rows(9), "epochs": 9, "optimizer": pv.Adam(3.0)}
     fit(small(), rows(), run=tmp_path / "run", checkpoints=EVERY_STEP, **arguments)
     run = cut(tmp_path / "run", steps(tmp_path / "run")[-2], tmp_path / "cut")

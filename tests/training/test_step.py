@@ -57,7 +57,7 @@ def loss_of(programs: DeterministicPrograms, x: Tensor) -> Tensor:
         return ELBO().differentiable_loss(programs.model, programs.guide, x=x) / len(x)
 
 
-def test_a_short_last_step_counts_its_own_rows() -> None:
+def test_short_last_step_counts_its_own_rows() -> None:
     programs, _ = after(pv.SGD(0.1, accumulate_grad_batches=2), n=17, batch_size=6)  # steps of 12 and 5 rows
     x, by_hand = rows(17).double(), DeterministicPrograms()
     order = torch.randperm(17, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ def test_a_short_last_step_counts_its_own_rows() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.999, 1.001, 10])
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float, accumulate: int) -> None:
+def test_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float, accumulate: int) -> None:
     start, x = DeterministicPrograms(), rows(20).double()
     moved = gradient(start, x)
     norm = float(torch.cat([each.flatten() for each in moved.values()]).norm())
@@ -97,7 +97,7 @@ def test_each_step_is_made_at_the_rate_of_its_time(schedule: Any) -> None:
     np.testing.assert_allclose(history["lr"], [schedule.value(epoch, torch.zeros(0)) for epoch in (1, 2, 3)])
 
 
-def test_the_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
+def test_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
     decay, path = 0.3, []
 
     class Watching(torch.optim.SGD):
@@ -126,7 +126,7 @@ def test_the_average_is_the_formula_and_is_what_is_evaluated_and_left() -> None:
     torch.testing.assert_close([p.detach() for p in plain.parameters()], path[-1])
 
 
-def test_a_frozen_part_is_not_averaged_and_stays_bit_for_bit() -> None:
+def test_frozen_part_is_not_averaged_and_stays_bit_for_bit() -> None:
     vae = small().initialize(rows())
     before = weights(vae)
     fit(vae, rows(), optimizer=pv.Adam(0.02, ema=0.5, lr_by_part={"posterior": 0}))

@@ -38,7 +38,7 @@ CASES: list[tuple[Losses, dict[str, Any], int | None, bool]] = [
 
 
 @pytest.mark.parametrize(("losses", "rule", "best", "stops"), CASES)
-def test_the_rule_in_small(losses: Losses, rule: dict[str, Any], best: int | None, stops: bool) -> None:
+def test_rule_in_small(losses: Losses, rule: dict[str, Any], best: int | None, stops: bool) -> None:
     rule = pv.EarlyStopping(**rule)
     assert rule.best(history(losses)) == best
     assert bool(rule.reason(history(losses))) == stops
@@ -103,7 +103,7 @@ def test_all_epochs_without_a_stop_leave_the_best_weights_too() -> None:
     assert trained(pv.EarlyStopping(patience=50), epochs=2, optimizer=pv.Adam(1e-3))[1].stopped == ""
 
 
-def test_a_warm_up_does_not_end_a_training() -> None:
+def test_warm_up_does_not_end_a_training() -> None:
     objective = pv.objectives.ELBO(beta=Linear(0, 1, epochs=8))
     _, history = trained(pv.EarlyStopping(patience=2), objective=objective)
     assert len(history) > 10  # though the loss rises as beta does
@@ -114,7 +114,7 @@ class Killed(BaseException):
     """What ends a process in the midst of work."""
 
 
-def test_a_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
+def test_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
     words: dict[str, Any] = {"checkpoints": pv.Checkpoints(every_epochs=1)}
     rule = pv.EarlyStopping(patience=3)
     vae, whole = trained(rule, run=tmp_path / "whole", **words)
@@ -145,7 +145,7 @@ def test_a_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.Monke
         trained(pv.EarlyStopping(patience=5), run=tmp_path / "1", resume=True, **words)
 
 
-def test_an_interrupted_training_keeps_its_last_weights() -> None:
+def test_interrupted_training_keeps_its_last_weights() -> None:
     import os
     import signal
 
@@ -158,7 +158,7 @@ def test_an_interrupted_training_keeps_its_last_weights() -> None:
     assert equal(vae, trained(None, epochs=9)[0])
 
 
-def test_an_unknown_column_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_unknown_column_is_refused_before_any_work(tmp_path: Path) -> None:
     vae = small()
     before = copy.deepcopy(vae.state_dict())
     with pytest.raises(pv.InputError, match=r"validation_loss' needs validation data.*monitor='loss'"):
@@ -174,7 +174,7 @@ def test_an_unknown_column_is_refused_before_any_work(tmp_path: Path) -> None:
     fit(vae, rows(), validation=rows(), stopping=parts, objective=objective)
 
 
-def test_the_command_line_stops_and_repeats(
+def test_command_line_stops_and_repeats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_pictures: None
 ) -> None:
     monkeypatch.chdir(tmp_path)

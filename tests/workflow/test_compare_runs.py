@@ -213,6 +213,6 @@ def test_rows_that_do_not_suit_a_model_name_its_run(here: Path, capsys: pytest.C
         (["one/a-0", "one/a-1"], [["two/a-0", "two/a-1"]], "one/a-0 + one/a-1"),
     ],
 )
-def test_a_group_is_named_by_what_its_folders_share(members: list[str], others: list[list[str]], name: str) -> None:
+def test_group_is_named_by_what_its_folders_share(members: list[str], others: list[list[str]], name: str) -> None:
     groups = [[Path(member) for member in group] for group in [members, *others]]
     assert several._name(groups[0], groups) == name

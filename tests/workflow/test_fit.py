@@ -26,7 +26,7 @@ from pyro_vae.runs.folder import RunFolder
 # Reproducibility
 
 
-def test_the_same_seed_gives_the_same_weights_and_history_bit_for_bit() -> None:
+def test_same_seed_gives_the_same_weights_and_history_bit_for_bit() -> None:
     states, tables = [], []
     for disturbance in (0, 5):
         vae, x = small(), rows()
@@ -57,7 +57,7 @@ def test_fitting_again_goes_on_from_the_weights() -> None:
 
 
 @pytest.mark.parametrize("validated", [False, True], ids=["training only", "with validation"])
-def test_the_columns_of_the_history(validated: bool) -> None:
+def test_columns_of_the_history(validated: bool) -> None:
     history = fit(small(), rows(), validation=rows(9) if validated else None)
     held = ["validation_loss", "validation_log_likelihood", "validation_kl"] if validated else []
     assert history.columns == ["epoch", "seconds", "loss", "log_likelihood", "kl", *held, "kl_z_0", "kl_z_1"]
@@ -145,7 +145,7 @@ def test_modules_train_in_training_mode_and_are_evaluated_and_left_in_evaluation
 
 
 @pytest.mark.parametrize("part", ["posterior", "likelihood", "likelihood.constants", "posterior.network.heads.loc"])
-def test_a_frozen_part_stays_bit_for_bit(part: str) -> None:
+def test_frozen_part_stays_bit_for_bit(part: str) -> None:
     vae = small().initialize(rows())
     before = weights(vae)
     fit(vae, rows(), optimizer=pv.Adam(0.01, lr_by_part={part: 0}))
@@ -155,7 +155,7 @@ def test_a_frozen_part_stays_bit_for_bit(part: str) -> None:
         assert (weight.grad is None) == name.startswith(part)  # and cost no backward pass
 
 
-def test_a_weight_that_the_user_froze_stays_frozen() -> None:
+def test_weight_that_the_user_froze_stays_frozen() -> None:
     vae = small().initialize(rows())
     vae.posterior.requires_grad_(False)
     before = weights(vae)
@@ -258,7 +258,7 @@ def test_dynamic_rows_are_binarised_anew_at_every_step() -> None:
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_the_precision_is_the_runtimes(precision: Any) -> None:
+def test_precision_is_the_runtimes(precision: Any) -> None:
     vae = small()
     history = fit(vae, rows(), runtime=pv.Runtime("cpu", precision), optimizer=pv.Adam(0.02), epochs=6)
     assert history["loss"][-1] < history["loss"][0]
@@ -284,7 +284,7 @@ def stopping(at: int, error: type[BaseException] = KeyboardInterrupt) -> Callabl
 
 
 @pytest.mark.parametrize(("at", "epochs"), [(1, 0), (2, 0), (4, 1), (8, 2)], ids=lambda value: str(value))
-def test_an_interrupt_keeps_what_was_learned_and_writes_the_run(at: int, epochs: int, tmp_path: Path) -> None:
+def test_interrupt_keeps_what_was_learned_and_writes_the_run(at: int, epochs: int, tmp_path: Path) -> None:
     vae, x = small().initialize(rows()), rows()  # three steps an epoch
     before = weights(vae)
     history = fit(vae, x, epochs=10, optimizer=stopping(at), run=tmp_path / "run", validation=x)
@@ -296,7 +296,7 @@ def test_an_interrupt_keeps_what_was_learned_and_writes_the_run(at: int, epochs:
     assert not vae.training
 
 
-def test_an_error_in_a_step_is_the_users_to_see(tmp_path: Path) -> None:
+def test_error_in_a_step_is_the_users_to_see(tmp_path: Path) -> None:
     vae = small()
     with pytest.raises(MemoryError):
         fit(vae, rows(), optimizer=stopping(2, MemoryError), run=tmp_path / "run")
@@ -304,7 +304,7 @@ def test_an_error_in_a_step_is_the_users_to_see(tmp_path: Path) -> None:
     assert not vae.training
 
 
-def test_a_loss_that_is_not_finite_names_the_epoch(tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_names_the_epoch(tmp_path: Path) -> None:
     vae = small()
     with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf|-inf) in epoch [123]: lower the learning rate"):
         fit(vae, rows(), optimizer=pv.SGD(1e30, lr_by_part={"posterior": 0}), run=tmp_path / "run")

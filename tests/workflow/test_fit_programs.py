@@ -115,7 +115,7 @@ def test_any_pair_of_programs_trains_to_the_exact_posterior(kind: str) -> None:
     assert history["loss"][-20:].mean() == pytest.approx(-EVIDENCE / 20, abs=0.01)
 
 
-def test_a_parameter_in_the_store_trains_in_place_and_by_name() -> None:
+def test_parameter_in_the_store_trains_in_place_and_by_name() -> None:
     pair = functions()
     pyro.get_param_store().setdefault("loc", torch.tensor(5.0))
     fit(pair, NUMBERS, optimizer=pv.Adam(0.1, lr_by_part={"loc": 0}))
