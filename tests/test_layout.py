@@ -104,3 +104,25 @@ def test_law_of_the_layout_can_fail(text: str, up: list[str], around: int) -> No
     found = imports(modules)
     assert running_up(found) == up
     assert len(circle(found)) == around
+
+
+def imported_tests(text: str) -> list[str]:
+    """The test modules that a file imports: what tests share lies in helpers."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return [name for name in found if any(part.startswith("test_") for part in name.split("."))]
+
+
+def test_tests_share_by_helpers_alone() -> None:
+    folder = Path(__file__).parent
+    found = {str(file.relative_to(folder)): imported_tests(file.read_text()) for file in folder.rglob("*.py")}
+    assert [name for name, modules in found.items() if modules] == ["test_contributing.py"]  # runs the laws themselves
+
+
+@pytest.mark.parametrize("text", ["from model.test_vae import small", "from model import test_vae"])
+def test_import_of_a_test_module_is_found(text: str) -> None:
+    assert len(imported_tests(text)) == 1
