@@ -1,4 +1,4 @@
-r"""The formulas of docstrings, made readable in a terminal.
+r"""Formulas of docstrings as Unicode text for a terminal.
 
 Formulas are written once, in LaTeX, for the pages of the documentation. A terminal shows them in Unicode, on one
 line: fractions with a slash, Greek letters as themselves.
@@ -65,7 +65,7 @@ BRACKETS = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 
 
 def readable(text: str) -> str:
-    r"""Turn every formula of a text into Unicode on one line; the rest stays.
+    r"""Text in which every formula is Unicode on one line; the rest is unchanged.
 
     Args:
         text: with formulas between `$` or `$$`.

@@ -204,7 +204,7 @@ def compare(models: Mapping[str, Evidence | Sequence[Evidence]]) -> Comparison:
 
     Raises:
         InputError: fewer than two models, or what cannot be compared: other rows, probabilities with densities, a
-            cross-entropy that is no density, one training twice, rows of probability 0.
+            cross-entropy that is not a density, one training twice, rows of probability 0.
 
     >>> from pyro_vae.criticism import Importance, evidence
     >>> from pyro_vae import MLP, VAE, Normal

@@ -1,4 +1,4 @@
-"""Torch and Pyro distributions, and what is asked of any distribution."""
+"""Torch and Pyro distributions, and functions of any distribution."""
 
 from pyro_vae.distributions import constraints, moments
 

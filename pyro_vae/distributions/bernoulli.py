@@ -49,14 +49,14 @@ def softplus_sum(logits: Tensor, signs: Tensor) -> Tensor:
     r"""The sum $\sum_j \log(1 + e^{s_j l_j})$ over the J elements of an event.
 
     Torch's softplus takes three times as long as an exponential and a logarithm, which the processor's own library
-    computes. So where values are all that is asked for, they are taken instead, block by block of what a cache holds;
+    computes. So without gradients these are used instead, block by block of what a cache holds;
     and the softplus after all where an exponential overflows. A compiler makes one pass of whatever is recorded, in
     which the logarithm is what takes longest, so that of several factors one is taken,
     $\sum_j \max(s_j l_j, 0) + \log \prod_j (1 + e^{-|l_j|})$. Each element is right up to rounding, that of 1 + e^l.
 
     Args:
         logits: l, (*batch, J).
-        signs: s, 1 or -1, of a shape that broadcasts with it: one row for many draws, say.
+        signs: s, 1 or -1, of a shape that broadcasts with it, such as one row for many draws.
 
     Returns:
         The sums, of the batch shape of both.
@@ -96,7 +96,7 @@ def _of_group(parts: list[Tensor]) -> Tensor:
 
 
 def _recorded() -> bool:
-    """Whether operations are recorded or mapped, so that no value can be looked at."""
+    """Whether operations are traced or mapped, so that control flow cannot depend on values."""
     mapped = torch._C._functorch.maybe_current_level() is not None
     return mapped or torch.compiler.is_compiling() or get_proxy_mode() is not None
 

@@ -26,7 +26,7 @@ for _registry in (biject_to, transform_to):
 
 
 class BoundedDistribution(dist.TorchDistribution):
-    """A location-scale distribution that looks at two bounds: what truncation and censoring share."""
+    """Base of location-scale distributions with a lower bound, an upper bound or both."""
 
     arg_constraints: dict[str, Any] = {}
 
@@ -110,7 +110,7 @@ class TruncatedDistribution(BoundedDistribution):
 
 
 class CensoredDistribution(BoundedDistribution):
-    """A location-scale distribution of which a draw beyond a bound is told as that bound."""
+    """A location-scale distribution whose draws beyond a bound are recorded as that bound."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density between the bounds, the log mass at them, and -inf beyond."""
@@ -129,7 +129,7 @@ class CensoredDistribution(BoundedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of what is told: from the uncensored mean and what the bounds take and give."""
+        """The mean of censored draws, in closed form."""
         if self.standard is CAUCHY and None in (self.low, self.high):  # the tail that is left has none
             raise NotImplementedError
         beyond = self.standard.overshoot

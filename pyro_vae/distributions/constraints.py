@@ -58,7 +58,7 @@ class IntegerInterval(constraints.Constraint):
         self.lower_bound, self.upper_bound = lower_bound, upper_bound
 
     def __repr__(self) -> str:
-        """Name it in the words of a message."""
+        """Description, for messages."""
         return f"the whole numbers in [{self.lower_bound}, {self.upper_bound}]"
 
     def check(self, value: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class ScaleTril(constraints.Constraint):
         self.scale, self.floor = scale, floor
 
     def __repr__(self) -> str:
-        """Name it in the words of a message."""
+        """Description, for messages."""
         return (
             f"lower-triangular matrices whose rows have norms in {self.scale!r}, of correlation matrices with "
             f"eigenvalues over {self.floor:g}"
@@ -134,7 +134,7 @@ class Ordered(constraints.Constraint):
         self.ceiling, self.gap = ceiling, gap
 
     def __repr__(self) -> str:
-        """Name it in the words of a message."""
+        """Description, for messages."""
         return f"ascending numbers in [{-self.ceiling:g}, {self.ceiling:g}], at least {self.gap:g} apart"
 
     def check(self, value: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class _BoundedTransform(Transform):
 
 class _ScaleTrilTransform(Transform):
     domain = constraints.independent(constraints.real, 2)
-    bijective = False  # what is above the diagonal is not looked at
+    bijective = False  # entries above the diagonal are ignored
 
     def __init__(self, constraint: ScaleTril) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _ScaleTrilTransform(Transform):
         rows = torch.tril(x, -1) + one
         rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         shrunk = (1 - self.floor) * torch.tril(rows @ rows.mT, -1) + one
-        factor = torch.linalg.cholesky_ex(shrunk).L  # unchecked: it never fails, and a check would wait for the device
+        factor = torch.linalg.cholesky_ex(shrunk).L  # unchecked: it never fails, and a check would be a host sync
         return self.scale(x.diagonal(dim1=-2, dim2=-1)).unsqueeze(-1) * factor
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -295,7 +295,7 @@ def supports_equal(first: Any, second: Any) -> bool:
 
 
 def element_of(support: Any) -> Any:
-    """The set that each element of an event lies in; of a vector's family, the set of vectors.
+    """Support of each element of an event; for distributions of vectors, the set of vectors.
 
     >>> element_of(constraints.independent(constraints.boolean, 2)) is constraints.boolean
     True
@@ -306,7 +306,7 @@ def element_of(support: Any) -> Any:
 
 
 def any_element(constraint: Any) -> Tensor:
-    """A number inside the support of one element, to stand where there is none; a scalar, not waited for.
+    """A number inside the support of one element, as a scalar tensor, without a host sync.
 
     >>> [float(any_element(one)) for one in (constraints.positive, constraints.boolean, constraints.unit_interval)]
     [1.0, 0.0, 0.5]
@@ -318,7 +318,7 @@ def any_element(constraint: Any) -> Tensor:
 
 
 def describe(constraint: Any) -> str:
-    """Name a support for a message.
+    """Description of a support, for messages.
 
     >>> describe(constraints.independent(constraints.boolean, 1))
     '{0, 1}'
@@ -349,7 +349,7 @@ def _bounds(constraint: Any) -> tuple[Any, Any]:
 
 
 def _plain(bound: Any) -> Any:
-    """A number; of an array, nested tuples, so that it compares."""
+    """A float, or nested tuples of floats for an array, so that bounds compare."""
     if not isinstance(bound, Tensor) or bound.numel() == 1:
         return float(bound)
     return tuple(_plain(item) for item in bound)

@@ -9,7 +9,7 @@ from torch.distributions.utils import broadcast_all
 
 
 class IntegerUpTo(torch.distributions.constraints.integer_interval):
-    """The whole numbers from 0 to a number of trials; none where that is no whole number."""
+    """Whole numbers from 0 to a number of trials; empty where that number is not whole."""
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value is such a count."""

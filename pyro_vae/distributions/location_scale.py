@@ -9,7 +9,7 @@ from torch.distributions.utils import broadcast_all, clamp_probs
 
 
 class UncheckedStudentT(dist.StudentT):
-    """Student's t whose degrees of freedom are not checked: torch's waits for the device whenever one is made."""
+    """Student's t whose degrees of freedom are not checked, for torch's check is a host sync."""
 
     def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.df, self.loc, self.scale = broadcast_all(df, loc, scale)

@@ -14,7 +14,7 @@ class ReparameterizedNormalMixture(dist.MixtureSameFamily):
     $$ F_i(z_i \mid z_{<i}; \theta) = u_i \quad\Rightarrow\quad
        \frac{dz}{d\theta} = -\Big(\frac{\partial F}{\partial z}\Big)^{-1} \frac{\partial F}{\partial \theta} $$
 
-    Pyro's `MixtureOfDiagNormals` is no help: its gradient to the weights is off wherever a line through two means
+    Pyro's `MixtureOfDiagNormals` cannot be used: its gradient to the weights is off wherever a line through two means
     misses the origin, or scales are not 1.
     """
 

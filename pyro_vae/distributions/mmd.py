@@ -40,7 +40,7 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
         y: another (M, D) with M at least 2.
 
     Returns:
-        The estimate, a scalar with no unit; differentiable, and not waited for.
+        The estimate, a scalar with no unit; differentiable, without a host sync.
 
     >>> z = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
     >>> mmd2(z[:250], z[250:]).abs() < 0.1, mmd2(z[:250], z[250:] + 3) > 1

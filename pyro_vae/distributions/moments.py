@@ -1,7 +1,7 @@
 """Mean, variance and cdf of what a model describes: in closed form where there is one, else by draws, with the error.
 
 Each function takes a distribution as `vae.decode(z)` gives it, works element by element, and returns an `Estimate`
-that says how it was come by.
+that holds its standard error.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Estimate:
 
     @property
     def how(self) -> str:
-        """How it was come by, in a sentence."""
+        """Description of how it was computed."""
         if not self.draws:
             return f"{self.quantity} in closed form"
         return f"{self.quantity} by {self.draws:,} draws, standard error at most {float(self.error.max()):.2g}"

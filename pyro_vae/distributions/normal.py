@@ -74,8 +74,8 @@ class StableLowRankMultivariateNormal(dist.LowRankMultivariateNormal):
     r"""The Gaussian of covariance $F F^\top + \mathrm{diag}(d)$, each factor's signal at most 1e5 times the noise.
 
     A factor $F_k$ with $F_k^\top \mathrm{diag}(d)^{-1} F_k$ over that is shortened to it: the Cholesky factor of the
-    inner matrix $I + F^\top \mathrm{diag}(d)^{-1} F$ then exists in float32. torch checks that it does, and waits for
-    the device each time.
+    inner matrix $I + F^\top \mathrm{diag}(d)^{-1} F$ then exists in float32. torch checks that it does, which is
+    a host sync each time.
     """
 
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:

@@ -18,7 +18,7 @@ def _clamped_exp(logarithm: Tensor) -> Tensor:
 class OpenLogNormal(dist.LogNormal):
     """The log-normal distribution whose draws are positive and finite in the type they have.
 
-    Pyro's checks its Gaussian, and waits for the device, whatever it is asked.
+    Pyro's validates its Gaussian in any case, which is a host sync.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:

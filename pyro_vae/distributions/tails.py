@@ -1,8 +1,8 @@
 r"""Standard symmetric distributions on an interval, exact however far out it lies.
 
-The mass of an interval in a tail is no difference of cdfs: both round to 0 or to 1. By symmetry an interval is
-turned to the side where its middle is not positive, [l, h] with l + h <= 0, and everything is told relative to the
-density f(c) at its likeliest point, c = min(h, 0). A point u of it is told by s = c - u; where h < 0 that is the
+The mass of an interval in a tail cannot be a difference of cdfs: both round to 0 or to 1. By symmetry an interval is
+turned to the side where its middle is not positive, [l, h] with l + h <= 0, and everything is relative to the
+density f(c) at its likeliest point, c = min(h, 0). A point u of it is given by s = c - u; where h < 0 that is the
 distance from the bound, and positive. What is left are sums of terms of one sign, in float32 too.
 
 An interval without a bound is `UNBOUNDED` wide, which no floating type tells from infinity.

@@ -29,7 +29,7 @@ def clamp_to_open_unit(x: Tensor) -> Tensor:
 
 
 class StableContinuousBernoulli(dist.ContinuousBernoulli):
-    """The continuous Bernoulli by its logits alone: torch's goes by way of probabilities.
+    """The continuous Bernoulli computed from its logits alone: torch's uses probabilities.
 
     These are cut off at a logit of 16 in float32, and torch's formulas cancel on either side of the interval around
     1/2 where its series holds, in which a draw has no gradient.

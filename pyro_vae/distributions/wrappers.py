@@ -1,4 +1,4 @@
-"""What is asked of any distribution, whoever made it: its core, its name, and itself without some elements."""
+"""Functions of any distribution: its innermost one, its name, and itself with some elements masked."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from pyro_vae.distributions.constraints import any_element
 
 
 def unwrap(distribution: Any) -> Any:
-    """The distribution inside of all wrappers: `Independent`, masks, transforms."""
+    """Innermost distribution, inside of all wrappers: `Independent`, masks, transforms."""
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return distribution
 
 
 def distribution_name(distribution: Any) -> str:
-    """The name that Pyro or torch know a distribution by, for messages.
+    """Name of a distribution in Pyro or torch, for messages.
 
     >>> import pyro.distributions as dist
     >>> distribution_name(dist.Normal(torch.zeros(2), 1.0).to_event(1))
@@ -29,7 +29,7 @@ def distribution_name(distribution: Any) -> str:
 
 
 class _Observed(MaskedDistribution):
-    """Elements that a mask lets in; what the others hold, NaN too, touches neither value nor gradient."""
+    """A masked distribution in which unobserved values, NaN included, affect neither density nor gradient."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each element, 0 where it is not observed."""
@@ -39,7 +39,7 @@ class _Observed(MaskedDistribution):
 
 
 def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
-    """Leave the unobserved elements of an event out of a density.
+    """Distribution whose density leaves out the unobserved elements of an event.
 
     Args:
         distribution: one whose elements are independent, given a mixture's component if it is a mixture; its batch
@@ -69,5 +69,5 @@ def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
 
 
 def expand_right(values: Tensor, rank: int) -> Tensor:
-    """Give one value per row as many trailing dimensions as an event has."""
+    """One value per row, with as many trailing dimensions of size 1 as an event has."""
     return values.reshape(*values.shape, *[1] * rank)

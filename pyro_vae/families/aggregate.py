@@ -24,10 +24,10 @@ class TwoStages(nn.Module):
         super().__init__()
         self.base, self.density = base, density
         self.register_buffer("fitted", torch.tensor(False))
-        self._second = False  # what the buffer says, without waiting for its device
+        self._second = False  # the value of the buffer, without a host sync
 
     def forward(self) -> Any:
-        """Return p(z) of the present stage."""
+        """Distribution p(z) of the present stage."""
         return self.density() if self._second else self.base()
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class Aggregate(Composite):
     base: Family = Normal(0, 1)
     event_ranks = (1,)
     roles = ("prior",)
-    data_kind = "Priors that look at the model"
+    data_kind = "Priors that depend on the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Make both stages."""

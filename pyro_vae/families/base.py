@@ -96,12 +96,12 @@ class Family(Config, ABC):
 
     @property
     def data_support(self) -> Constraint | None:
-        """What each element of its data has to lie in, where that is less than the distribution's support."""
+        """Support of each element of its data, where that is smaller than the distribution's support."""
         return None
 
     @property
     def fix_hint(self) -> str:
-        """What to do about data outside of its support."""
+        """Advice for data outside of its support, for messages."""
         return ""
 
     @property
@@ -116,20 +116,20 @@ class Family(Config, ABC):
 
     @property
     def is_pixel(self) -> bool:
-        """Whether its data are pixel levels, so that log-likelihoods are also told in bits per dimension."""
+        """Whether its data are pixel levels, so that log-likelihoods are also reported in bits per dimension."""
         return False
 
     @property
     def caveat(self) -> str:
-        """What has to be said wherever its likelihood is reported; empty for a density."""
+        """Caveat for every report of its likelihood; empty for a density."""
         return ""
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Resolve the parameters in a place, and say what distribution their values make."""
+        """The family in a place: its parameters there, and the distribution of their values."""
         return BoundFamily(self.own_slots(site), partial(self.distribution, validate_args=False))
 
     def own_slots(self, site: SiteSpec) -> dict[str, ParameterSlot]:
-        """The parameters that are fields, in a place: their shapes, sources and starting values."""
+        """Slots of the parameters that are fields, with their shapes, sources and starting values."""
         slots = {}
         for name, parameter in self.parameters.items():
             slots[name] = ParameterSlot(
@@ -174,7 +174,7 @@ def _of_the_part(trait: str) -> Any:
 class Composite(Family, ABC):
     """Base of a family that is made of another one: a frozen dataclass with a field `family`.
 
-    What it does not change is that family's own. It overrides `bind`, and calls that of its part.
+    Traits are those of that family unless overridden. It overrides `bind`, and calls that of its part.
     """
 
     data_kind = "Made of another family"
@@ -189,7 +189,7 @@ class Composite(Family, ABC):
     caveat = _of_the_part("caveat")
 
     def slots_of(self, bound: BoundFamily, **changes: Any) -> dict[str, ParameterSlot]:
-        """The slots of the part, changed.
+        """Slots of the part, with changes.
 
         Raises:
             InputError: the part has a parameter of the same name as one of its own, or weights of its own.
@@ -212,7 +212,7 @@ def _start(function: Callable[[Tensor, Family], Tensor], family: Family, x: Tens
 
 
 def as_nested_floats(where: str, value: Any) -> Any:
-    """Return an array of any kind as nested tuples of floats, a number as a float."""
+    """Nested tuples of floats from an array of any kind; a float from a number."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
@@ -224,7 +224,7 @@ def as_nested_floats(where: str, value: Any) -> Any:
             return rows
         raise InputError(f"{where} = {_short(value)} is ragged or empty: its rows have to have equal lengths.")
     raise InputError(
-        f"{where} = {_short(value)} is no source of a parameter: write a finite number or a list of them (fixed), "
+        f"{where} = {_short(value)} is not a source of a parameter: write a finite number or a list of them (fixed), "
         "'learned', 'per_feature', or leave it out (computed by the network)."
     )
 
@@ -235,17 +235,17 @@ def _short(value: Any) -> str:
 
 
 def init_mean(x: Tensor, family: Family) -> Tensor:
-    """Start a location at each element's mean."""
+    """Starting value of a location: the mean of each element."""
     return x.mean(0)
 
 
 def init_std(x: Tensor, family: Family) -> Tensor:
-    """Start a scale at each element's standard deviation, and at no less than a tenth of the mean over elements.
+    """Starting value of a scale: the standard deviation of each element, at least a tenth of its mean over elements.
 
     An untrained network misses the mean by more than the spread of a nearly constant element (a corner pixel); a
     scale started at that spread would make the first gradients enormous.
     """
-    constant = x.amax(0) == x.amin(0)  # asked exactly: rounding gives equal numbers a spread of its own size
+    constant = x.amax(0) == x.amin(0)  # exact, for rounding gives equal numbers a spread of its own size
     spread = x.std(0, correction=0).masked_fill(constant, 0)
     typical = spread.mean()
     return spread.clamp(min=0.1 * typical) if bool(typical > 0) else torch.ones_like(spread)

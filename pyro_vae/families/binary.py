@@ -25,7 +25,7 @@ class Bernoulli(Family):
 
     Grey values between 0 and 1 are refused, for under them the formula does not integrate to one and its
     "likelihood" compares with nothing; `ContinuousBernoulli` is their density. `grey=True` computes it all the same, as
-    much published code does, and every report then says so.
+    much published code does, and every report then states it.
 
     References:
         Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational
@@ -33,7 +33,7 @@ class Bernoulli(Family):
 
     Args:
         logits: the log odds l of a one, of the event's shape.
-        grey: whether values between 0 and 1 are let in, as a cross-entropy that is no density.
+        grey: whether values between 0 and 1 are let in, as a cross-entropy that is not a density.
 
     >>> Bernoulli(logits=0)
     Bernoulli(logits=0.0, grey=False)
@@ -45,18 +45,18 @@ class Bernoulli(Family):
     fix_hint = (
         "take their density, ContinuousBernoulli(), binarise the data (pv.data.load(..., binarize='dynamic'), on the "
         "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
-        "cross-entropy that is no density: Bernoulli(grey=True)"
+        "cross-entropy that is not a density: Bernoulli(grey=True)"
     )
     roles = ("likelihood",)
     data_kind = "Categories"
     support_text = "0 and 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Take Pyro's Bernoulli, with the support that `grey` asks for."""
+        """The family in its place, with the support that `grey` selects."""
         kind = GreyBernoulli if self.grey else FusedBernoulli
         return BoundFamily(self.own_slots(site), partial(kind, validate_args=False))
 
     @property
     def caveat(self) -> str:
         """Grey values make the log-likelihood a cross-entropy."""
-        return "Bernoulli(grey=True) on values in [0, 1] is a cross-entropy, no density" if self.grey else ""
+        return "Bernoulli(grey=True) on values in [0, 1] is a cross-entropy, not a density" if self.grey else ""

@@ -31,7 +31,7 @@ KINDS = (
     "Vectors",
     "Shares that sum to one",
     "Made of another family",
-    "Priors that look at the model",
+    "Priors that depend on the model",
 )
 """Kinds of data, in the order in which they are listed."""
 
@@ -200,7 +200,7 @@ def _sections(doc: str) -> dict[str, str]:
 
 
 def _arguments(text: str) -> dict[str, str]:
-    """What a docstring says of each argument."""
+    """Description of each argument in a docstring."""
     found = re.findall(r"^(\w+): (.*(?:\n[ ].*)*)", text, re.MULTILINE)
     return {name: readable(" ".join(words.split())) for name, words in found}
 

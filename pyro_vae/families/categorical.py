@@ -12,7 +12,7 @@ from pyro_vae.distributions.ordered import StableOrderedLogistic
 from pyro_vae.families.base import Family, Parameter, Source
 
 GREY_LEVELS = 16
-"""From so many levels on, 4 bits, elements are taken for pixels, and told in bits per dimension too."""
+"""Number of classes (4 bits) from which elements count as pixels, with reports in bits per dimension too."""
 
 
 def _one_per_class(event: tuple[int, ...], family: "Categorical") -> tuple[int, ...]:
@@ -51,10 +51,7 @@ class Categorical(Family):
     data_kind = "Categories"
     support_text = "whole numbers 0 to classes - 1"
 
-    @staticmethod
-    def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
-        """Build Pyro's distribution, whose first argument is `probs`."""
-        return dist.Categorical(logits=logits, validate_args=validate_args)
+    distribution = dist.Categorical
 
     @property
     def is_pixel(self) -> bool:
@@ -149,7 +146,4 @@ class OneHot(Family):
     data_kind = "Categories"
     support_text = "one-hot vectors"
 
-    @staticmethod
-    def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
-        """Build Pyro's distribution, whose first argument is `probs`."""
-        return dist.OneHotCategorical(logits=logits, validate_args=validate_args)
+    distribution = dist.OneHotCategorical

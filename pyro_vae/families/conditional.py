@@ -72,7 +72,7 @@ class Conditional(nn.Module):
         mask: Tensor | None = None,
         size_factor: Tensor | None = None,
     ) -> TorchDistribution:
-        """Return the distribution given a context.
+        """Distribution given a context.
 
         Args:
             context: (*batch, *context_shape), with any leading dimensions; None for a prior.
@@ -92,7 +92,7 @@ class Conditional(nn.Module):
     def from_raw(
         self, raw: Mapping[str, Tensor], batch: Shape, *, mask: Tensor | None = None, size_factor: Tensor | None = None
     ) -> TorchDistribution:
-        """Return the distribution at given raw parameters, whoever computed them.
+        """Distribution at given raw parameters.
 
         Args:
             raw: as `raw_parameters` returns them: what depends on the context, (*batch, *raw shape), unconstrained.
@@ -157,7 +157,7 @@ class Conditional(nn.Module):
         """The distribution at arbitrary contexts (zeros), as a dry run.
 
         Args:
-            given: named tensors of a batch, as for `forward`; they say how many contexts, 2 without them.
+            given: named tensors of a batch, as for `forward`; their number of rows is that of contexts, 2 without them.
         """
         with torch.no_grad():
             if self.site.context_shape is None:
@@ -188,7 +188,7 @@ class Conditional(nn.Module):
 
     @torch.no_grad()
     def adapt(self, x: Tensor) -> None:
-        """Let the parts that look at data see it, once: the inputs of a guide's network, pseudo-inputs of a prior.
+        """Adapt the parts that depend on data, once: the inputs of a guide's network, pseudo-inputs of a prior.
 
         Args:
             x: rows (N, *data_shape) of the data.

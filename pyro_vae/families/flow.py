@@ -22,7 +22,7 @@ def _stacked(name: str, **options: Any) -> Maker:
 
 
 def _additive(flow: "Flow", features: int, context: int) -> Any:
-    """Couplings that shift and do not scale; Zuko's NICE scales, unless told not to."""
+    """Couplings that shift and do not scale; Zuko's NICE scales by default."""
     shift = import_zuko().transforms.AdditiveTransform
     return _stacked("NICE", univariate=shift, shapes=[()])(flow, features, context)
 
@@ -37,7 +37,7 @@ KINDS: Mapping[str, Maker] = {
     "bpf": _stacked("BPF"),
     "cnf": lambda flow, features, context: import_zuko().flows.CNF(features, context, hidden_features=flow.hidden),
 }
-"""Zuko's flows by their usual names; its NAF and GF are no densities (they map the line to less than the line)."""
+"""Zuko's flows by their usual names; its NAF and GF are not densities (they map the line to less than the line)."""
 
 
 @dataclass(frozen=True)

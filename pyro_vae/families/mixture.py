@@ -19,7 +19,7 @@ from pyro_vae.families.normal import Normal
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 CLUSTERED_ROWS = 2000
-"""Rows at most that centres of clusters are looked for in."""
+"""Largest number of rows in which cluster centres are searched."""
 
 
 def _one_per_component(event: Shape, family: "Mixture") -> Shape:

@@ -85,11 +85,7 @@ class MultivariateNormal(Family):
     event_ranks = (1,)
     data_kind = "Vectors"
     support_text = "vectors of real numbers"
-
-    @staticmethod
-    def distribution(loc: Tensor, scale_tril: Tensor, validate_args: bool) -> dist.TorchDistribution:
-        """Build Pyro's distribution, whose location comes first."""
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=validate_args)
+    distribution = dist.MultivariateNormal
 
 
 def _one_per_factor(event: tuple[int, ...], family: "LowRankNormal") -> tuple[int, ...]:

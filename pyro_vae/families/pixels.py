@@ -82,7 +82,7 @@ class DiscretizedLogistic(Family):
     support_text = "whole numbers 0 to bins - 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Take the mixture with that number of levels, its components apart also where no data say how."""
+        """The family in its place, its components apart also without data."""
         slots = self.own_slots(site)
         slots["loc"] = replace(slots["loc"], init_noise=0.5)
         return BoundFamily(slots, partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False))

@@ -27,7 +27,7 @@ class SiteSpec:
         context_shape: shape of what the draw depends on, without N; None where there is none.
         network: what computes parameters from the context, as declared or as the user's own module.
         inputs: prepares the context for the network; None where that takes it as it is.
-        guide: for a prior that looks at the model (VampPrior): the conditional of q(z|x).
+        guide: for a prior that depends on the model (VampPrior): the conditional of q(z|x).
         data_shape: likewise: the shape of one datum.
     """
 

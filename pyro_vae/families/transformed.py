@@ -83,7 +83,7 @@ class Transformed(Composite):
 
     @property
     def fix_hint(self) -> str:
-        """What to do about data that the map does not reach."""
+        """Advice for data outside of the image of the map."""
         if hasattr(TRANSFORMS[self.transform].codomain, "upper_bound"):
             return (
                 "squeeze N rows away from the ends of an interval [a, b], x = a + ((x - a) * (N - 1) + (b - a) / 2) / N"
@@ -143,26 +143,26 @@ class Scaled(Composite):
     scale: float | tuple[Any, ...] = 1.0
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
-        """Canonicalise a unit, as fixed parameters are."""
+        """Canonical form of a unit, like that of a fixed parameter."""
         if name == "family":
             return super().check_field(name, where, hint, value)
         try:
             numbers = as_nested_floats(where, value)
         except InputError:
-            raise InputError(f"{where} = {value!r} is no unit: write a finite number, or a list of them.") from None
+            raise InputError(f"{where} = {value!r} is not a unit: write a finite number, or a list of them.") from None
         if name == "scale" and not bool((torch.tensor(numbers, dtype=torch.float64) > 0).all()):
             raise InputError(f"{where} = {numbers!r} has to be positive: it is the size of a unit.")
         return numbers
 
     @property
     def data_support(self) -> Any:
-        """What the family takes, in the new unit."""
+        """Data support of the family, in the new unit."""
         loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
         return None if self.family.data_support is None else affine_constraint(self.family.data_support, loc, scale)
 
     @property
     def fix_hint(self) -> str:
-        """What to do about data that are not in the family's support in this unit."""
+        """Advice for data outside of the family's support in this unit."""
         return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
     def bind(self, site: SiteSpec) -> BoundFamily:

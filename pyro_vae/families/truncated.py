@@ -39,7 +39,7 @@ class _Bounded(Composite, ABC):
 
     @property
     def fix_hint(self) -> str:
-        """What to do about data beyond the bounds."""
+        """Advice for data beyond the bounds."""
         return "give low and high that hold it, or drop those rows"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
@@ -63,7 +63,7 @@ class Truncated(_Bounded):
         Robert, Simulation of Truncated Normal Variables, 1995, https://arxiv.org/abs/0907.4010.
 
     Args:
-        family: what is cut off: `Normal`, `Laplace`, `Logistic` or `Cauchy`.
+        family: the family that is cut off: `Normal`, `Laplace`, `Logistic` or `Cauchy`.
         low: the lower bound a, in the data's unit; None for no bound.
         high: the upper bound b > a, in the data's unit; None for no bound.
 
@@ -84,20 +84,20 @@ class Truncated(_Bounded):
 
 @dataclass(frozen=True)
 class Censored(_Bounded):
-    r"""A family whose draws beyond a bound are told as that bound: a detection limit, a full scale.
+    r"""A family whose draws beyond a bound are recorded as that bound: a detection limit, a full scale.
 
     $$ x = \min(\max(y, a), b), \qquad
        p(x) = F(a)^{[x = a]}\; f(x)^{[a < x < b]}\; \big(1 - F(b)\big)^{[x = b]} $$
 
     This is a density with respect to the sum of Lebesgue's measure on (a, b) and unit masses at a and b: at a bound
     it is a probability, so log-likelihoods compare among models with the same bounds only. With a Gaussian it is the
-    tobit likelihood. Draws are no smooth function of the parameters: it is a prior or a likelihood, and no guide.
+    tobit likelihood. Draws are not a smooth function of the parameters, and values repeat: it is a likelihood only.
 
     References:
         Tobin, Estimation of Relationships for Limited Dependent Variables, 1958.
 
     Args:
-        family: what is told up to the bounds: `Normal`, `Laplace`, `Logistic` or `Cauchy`.
+        family: the uncensored family: `Normal`, `Laplace`, `Logistic` or `Cauchy`.
         low: the lower bound a, in the data's unit; None for no bound.
         high: the upper bound b > a, in the data's unit; None for no bound.
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import SigmoidTransform
 
@@ -49,11 +48,7 @@ class ContinuousBernoulli(Family):
     fix_hint = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
     data_kind = "Unit interval"
     support_text = "numbers in [0, 1]"
-
-    @staticmethod
-    def distribution(logits: Tensor, validate_args: bool) -> dist.TorchDistribution:
-        """Build the distribution, whose first argument is `probs`."""
-        return StableContinuousBernoulli(logits=logits, validate_args=validate_args)
+    distribution = StableContinuousBernoulli
 
 
 _FIX_HINT = (

@@ -1,4 +1,4 @@
-"""Priors that look at the model."""
+"""Priors that depend on the model."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class PseudoInputs(nn.Module):
         self._guide = (guide,)  # in a tuple, for its weights are the guide's and not this prior's
 
     def forward(self, weights: Tensor) -> dist.MixtureSameFamily:
-        """Return the mixture of q(z|u_k) with these log weights (K,)."""
+        """Mixture of q(z|u_k) with these log weights (K,)."""
         (guide,) = self._guide
         mixture = dist.Categorical(logits=weights, validate_args=False)
         return dist.MixtureSameFamily(mixture, guide(self.inputs), validate_args=False)
@@ -52,7 +52,7 @@ class VampPrior(Family):
 
     Args:
         components: the number K of pseudo-inputs u, each of the shape of one datum and in the data's unit.
-        weights: the log weights, (K,): equal and fixed unless "per_feature" asks for trained ones.
+        weights: the log weights, (K,): equal and fixed by default, trained with "per_feature".
 
     Raises:
         InputError: in another role than the prior's.
@@ -66,7 +66,7 @@ class VampPrior(Family):
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
     event_ranks = (1,)
     roles = ("prior",)
-    data_kind = "Priors that look at the model"
+    data_kind = "Priors that depend on the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """Make the pseudo-inputs, of the data's shape, for the site's guide."""

@@ -14,7 +14,7 @@ from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
 def _excess(x: Tensor, family: "ZeroInflated") -> Tensor:
-    """The log odds of a gate that adds the zeros which the family does not expect."""
+    """Starting log odds of an extra 0, from the zeros that the family does not expect."""
     bound = family.family.bind(SiteSpec("likelihood", tuple(x.shape[1:])))
     expected = bound.init_distribution(x).log_prob(torch.zeros_like(x[0])).exp()
     gate = ((x == 0).to(x).mean(0) - expected) / (1 - expected)
@@ -24,7 +24,7 @@ def _excess(x: Tensor, family: "ZeroInflated") -> Tensor:
 
 @dataclass(frozen=True)
 class ZeroInflated(Composite):
-    r"""A family of counts, or an extra 0: a gate of probability g shut before the family is asked.
+    r"""A family of counts with extra zeros: each element is 0 with probability g, and else a draw of the family.
 
     $$ p(x) = \prod_j g_j\,[x_j = 0] + (1 - g_j)\,f(x_j), \qquad g_j = \sigma(l_j) $$
 
@@ -75,7 +75,7 @@ class ZeroInflated(Composite):
 
 
 def _objection(family: Family) -> str:
-    """Why an extra 0 cannot be put before a family; empty where it can."""
+    """Reason why a family cannot have extra zeros; empty where it can."""
     together = "has elements that depend on each other, and each has a gate of its own"
     if family.event_ranks is not None:
         return together

@@ -1,7 +1,7 @@
 """Networks: HOW the parameters of a distribution follow from a context.
 
 A network maps a tensor (*batch, *in_shape) to named tensors (*batch, *out_shape) of unbounded numbers, and
-knows no distribution. It is declared like a family, and its output sizes are asked for by the family it
+knows no distribution. It is declared like a family, and its output sizes follow from the family it
 serves, so swapping a family never needs a network edit.
 """
 
@@ -38,7 +38,7 @@ class Network(Config, ABC):
 
     @abstractmethod
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
-        """Make the module.
+        """Module of this declaration.
 
         Args:
             in_shape: shape of the context, without leading dimensions.
@@ -56,7 +56,7 @@ class Network(Config, ABC):
 def build_network(
     network: Network | nn.Module | None, in_shape: Shape, out_shapes: Mapping[str, Shape], where: str
 ) -> nn.Module:
-    """Make the module that serves a conditional, from a declaration or from the user's own module.
+    """Module that serves a conditional, from a declaration or from the user's own module.
 
     Args:
         network: a declared network, or a module of the user's.
@@ -74,17 +74,17 @@ def build_network(
         own.check_outputs()
         return own
     raise InputError(
-        f"{where}: {network!r} is no network: declare one, such as pv.MLP(hidden=(400,)), or give a torch.nn.Module."
+        f"{where}: {network!r} is not a network: declare one, such as pv.MLP(hidden=(400,)), or give a torch.nn.Module."
     )
 
 
 class InputNormalization(nn.Module):
-    """How data is prepared for a declared network: it sees (view(x) - m) / s.
+    """Normalization of the inputs of a declared network: (view(x) - m) / s.
 
-    m is the mean of each element and s the root mean square of what is left, at least 1, over the rows that `look` is
-    shown: far from 0, or in units of thousands, a network would learn badly. Data of a root mean square within 1, such
-    as pixels in [0, 1], stay as they are, for the learning rates in use are tuned to them. Before `look`, x is only
-    viewed. A module of the user's own sees x as it is.
+    m is the mean of each element and s the root mean square of what is left, at least 1, over the rows given to
+    `adapt`: far from 0, or in units of thousands, a network would learn badly. Data of a root mean square within 1,
+    such as pixels in [0, 1], stay as they are, for the learning rates in use are tuned to them. Before `adapt`, x is
+    only viewed. A module of the user's own sees x as it is.
 
     Args:
         in_shape: shape of one x.
@@ -202,7 +202,7 @@ class HeadedNetwork(nn.Module, ABC):
 
 
 NARROW = 128
-"""Outputs up to which one product for all heads takes less time than one each, their weights put together and all."""
+"""Number of outputs up to which one product for all heads, with weights concatenated, is faster than one each."""
 
 
 class Heads(nn.ModuleDict):
@@ -233,16 +233,16 @@ class Head(nn.Linear):
         return added(linear(features, self.weight), self.start(offset))
 
     def start(self, offset: Tensor | None) -> Tensor:
-        """What is added to a product, (size,)."""
+        """Bias with the offset added, (size,)."""
         return self.bias if offset is None else self.bias + offset.flatten()
 
 
 def added(fresh: Tensor, offset: Tensor) -> Tensor:
-    """Their sum, written into what is fresh, where autograd has no part: it copies a view that is written to."""
+    """Sum of two tensors, in place in the first without gradients; with them autograd would copy a view."""
     alike = fresh.dtype == offset.dtype  # or the sum would be of the lower precision
     return fresh.add_(offset) if alike and not fresh.requires_grad else fresh + offset
 
 
 def shaped(flat: Tensor, shape: Shape) -> Tensor:
-    """Give the last dimension of a tensor a shape; vectors are left as they are, for every view costs a step time."""
+    """Tensor whose last dimension is given a shape; vectors stay as they are, for every view costs a step time."""
     return flat if len(shape) == 1 else flat.reshape((*flat.shape[:-1], *shape))

@@ -90,8 +90,8 @@ SUPPORTS = {
     "DiscretizedLogistic": ("Pixel levels", "whole numbers 0 to bins - 1", "likelihood"),
     "MultivariateNormal": ("Vectors", "vectors of real numbers", "prior likelihood guide"),
     "Truncated": ("Made of another family", "numbers in [low, inf) by default", "prior likelihood guide"),
-    "VampPrior": ("Priors that look at the model", "real numbers", "prior"),
-    "Aggregate": ("Priors that look at the model", "real numbers by default", "prior"),
+    "VampPrior": ("Priors that depend on the model", "real numbers", "prior"),
+    "Aggregate": ("Priors that depend on the model", "real numbers by default", "prior"),
     "Mixture": ("Made of another family", "real numbers by default", "prior likelihood guide"),
 }
 

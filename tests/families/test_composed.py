@@ -1,4 +1,4 @@
-"""Mixtures, and priors that look at the model: what they compute, against sums written out by hand."""
+"""Mixtures, and priors that depend on the model: what they compute, against sums written out by hand."""
 
 import copy
 import math

@@ -180,7 +180,7 @@ def test_draws_that_round_to_an_end_have_a_density(family: Family) -> None:
         (lambda: Place("prior", (2,)).build(pv.Scaled(pv.Dirichlet())), "prior: .*Dirichlet.* have no other unit"),
         (lambda: Place("prior", (2,)).build(pv.Scaled(pv.Scaled())), "changes the unit twice"),
         (lambda: pv.Scaled(scale=0), "Scaled.scale = 0.0 has to be positive"),
-        (lambda: pv.Scaled(loc="learned"), "Scaled.loc = 'learned' is no unit"),  # type: ignore[arg-type]
+        (lambda: pv.Scaled(loc="learned"), "Scaled.loc = 'learned' is not a unit"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_refused(make: Any, message: str) -> None:

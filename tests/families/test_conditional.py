@@ -361,7 +361,7 @@ def test_array_of_another_shape_is_refused(name: str, key: str) -> None:
 
 @pytest.mark.parametrize("network", [None, pv.MLP])
 def test_context_needs_a_network(network: Any) -> None:
-    with pytest.raises(InputError, match=r"^guide Normal: .* is no network: declare one, such as pv.MLP"):
+    with pytest.raises(InputError, match=r"^guide Normal: .* is not a network: declare one, such as pv.MLP"):
         Conditional(pv.Normal(), SiteSpec("guide", (3,), (2,), network))
 
 

@@ -313,7 +313,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"encoder": nn.Linear(3, 4), "decoder": SMALL}, "your network returns 1 tensor; it has to return"),
     ({"encoder": nn.Linear(4, 4), "decoder": SMALL}, "your network fails on rows of shape"),
     ({"decoder": nn.Linear(2, 5)}, r"your network returns loc of shape \(2, 5\)"),
-    ({"decoder": "MLP"}, "is no network: declare one"),
+    ({"decoder": "MLP"}, "is not a network: declare one"),
     ({"encoder": pv.Conv()}, "Conv maps images"),
     ({"event_shape": 3}, "event_shape = 3 has to be a tuple"),
     ({"event_shape": None}, "event_shape = None has to be a tuple"),

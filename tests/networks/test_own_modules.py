@@ -96,7 +96,7 @@ def test_wrong_own_module_is_refused(pack: Callable[[Tensor, Tensor], Any], mess
     "network", [None, pv.MLP, "MLP", 3, lambda x: x], ids=["none", "class", "name", "number", "function"]
 )
 def test_network_of_another_type_is_refused(network: Any) -> None:
-    with pytest.raises(InputError, match=r"is no network: declare one, such as pv.MLP\(hidden=\(400,\)\)"):
+    with pytest.raises(InputError, match=r"is not a network: declare one, such as pv.MLP\(hidden=\(400,\)\)"):
         build_network(network, CONTEXT, WANTED, where="likelihood Normal")
 
 

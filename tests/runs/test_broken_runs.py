@@ -59,7 +59,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a family by path": (rewritten(prior="os.system"), "unknown family for prior, 'os.system'"),
     "unknown field": (rewritten(prior={"Normal": {"location": 0}}), "unknown field of Normal 'location'"),
     "wrong field": (rewritten(prior={"Normal": {"loc": "zero"}}), "unknown source of Normal.loc, 'zero'"),
-    "a field that is no number": (rewritten(prior={"Normal": {"loc": float("nan")}}), "is no source of a parameter"),
+    "a field that is no number": (rewritten(prior={"Normal": {"loc": float("nan")}}), "is not a source of a parameter"),
     "two families": (rewritten(prior={"Normal": {}, "Laplace": {}}), "has to be a name, or one name with its fields"),
     "no latent_dim": (rewritten(latent_dim=...), r"declares no VAE \(it has no latent_dim\)"),
     "latent_dim in words": (rewritten(latent_dim="two"), "latent_dim = 'two' has to be a whole number"),

@@ -80,7 +80,7 @@ def test_history_comes_back(tmp_path: Path, no_pictures: None) -> None:
     history = fit(grey, torch.rand(12, 3), tmp_path / "run", validation=torch.rand(5, 3))
     again = RunFolder(tmp_path / "run").history()
     assert again == history
-    assert again.caveat == "Bernoulli(grey=True) on values in [0, 1] is a cross-entropy, no density"
+    assert again.caveat == "Bernoulli(grey=True) on values in [0, 1] is a cross-entropy, not a density"
     assert isinstance(again.last["epoch"], int)
 
 

@@ -1,4 +1,4 @@
-"""Cases of families that are made of others: mixtures, flows, priors that look at the model."""
+"""Cases of families that are made of others: mixtures, flows, priors that depend on the model."""
 
 from typing import Any
 
