@@ -45,7 +45,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("recording")
-def test_what_is_recorded_is_the_function_with_its_random_numbers() -> None:
+def test_graph_is_the_function_with_its_random_numbers() -> None:
     x = rows(25)
     options = {"draws": 200, "draws_at_once": 60, "batch_size": 10, "proposal": "defensive"}
     vae = exact(spread=1.5)
@@ -179,7 +179,7 @@ def test_function_of_several_graphs_is_refused_and_nothing_is_changed(name: str)
 
 
 @pytest.mark.usefixtures("recording")
-def test_what_a_function_changes_is_changed_by_the_graph_too() -> None:
+def test_graph_changes_what_the_function_changes() -> None:
     held = Held()
 
     def function(batch: Any) -> Tensor:
@@ -256,7 +256,7 @@ def test_programs_that_become_others_later_are_noticed() -> None:
     [torch.ones(4), torch.ones(3, 2)[:, 0], torch.ones(2, 3), torch.ones(3, dtype=torch.float64)],
     ids=["n", "stride", "rank", "type"],
 )
-def test_what_a_graph_was_not_made_for_is_refused_for_it_would_read_beyond(odd: Tensor) -> None:
+def test_graph_refuses_tensors_of_another_shape_stride_or_type(odd: Tensor) -> None:
     held = Held()
     graph = compile_function(lambda batch: held.weight * batch["x"], held.tensors, {"x": torch.ones(3)})
     graph({"x": torch.zeros(3)})

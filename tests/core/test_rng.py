@@ -30,7 +30,7 @@ def test_every_generator_is_drawn_from_here() -> None:
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_what_is_put_back_gives_the_same_numbers_again(name: str) -> None:
+def test_restored_states_give_the_same_numbers_again(name: str) -> None:
     DRAW[name]()
     generator = GENERATORS[name]
     state = generator.get()

@@ -133,7 +133,7 @@ def test_wrong_transitions_are_caught(fault: str, monkeypatch: pytest.MonkeyPatc
     assert float(off.abs().max()) > 10
 
 
-def test_what_is_not_finite_is_rejected() -> None:
+def test_proposal_that_is_not_finite_is_rejected() -> None:
     def cliff(u: Tensor) -> tuple[Tensor, Tensor]:
         u = u.squeeze(-1)
         return torch.zeros_like(u), torch.where(u > 0, -u, -math.inf) + 0 * u.log()

@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_annealed_is_a_sentence(name: str) -> None:
+def test_bdmc_refuses_models_that_cannot_be_annealed(name: str) -> None:
     programs, options, words = WRONG[name]
     with pytest.raises(pv.InputError) as caught:
         annealed(programs, torch.tensor([0.5, 1.0, 2.0]), **options)

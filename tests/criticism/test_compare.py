@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_compared_is_refused_with_a_sentence(name: str) -> None:
+def test_evidence_that_cannot_be_compared_is_refused(name: str) -> None:
     models, words = WRONG[name]
     with pytest.raises(pv.InputError) as caught:
         compare(models)

@@ -208,7 +208,7 @@ def test_published_self_check() -> None:
         (torch.zeros(9, 2), torch.zeros(9, 2), 0, "neighbours"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(x: Tensor, y: Tensor, neighbours: int, words: str) -> None:
+def test_samples_that_cannot_be_compared_are_refused(x: Tensor, y: Tensor, neighbours: int, words: str) -> None:
     with pytest.raises(pv.InputError, match=words):
         density_coverage(x, y, neighbours=neighbours)
 

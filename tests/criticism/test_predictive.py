@@ -124,7 +124,7 @@ def test_latent_of_all_rows_is_drawn_once_for_a_replicate() -> None:
         check(pair, x, kind="posterior", candidates=3)
 
 
-def test_what_a_mask_leaves_out_is_not_judged() -> None:
+def test_masked_values_are_not_judged() -> None:
     x, mask = rows(200), torch.rand(200, 5) < 0.7
     spoiled = torch.where(mask, x, torch.nan)
     tree = check(exact(), {"x": spoiled, "mask": mask}, draws=200)

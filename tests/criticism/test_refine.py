@@ -78,7 +78,7 @@ def _both(found: pv.Refined, vae: pv.VAE, x: Tensor) -> tuple[Any, Any]:
         return found.posterior(), vae.encode(x)
 
 
-def test_what_rows_share_stays() -> None:
+def test_shared_parameters_stay() -> None:
     vae = exact(spread=1.5)  # scale_tril is one for all rows
     found = refined(vae, rows(5), steps=30)
     assert set(found.raw) == {"loc"}

@@ -273,7 +273,7 @@ def test_band_holds_99_of_100_uniform_curves() -> None:
     assert inside == pytest.approx(0.99, abs=0.008)
 
 
-def test_what_cannot_be_simulated_is_refused() -> None:
+def test_models_that_cannot_be_simulated_are_refused() -> None:
     class Half(Counts):
         def model(self, x: Tensor, size_factor: Tensor) -> None:
             with pyro.poutine.scale(scale=0.5):

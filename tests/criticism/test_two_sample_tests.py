@@ -135,7 +135,7 @@ def test_seed_decides_and_the_global_state_stays() -> None:
         (torch.zeros(1, 2), torch.zeros(1, 2), "at least"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(x: Tensor, y: Tensor, words: str) -> None:
+def test_samples_that_cannot_be_compared_are_refused(x: Tensor, y: Tensor, words: str) -> None:
     for test in (mmd_test, classifier_test):
         with pytest.raises(pv.InputError, match=words):
             test(x, y)

@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_rows_is_refused_with_the_way_out(name: str) -> None:
+def test_data_that_cannot_be_rows_are_refused_with_a_fix(name: str) -> None:
     make, message = REFUSED[name]
     with pytest.raises(InputError, match=message):
         Rows.of(make())

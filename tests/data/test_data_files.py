@@ -170,7 +170,7 @@ def test_wrong_file_is_refused_by_name(tmp_path: Path, name: str, content: Any, 
         whole(tmp_path / name)
 
 
-def test_what_a_good_file_cannot_give_is_refused(tmp_path: Path) -> None:
+def test_requests_that_a_good_file_cannot_meet_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.npy"
     np.save(file, [[0.0], [3.0]])
     with pytest.raises(InputError, match=r"rows.npy': binarisation.*from 0 to 3: scale it"):

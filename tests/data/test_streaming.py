@@ -109,7 +109,7 @@ def test_picked_rows_keep_the_laws_of_all(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_what_can_only_be_iterated_is_read_forward_to_what_is_asked(workers: int) -> None:
+def test_iterable_is_read_forward_to_the_selected_rows(workers: int) -> None:
     rows = stream(IterableSource(), length=N, workers=workers)
     plan = rows.order(shuffled()).split(16)
     whole = [batch["x"] for batch in rows.read(plan)]
@@ -322,7 +322,7 @@ def test_signals_end_workers_by_ending_training() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_what_a_worker_refuses_is_a_sentence() -> None:
+def test_error_of_a_worker_is_a_sentence() -> None:
     class Uneven(Numbered):
         def __getitem__(self, n: int) -> Any:
             return torch.zeros(2 + n // 100)

@@ -104,7 +104,7 @@ def test_table_has_both_kinds() -> None:
     ],
     ids=lambda value: repr(value) if isinstance(value, Family) else value.__name__,
 )
-def test_what_does_not_exist_is_refused(family: Family, function: Callable[[Any], Any]) -> None:
+def test_moments_that_do_not_exist_are_refused(family: Family, function: Callable[[Any], Any]) -> None:
     with pytest.raises(pv.InputError, match=rf"no {function.__name__} .*mean=False"):
         function(Place("prior", (2,)).build(family)())
 

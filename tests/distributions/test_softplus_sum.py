@@ -49,7 +49,7 @@ def require_near(found: Tensor, expected: Tensor, width: int, dtype: torch.dtype
 
 @pytest.mark.parametrize("width", [1, 5, 16, 17, 128, 130, 784])
 @torch.no_grad()
-def test_what_a_compiler_gets_is_the_same_for_any_width_and_takes_few_logarithms(width: int) -> None:
+def test_compiled_sum_is_the_same_for_any_width_and_takes_few_logarithms(width: int) -> None:
     logits, signs = logits_of((6, 3, width)), SIGNS["all"]((3, width)).float()
     graph = make_fx(softplus_sum)(logits, signs)
     require_near(graph(logits, signs), in_float64(logits, signs), width, torch.float32)

@@ -213,7 +213,7 @@ def test_pseudo_inputs_of_counts_may_go_below_zero() -> None:
 
 @pytest.mark.parametrize("family", [pv.VampPrior(), pv.Aggregate()], ids=["VampPrior", "Aggregate"])
 @pytest.mark.parametrize("role", ["likelihood", "guide"])
-def test_what_looks_at_the_guide_is_a_prior(family: Family, role: str) -> None:
+def test_family_that_depends_on_the_guide_is_a_prior(family: Family, role: str) -> None:
     with pytest.raises(
         pv.InputError, match=rf"^{role}: {type(family).__name__} is .* so it can only be a prior: write"
     ):

@@ -183,7 +183,7 @@ def test_draws_that_round_to_an_end_have_a_density(family: Family) -> None:
         (lambda: pv.Scaled(loc="learned"), "Scaled.loc = 'learned' is not a unit"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_refused(make: Any, message: str) -> None:
+def test_composites_refuse_wrong_parts(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
 

@@ -191,7 +191,7 @@ def test_data_that_are_not_counts_are_refused_with_a_fix(family: Family, value: 
 
 
 @pytest.mark.parametrize("family", OPEN + CLOSED, ids=repr)
-def test_what_a_mask_leaves_out_has_no_say(family: Family) -> None:
+def test_masked_counts_change_nothing(family: Family) -> None:
     trials = torch.full((60,), 4.0)
     x = successes(trials)
     given = {"mask": torch.rand(x.shape, generator=seeded()) > 0.3, "size_factor": trials}

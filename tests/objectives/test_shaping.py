@@ -259,7 +259,7 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_makes_no_sense_is_a_sentence(name: str) -> None:
+def test_meaningless_options_are_refused(name: str) -> None:
     pair, objective, sentence = WRONG[name]
     with pytest.raises(pv.InputError, match=sentence):
         objective.loss(pair.model, pair.guide, torch.randn(6, 3))

@@ -116,7 +116,7 @@ def test_histograms_show_replicates_and_the_data() -> None:
         assert sum(stairs) + sum(bars) == drawn.sizes["draw"]
 
 
-def test_what_stands_out_is_red_and_counted() -> None:
+def test_significant_statistics_are_red_and_counted() -> None:
     tree = checked.tree(quantities=3)
     tree["checks"]["q_value"][:] = [0.2, 0.01, 0.9]
     picture = plots.test_statistics(tree)

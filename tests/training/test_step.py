@@ -137,7 +137,7 @@ def test_frozen_part_is_not_averaged_and_stays_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     "optimizer", [pv.Adam(0.02, accumulate_grad_batches=2, clip_norm=1.0, ema=0.9), pv.AdamW(Cosine(0.02, 0, 3))]
 )
-def test_what_is_declared_is_written_read_and_repeated(optimizer: Any, tmp_path: Path) -> None:
+def test_optimizer_is_written_read_and_repeated(optimizer: Any, tmp_path: Path) -> None:
     vae = small()
     fit(vae, rows(), optimizer=optimizer, run=tmp_path / "run")
     assert tables.from_dict("optimizer", RunFolder(tmp_path / "run").spec()["optimizer"]) == optimizer
