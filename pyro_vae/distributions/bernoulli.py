@@ -26,7 +26,7 @@ class FusedBernoulli(dist.Bernoulli):
     """Pyro's Bernoulli, whose elements are summed as they are evaluated once they are one event."""
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistribution:
-        """Take the last batch dimensions, all by default, for one event."""
+        """Distribution whose event is the last batch dimensions, all by default."""
         rank = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
         return FusedIndependentBernoulli(self, rank) if rank else self
 

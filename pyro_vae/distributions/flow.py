@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def import_zuko() -> Any:
-    """Zuko, whose import switches the validation of all distributions off: that is put back as it was."""
+    """The module zuko, with the global validation of distributions, which its import disables, restored."""
     before = Distribution._validate_args
     import zuko.flows
 
@@ -68,7 +68,7 @@ class FlowKernel(nn.Module):
         self.transform, self.features = flow.transform, features
 
     def forward(self, loc: Tensor, scale: Tensor, context: Tensor | None = None) -> FlowDistribution:
-        """Return the distribution, its batch shape that of the context, the location and the scale."""
+        """Distribution whose batch shape is that of the context, the location and the scale."""
         zuko = import_zuko()
         shapes = (loc.shape[:-1], scale.shape[:-1], () if context is None else context.shape[:-1])
         base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=False)

@@ -1,4 +1,4 @@
-"""How far two samples are from the same distribution, as a number with a gradient."""
+"""Maximum mean discrepancy of two samples, with a gradient."""
 
 import torch
 from torch import Tensor

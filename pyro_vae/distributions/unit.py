@@ -23,7 +23,7 @@ def _series(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
 
 
 def clamp_to_open_unit(x: Tensor) -> Tensor:
-    """Keep draws off 0 and 1, where rounding puts them and densities may be infinite."""
+    """Draws clamped away from 0 and 1, where rounding puts them and densities may be infinite."""
     limits = torch.finfo(x.dtype)
     return x.clamp(limits.tiny, 1 - limits.eps / 2)
 

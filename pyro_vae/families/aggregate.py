@@ -32,7 +32,7 @@ class TwoStages(nn.Module):
 
     @torch.no_grad()
     def replace(self, density: Conditional) -> None:
-        """Take a fitted density, and use it from now on."""
+        """Replace the prior by a fitted density."""
         self.density.load_state_dict(density.state_dict())
         self.fitted.fill_(True)
         self._second = True
@@ -74,7 +74,7 @@ class Aggregate(Composite):
     data_kind = "Priors that depend on the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Make both stages."""
+        """The family in its place: the prior of training and the density."""
         if site.role != "prior":
             raise InputError(
                 f"{site.role}: Aggregate is fitted to where the guide puts the data, so it can only be a prior: write "

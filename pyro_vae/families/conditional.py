@@ -119,7 +119,7 @@ class Conditional(nn.Module):
         return self._constrained(self.raw_parameters(context, seen=seen), size_factor)
 
     def raw_parameters(self, context: Tensor | None = None, *, seen: Tensor | None = None) -> dict[str, Tensor]:
-        """What depends on the context, by name, before the transform of its constraint: any number will do.
+        """Parameters that depend on the context, by name, unconstrained: before the transforms of their constraints.
 
         Args:
             context: (*batch, *context_shape); None for a prior.

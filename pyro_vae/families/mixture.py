@@ -64,11 +64,11 @@ class Mixture(Composite):
     parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
 
     def rank(self, event: Shape) -> int:
-        """How many dimensions of an event come before that of the components."""
+        """Number of dimensions of an event before that of the components."""
         return len(event) if self.of == "elements" else 0
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Give every parameter of the family one value per component, and weigh them."""
+        """The family in its place, with one value of each parameter per component."""
         inner, at = self.family.bind(site), self.rank(site.event_shape)
         slots = {
             name: replace(

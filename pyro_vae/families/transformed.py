@@ -91,7 +91,7 @@ class Transformed(Composite):
         return "add an offset to zeros, or let them have a probability of their own: Censored(low=0)"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Take the family's parameters, start them on the real scale, and push its distribution through the map."""
+        """The family in its place, its parameters initialised on the real scale, its distribution mapped."""
         inner, transform = self.family.bind(site), TRANSFORMS[self.transform]
         slots = {
             name: replace(slot, init=slot.init and partial(_before, transform, slot.init))
@@ -166,7 +166,7 @@ class Scaled(Composite):
         return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Take the family's parameters, start them from data in its own unit, and change its unit."""
+        """The family in its place, its parameters initialised in its own unit, its distribution rescaled."""
         inner = self.family.bind(site)
         unit = {"unit_loc": self._unit("loc", site), "unit_scale": self._unit("scale", site)}
         slots = {

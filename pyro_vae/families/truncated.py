@@ -14,7 +14,7 @@ from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
 class _Bounded(Composite, ABC):
-    """What the two have in common: their fields, and the families that they are made of."""
+    """Base of truncated and censored families: their fields and their checks."""
 
     low: float | None
     high: float | None
@@ -43,7 +43,7 @@ class _Bounded(Composite, ABC):
         return "give low and high that hold it, or drop those rows"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Take the family's parameters, and cut its distribution off."""
+        """The family in its place, its distribution cut off at the bounds."""
         inner, standard = self.family.bind(site), STANDARDS[type(self.family).__name__]
         cut = partial(self.cut, standard, self.low, self.high, inner.distribution, validate_args=False)
         return BoundFamily(self.slots_of(inner), cut)

@@ -69,7 +69,7 @@ class VampPrior(Family):
     data_kind = "Priors that depend on the model"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Make the pseudo-inputs, of the data's shape, for the site's guide."""
+        """The family in its place, with pseudo-inputs of the data's shape."""
         if site.guide is None or site.data_shape is None:
             raise InputError(
                 f"{site.role}: VampPrior is a mixture of the guide's posteriors, so it can only be a prior: write "

@@ -64,7 +64,7 @@ class ZeroInflated(Composite):
             )
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Put the gate before the family."""
+        """The family in its place, with the gate before it."""
         inner = self.family.bind(site)
 
         def gated(gate_logits: Tensor, **values: Tensor) -> UncachedZeroInflated:

@@ -38,7 +38,7 @@ class Conv(Network):
     activation: str = field("relu", known=ACTIVATIONS)
 
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
-        """Make the module; see `Network.build`."""
+        """Module of this declaration; see `Network.build`."""
         if not self.channels:
             raise InputError("Conv.channels is empty: give at least one, as in Conv(channels=(32,)), or take pv.MLP().")
         image = next((shape[:3] for shape in out_shapes.values() if len(shape) >= 3), None)

@@ -32,7 +32,7 @@ class MLP(Network):
     activation: str = field("relu", known=ACTIVATIONS)
 
     def build(self, in_shape: Shape, out_shapes: Mapping[str, Shape]) -> nn.Module:
-        """Make the module; see `Network.build`."""
+        """Module of this declaration; see `Network.build`."""
         return _MLP(self, in_shape, out_shapes)
 
     def mirror(self) -> "MLP":
