@@ -149,11 +149,11 @@ def test_cross_entropy_is_called_one_everywhere(here: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "cross-entropy" in out
     assert "log-likelihood" not in out
-    assert "no density" in out
-    assert "no density" in (here / "r" / "spec.yaml").read_text()
+    assert "not a density" in out
+    assert "not a density" in (here / "r" / "spec.yaml").read_text()
     main(["describe", "r"])
-    assert "no density" in capsys.readouterr().out
-    assert "no density" in repr(RunFolder(here / "r").history())
+    assert "not a density" in capsys.readouterr().out
+    assert "not a density" in repr(RunFolder(here / "r").history())
 
 
 def test_interrupt_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_other_kinds_of_numbers_and_models_are_refused_before_work(
         main([*FIT, *words, "--binarize", "dynamic", "--run", name])
     capsys.readouterr()
     refused(capsys, ["compare", "normal-0", "dense"], "normal-0", "dense", "probabilities", "densities")
-    refused(capsys, ["compare", "grey", "normal-0"], "'grey'", "'normal-0'", "no density")
+    refused(capsys, ["compare", "grey", "normal-0"], "'grey'", "'normal-0'", "not a density")
     spec = yaml.safe_load((here / "mix-0" / "spec.yaml").read_text())
     del spec["event_shape"]
     (here / "mix-0" / "spec.yaml").write_text(yaml.safe_dump(spec))
