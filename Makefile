@@ -58,7 +58,7 @@ types: $(INSTALLED_DEV) ## Check the types of the package
 
 doctest: $(INSTALLED_DEV) ## Run the examples in the docstrings
 	@echo "Running the examples in the docstrings ..."
-	@MPLBACKEND=Agg $(PY) -m pytest --doctest-modules pyro_vae
+	@MPLBACKEND=Agg $(PY) -m pytest --doctest-modules -o python_files= pyro_vae
 
 readme: $(INSTALLED_DEV) ## Run the README's Python snippets as written
 	@echo "Running the README's snippets ..."

@@ -91,7 +91,7 @@ def predictive_check(
         InputError: an argument or the data cannot be used, or the programs cannot draw data.
         FloatingPointError: a replicate is not finite.
 
-    >>> import pyro_vae as pv
+    >>> import torch, pyro_vae as pv
     >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
     >>> tree = predictive_check(vae, torch.randn(200, 3), draws=20, two_sample=False)
     >>> tree["posterior_predictive"]["x[0]"].shape
