@@ -70,7 +70,8 @@ class ParameterSlot:
             x: rows (N, *event_shape); with N = 0, starting values that follow from data are those of raw zeros.
         """
         if isinstance(self.source, float | tuple):
-            return torch.tensor(self.source, dtype=x.dtype, device=x.device).expand(self.shape)
+            fixed = torch.tensor(self.source, dtype=x.dtype, device=x.device)
+            return fixed.expand(torch.broadcast_shapes(fixed.shape, self.shape))
         if self.init is not None and len(x):
             return self.init(x)
         transform = transform_to(self.constraint)

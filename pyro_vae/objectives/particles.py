@@ -212,11 +212,13 @@ def _draw(
         plate = pyro.plate("particles", k, dim=-nesting - 1)
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    if alias is not Tensor.detach:
+        _check_rsample(sample_sites(guide_trace))
     if alias:
         guide_trace = _detach_score(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
-    _check_sites(model_sites, guide_sites, needs_rsample=alias is not Tensor.detach)
+    _check_sites(model_sites, guide_sites)
     layout = _Layout.of([*guide_sites.values(), *model_sites.values()], k, nesting)
 
     latents = {}
@@ -311,7 +313,18 @@ def _row_plate(site: dict[str, Any]) -> str | None:
     return next((frame.name for frame in frames if frame.dim == -1 and frame.name != "particles"), None)
 
 
-def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, needs_rsample: bool) -> None:
+def _check_rsample(guide_sites: dict[str, Any]) -> None:
+    """Refuse draws through which an objective cannot differentiate, before the model sees them."""
+    for name, site in guide_sites.items():
+        if not site["fn"].has_rsample:
+            raise InputError(
+                f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, cannot be reparameterised, "
+                "and this objective differentiates through the draws: take a continuous guide, or "
+                "objective=pv.objectives.RWS()."
+            )
+
+
+def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
     hidden = [name for name, site in model_sites.items() if not site["is_observed"]]
     if missing := sorted(set(hidden) - set(guide_sites)):
         raise InputError(
@@ -328,12 +341,6 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any], *, ne
             )
         if name in model_sites and model_sites[name]["is_observed"]:
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
-        if needs_rsample and not site["fn"].has_rsample:
-            raise InputError(
-                f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, cannot be reparameterised, "
-                "and this objective differentiates through the draws: take a continuous guide, or "
-                "objective=pv.objectives.RWS()."
-            )
 
 
 # Keys: the owner of the model, that of the guide, their methods; weak and by identity, since owners may not hash.

@@ -386,7 +386,7 @@ def test_each_kind_of_data_gets_what_suits_it() -> None:
     [
         ({"function": 3}, "called"),
         ({"suits": True}, "called"),
-        ({"noun": " "}, "noun"),
+        ({"label": " "}, "label"),
         ({"of": "column"}, "none of 'data', 'row'"),
         ({"elements": 0}, "elements"),
         ({"elements": 1e6}, "elements"),
@@ -394,4 +394,4 @@ def test_each_kind_of_data_gets_what_suits_it() -> None:
 )
 def test_object_that_is_not_a_test_statistic_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(pv.InputError, match=words):
-        Statistic(**({"function": torch.mean, "noun": "mean"} | given))
+        Statistic(**({"function": torch.mean, "label": "mean"} | given))

@@ -33,7 +33,7 @@ NATS = 0.02
 def fit_guide(vae: pv.VAE, x: Tensor, plan: list[tuple[float, int]], *, particles: int, batch_size: int) -> None:
     """Train the encoder alone, at learning rates and for epochs as planned."""
     before = {name: value.clone() for name, value in vae.likelihood.state_dict().items()}
-    frozen = {"decoder": 0.0} if list(vae.likelihood.parameters()) else {}
+    frozen = {"likelihood": 0.0} if list(vae.likelihood.parameters()) else {}
     for lr, epochs in plan:
         pv.fit(
             vae,

@@ -281,7 +281,7 @@ def test_wrong_input_is_a_sentence_before_any_work(
 ) -> None:
     monkeypatch.setattr(results, "predictive_check", lambda *given, **named: 1 / 0)
     run = str(folder / "learned")
-    assert "no run" in refused(capsys, str(folder / "none"))
+    assert "is not a run folder" in refused(capsys, str(folder / "none"))
     assert "ends in .html" in refused(capsys, run, "--to", str(tmp_path / "r.pdf"))
     assert "no folder" in refused(capsys, run, "--to", str(tmp_path / "none" / "r.html"))
     (tmp_path / "mine.html").write_text("<p>mine</p>")

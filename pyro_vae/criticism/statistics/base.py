@@ -63,14 +63,14 @@ class Statistic:
 
     Args:
         function: what computes it, from floating-point tensors on any device.
-        noun: its name in a sentence, as in "the {noun} of replicates is 31 % above the data's".
+        label: its name in a sentence, as in "the {label} of replicates is 31 % above the data's".
         of: what it is a number of; see the table.
         elements: the number of elements at most that it looks at: of larger data, the first rows; None for all.
         suits: the kinds of data that it is computed of unless others are asked for.
         ratio: whether it is on a ratio scale, so that "31 % larger" means something; a skewness is not.
 
     Raises:
-        InputError: the function is none, the noun is empty, or `of` or `elements` is not as above.
+        InputError: the function is none, the label is empty, or `of` or `elements` is not as above.
 
     >>> Statistic(lambda x: x.square().mean(), "mean square").of
     'data'
@@ -87,7 +87,7 @@ class Statistic:
         if not callable(self.function) or not callable(self.suits):
             raise InputError("a Statistic's function and suits are called: Statistic(lambda x: x.mean(), 'mean').")
         if not isinstance(self.label, str) or not self.label.strip():
-            raise InputError(f"noun = {self.label!r} has to name the Statistic in a sentence: noun='share of zeros'.")
+            raise InputError(f"label = {self.label!r} has to name the statistic in a sentence: label='share of zeros'.")
         if self.of not in get_args(Scope):
             raise InputError(f"of = {self.of!r} is none of {', '.join(map(repr, get_args(Scope)))}.")
         if self.elements is not None:
