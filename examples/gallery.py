@@ -86,7 +86,7 @@ PICTURES = {
         ),
         (
             "checks",
-            "Test quantities of replicates, and of the data as a line. The further out the line, the worse the model "
+            "Test statistics of replicates, and of the data as a line. The further out the line, the worse the model "
             "describes what that quantity measures; what is left after looking at so many is red.",
             'pv.plots.test_statistics(checked["digits"])',
         ),

@@ -73,8 +73,8 @@ def check(
         data: data set, file or folder; by default the data of the run.
         split: which of its splits.
         kind: population (new data), posterior (the same rows again), or prior (by the weights before training).
-        statistics: names of test quantities, as in "[mean, skewness]"; by default all that suit the data.
-        draws: replicates of all rows; by default 40 for each test quantity, and 500 at least.
+        statistics: names of test statistics, as in "[mean, skewness]"; by default all that suit the data.
+        draws: replicates of all rows; by default 40 for each test statistic, and 500 at least.
         candidates: for posterior replicates, draws from the guide of which one is chosen by importance weight.
         keep: rows, and replicates of each, that are written whole.
         two_sample: hold a replicate against the data by a classifier, MMD, density and coverage.
@@ -157,7 +157,7 @@ def report(
         data: data set, file or folder; by default the data of the runs.
         split: which of its splits.
         to: file to write, .html; by default report.html in the run, or comparison.html beside several.
-        draws: replicate data sets; by default 40 for each test quantity, and 500 at least.
+        draws: replicate data sets; by default 40 for each test statistic, and 500 at least.
         rows: rows at most that are looked at, from the first.
         method: how log p(x) is measured, Importance or AIS.
         seed: seed of the draws and of dynamic binarisation.

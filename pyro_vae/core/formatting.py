@@ -1,6 +1,7 @@
 """Families as they are written: in Python, in YAML and on the command line."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -82,3 +83,24 @@ def in_yaml(plain: Any) -> str:
     if isinstance(plain, dict):
         return "{" + ", ".join(f"{key}: {in_yaml(value)}" for key, value in plain.items()) + "}"
     return f"[{', '.join(map(in_yaml, plain))}]" if isinstance(plain, list) else str(plain)
+
+
+def format_p_value(p: float, least: float = 0.0) -> str:
+    """P-value with its sign, rounded to two digits.
+
+    Args:
+        p: the p-value.
+        least: the smallest that its test can have, as by a number of permutations; 0 where there is none.
+
+    >>> format_p_value(0.0341), format_p_value(3e-9), format_p_value(0.004, least=2 / 500)
+    ('p = 0.034', 'p < 0.0001', 'p <= 0.004')
+    """
+    if least and p <= least:
+        return f"p <= {_round_up(least):g}"
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def _round_up(value: float) -> float:
+    """Number rounded up to two digits, so that "p <= ..." is true."""
+    power = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / power * (1 - 1e-12)) * power:.2g}")

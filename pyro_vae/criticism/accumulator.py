@@ -1,4 +1,4 @@
-"""What is kept of replicates while they pass: numbers of every data set, ranks of every value, a few rows whole."""
+"""Results of a predictive check, accumulated over replicates: test statistics, ranks of values, and a few rows."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.datatree import feature_names, variables
-from pyro_vae.criticism.ecdf_bands import two_sided
-from pyro_vae.criticism.pit import ELEMENTS, RankCounter, calibration, false_discovery
+from pyro_vae.criticism.datatree import feature_names, to_dataset
+from pyro_vae.criticism.ecdf_bands import two_sided_p_values
+from pyro_vae.criticism.pit import ELEMENTS, RankCounter, adjust_p_values, pit_calibration
 from pyro_vae.criticism.sampler import PredictiveSampler
-from pyro_vae.criticism.statistics import Kind, Statistic
-from pyro_vae.criticism.summary import sentence
-from pyro_vae.criticism.test_statistics import Asked, Quantities, chosen
-from pyro_vae.criticism.two_sample import ROWS
-from pyro_vae.criticism.two_sample import two_sample as compared
+from pyro_vae.criticism.statistics import DataKind, Statistic
+from pyro_vae.criticism.summary import comparison_sentence
+from pyro_vae.criticism.test_statistics import StatisticEvaluator, StatisticsArgument, select_statistics
+from pyro_vae.criticism.two_sample_tests import ROWS, two_sample_dataset
 from pyro_vae.distributions.constraints import element_of
 from pyro_vae.model.programs import Programs
 from pyro_vae.model.vae import VAE
@@ -26,23 +25,23 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NUMBERS_KEPT = 2**22
-"""Numbers at most among the replicates that are returned whole."""
+"""Maximum number of elements of the replicates that are returned."""
 
 
 class PredictiveAccumulator:
-    """What is kept of replicates while they pass.
+    """Results of a predictive check, accumulated over replicates of which a few are in memory at a time.
 
     Args:
         programs: the pair.
         batch: all rows.
-        named: the names of a row's elements, where they have names.
-        what: the kind of replicates.
-        asked: the test quantities asked for.
-        candidates: draws of the guide for each that is used.
-        keep: rows and replicates returned whole.
+        named: the names of a row's elements, if they have names.
+        kind: the kind of replicates, "population", "posterior" or "prior".
+        statistics: the test statistics, as a user gives them.
+        candidates: the number of draws of the guide from which each z is chosen.
+        keep: maximum number of rows, and of replicates of each, that are returned.
 
     Raises:
-        InputError: the programs cannot draw data in this way, or the quantities cannot be computed.
+        InputError: the programs cannot draw data in this way, or a test statistic cannot be computed.
     """
 
     def __init__(
@@ -50,26 +49,24 @@ class PredictiveAccumulator:
         programs: Programs,
         batch: Mapping[str, Tensor],
         named: tuple[str, ...],
-        what: str,
-        asked: Asked,
+        kind: str,
+        statistics: StatisticsArgument,
         candidates: int,
         keep: int,
     ) -> None:
-        self.what, self.asked, self.keep = what, asked, keep
-        self.left_out: list[str] = []
-        self.x = _filled(programs, batch)
-        self.seen = batch["mask"].bool() if "mask" in batch else None
+        self.kind, self.statistics, self.keep = kind, statistics, keep
+        self.notes: list[str] = []
+        self.x = _fill_missing(programs, batch)
+        self.observed_mask = batch["mask"].bool() if "mask" in batch else None
         self.batch = {**batch, "x": self.x}
         self.features = feature_names(self.x.shape[1:], named)
-        self.replicator = PredictiveSampler(programs, what, candidates, self.batch)
-        self.kind = _kind(self.replicator, self.batch)
-        self.quantities = Quantities(self._suitable(), self.features, self.x, self.seen)
-        own = self.quantities.row_values(
-            self.x, dict.fromkeys(self.quantities.discrepancies, self.x.new_zeros(len(self.x)))
-        )
-        self.own = own
-        self.rows = {name: RankCounter(values) for name, values in own.items()}
-        self.sums = {name: torch.zeros_like(values, dtype=torch.float64) for name, values in own.items()}
+        self.sampler = PredictiveSampler(programs, kind, candidates, self.batch)
+        self.data_kind = _data_kind(self.sampler, self.batch)
+        self.evaluator = StatisticEvaluator(self._select(), self.features, self.x, self.observed_mask)
+        zeros = dict.fromkeys(self.evaluator.discrepancies, self.x.new_zeros(len(self.x)))
+        self.row_values = self.evaluator.row_values(self.x, zeros)
+        self.rows = {name: RankCounter(values) for name, values in self.row_values.items()}
+        self.sums = {name: torch.zeros_like(values, dtype=torch.float64) for name, values in self.row_values.items()}
         self.realized: list[Tensor] = []
         self.replicated: list[Tensor] = []
         size = max(1, self.x[0].numel())
@@ -78,75 +75,81 @@ class PredictiveAccumulator:
         self.kept_rows = max(1, min(keep, len(self.x), NUMBERS_KEPT // (size * keep)))
         self.first = self.x[:ROWS].clone()
 
-    def at(self, draws: int) -> Iterator[int]:
-        """Draw the replicates and look at each; yield how many are done."""
-        # Room is made once: small pieces kept between large ones would leave memory in splinters.
+    def run(self, draws: int) -> Iterator[int]:
+        """Numbers of replicates done, while `draws` of them are drawn and accumulated."""
+        # Allocated once: small tensors kept between large ones would fragment memory.
         self.kept = self.x.new_empty(min(self.keep, draws), self.kept_rows, *self.x.shape[1:])
-        for chunk in self.replicator.data_sets(self.batch, draws, self.quantities.discrepancies):
+        for chunk in self.sampler.replicates(self.batch, draws, self.evaluator.discrepancies):
             for at, replicate in enumerate(chunk.x):
-                x = replicate if self.seen is None else torch.where(self.seen, replicate, self.x)
-                self._see(x, *({n: t[at] for n, t in of.items()} for of in (chunk.realized, chunk.replicated)))
+                x = replicate if self.observed_mask is None else torch.where(self.observed_mask, replicate, self.x)
+                self._update(x, *({n: t[at] for n, t in of.items()} for of in (chunk.realized, chunk.replicated)))
             yield len(self.replicated)
 
-    def _see(self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor]) -> None:
-        """Look at one replicate."""
+    def _update(self, x: Tensor, realized: Mapping[str, Tensor], replicated: Mapping[str, Tensor]) -> None:
+        """Accumulate one replicate x (N, *event_shape) with its discrepancies (N,) by name."""
         if not self.replicated:
             self.first.copy_(x[: len(self.first)])
         if len(self.replicated) < len(self.kept):
             self.kept[len(self.replicated)] = x[: self.kept_rows]
-        self.elements.add(x[: self.ranked].reshape(len(self.elements.values), -1))
-        of_data = {**self.own, **{name: term[: self.quantities.rows[name]] for name, term in realized.items()}}
-        of_replicate = self.quantities.row_values(x, replicated)
+        self.elements.update(x[: self.ranked].reshape(len(self.elements.values), -1))
+        of_data = {**self.row_values, **{name: term[: self.evaluator.rows[name]] for name, term in realized.items()}}
+        of_replicate = self.evaluator.row_values(x, replicated)
         for name, ranks in self.rows.items():
-            ranks.add(of_replicate[name], of_data[name])
+            ranks.update(of_replicate[name], of_data[name])
             self.sums[name] += of_data[name]
-        if realized or not self.realized:  # only discrepancies make the data's numbers vary
-            self.realized.append(self.quantities.values(self.x, of_data))
-        values = self.quantities.values(x, of_replicate)
+        if realized or not self.realized:  # without discrepancies, the data's values do not vary
+            self.realized.append(self.evaluator.values(self.x, of_data))
+        values = self.evaluator.values(x, of_replicate)
         if not bool(values.isfinite().all()):
-            self._refuse(x, values)
+            self._raise_not_finite(x, values)
         self.replicated.append(values)
 
-    def groups(self, two_sample: bool, seed: int) -> dict[str, "xr.Dataset"]:
-        """What was found, as data sets by the names of their groups."""
-        rank, discrete = self.x.ndim - 1, self.kind.discrete
-        group = "prior_predictive" if self.what == "prior" else "posterior_predictive"
-        kept = partial(variables, features=self.features, event_rank=rank, discrete=discrete)
+    def to_datasets(self, two_sample: bool, seed: int) -> dict[str, "xr.Dataset"]:
+        """Results as datasets, by the names of their groups.
+
+        Args:
+            two_sample: whether a replicate is compared with the data by two-sample tests.
+            seed: of these tests.
+        """
+        rank, discrete = self.x.ndim - 1, self.data_kind.discrete
+        group = "prior_predictive" if self.kind == "prior" else "posterior_predictive"
+        as_dataset = partial(to_dataset, features=self.features, event_rank=rank, discrete=discrete)
         pit = self.elements.randomised_pit()
         known = torch.ones_like(pit, dtype=torch.bool)
-        if self.seen is not None:
-            known = self.seen[: self.ranked].reshape(pit.shape)
+        if self.observed_mask is not None:
+            known = self.observed_mask[: self.ranked].reshape(pit.shape)
         found = {
-            "observed_data": kept(self.x[: self.kept_rows], draws=False),
-            group: kept(self.kept, draws=True),
-            **self._checks(),
-            "calibration": calibration(pit, known, self.features),
+            "observed_data": as_dataset(self.x[: self.kept_rows], draws=False),
+            group: as_dataset(self.kept, draws=True),
+            **self._test_statistics(),
+            "calibration": pit_calibration(pit, known, self.features),
         }
         if self.rows:
-            found["rows"] = self._rows()
+            found["rows"] = self._row_statistics()
         if two_sample:
-            whole = slice(None) if self.seen is None else self.seen[:ROWS].flatten(1).all(1)
-            told = compared(self.x[:ROWS][whole], self.first[whole], self.features, seed)
-            if told is None:
-                self.left_out.append("Fewer than 50 rows without missing values are too few for two-sample tests.")
+            whole = slice(None) if self.observed_mask is None else self.observed_mask[:ROWS].flatten(1).all(1)
+            compared = two_sample_dataset(self.x[:ROWS][whole], self.first[whole], self.features, seed)
+            if compared is None:
+                self.notes.append("Two-sample tests need at least 50 rows without missing values.")
             else:
-                found["two_sample"] = told
+                found["two_sample"] = compared
         return found
 
-    def _checks(self) -> dict[str, "xr.Dataset"]:
+    def _test_statistics(self) -> dict[str, "xr.Dataset"]:
+        """Groups `statistics`, the values of every replicate, and `checks`, their comparison with the data."""
         import xarray as xr
 
         replicated = torch.stack(self.replicated).cpu().numpy()
         realized = np.broadcast_to(torch.stack(self.realized).cpu().numpy(), replicated.shape)
         draws = len(replicated)
         below, equal = (replicated < realized).sum(0), (replicated == realized).sum(0)
-        p_values = two_sided(below, equal, draws)
+        p_values = two_sided_p_values(below, equal, draws)
         half = p_values / 2
-        observed, listed = realized.mean(0), self.quantities.list
+        observed, scalars = realized.mean(0), self.evaluator.scalars
         above = (replicated > realized).mean(0)
         numbers = zip(observed, np.median(replicated, 0), p_values, above, strict=True)
-        told = [sentence(quantity, *each, draws) for quantity, each in zip(listed, numbers, strict=True)]
-        coords = {"quantity": np.array([quantity.name for quantity in listed], dtype=str)}
+        sentences = [comparison_sentence(one, *each, draws) for one, each in zip(scalars, numbers, strict=True)]
+        coords = {"quantity": np.array([one.name for one in scalars], dtype=str)}
         of_draws = {"chain": [0], "draw": np.arange(draws), **coords}
         dims = ("chain", "draw", "quantity")
         columns = {
@@ -155,11 +158,11 @@ class PredictiveAccumulator:
             "sd": replicated.std(0),
             "p_value": p_values,
             "p_error": 2 * np.sqrt(half * (1 - half) / draws),
-            "q_value": false_discovery(p_values),
-            "rows": np.array([quantity.rows for quantity in listed]),
-            "scope": np.array([quantity.scope for quantity in listed], dtype=str),
-            "noun": np.array([quantity.label for quantity in listed], dtype=str),
-            "sentence": np.array(told, dtype=str),
+            "q_value": adjust_p_values(p_values),
+            "rows": np.array([one.rows for one in scalars]),
+            "scope": np.array([one.scope for one in scalars], dtype=str),
+            "noun": np.array([one.label for one in scalars], dtype=str),
+            "sentence": np.array(sentences, dtype=str),
         }
         values = {"replicated": (dims, replicated[None]), "realized": (dims, realized[None].copy())}
         return {
@@ -167,58 +170,59 @@ class PredictiveAccumulator:
             "checks": xr.Dataset({name: ("quantity", column) for name, column in columns.items()}, coords=coords),
         }
 
-    def _rows(self) -> "xr.Dataset":
+    def _row_statistics(self) -> "xr.Dataset":
+        """Group `rows`: values and two-sided tail probabilities of each row."""
         import xarray as xr
 
         observed, tail = (np.full((len(self.x), len(self.rows)), np.nan) for _ in range(2))
         for at, (name, ranks) in enumerate(self.rows.items()):
             below, equal = (count.cpu().double().numpy() for count in (ranks.below, ranks.equal))
-            tail[: len(below), at] = two_sided(below, equal, ranks.draws)
+            tail[: len(below), at] = two_sided_p_values(below, equal, ranks.draws)
             observed[: len(below), at] = (self.sums[name] / ranks.draws).cpu().numpy()
-        if self.seen is not None:
-            tail[~self.seen.flatten(1).any(1).cpu().numpy()] = np.nan
+        if self.observed_mask is not None:
+            tail[~self.observed_mask.flatten(1).any(1).cpu().numpy()] = np.nan
         dims = ("row", "row_quantity")
         coords = {"row": np.arange(len(self.x)), "row_quantity": np.array(list(self.rows), dtype=str)}
         return xr.Dataset({"observed": (dims, observed), "tail": (dims, tail)}, coords=coords)
 
-    def _suitable(self) -> dict[str, Statistic]:
-        """The test quantities, less discrepancies that have no place: a default is left out, a wish is refused."""
-        found = chosen(self.asked, self.kind, self.x)
-        few = {name: tensor[:2] for name, tensor in self.batch.items()} if self.replicator.plan.by_rows else self.batch
+    def _select(self) -> dict[str, Statistic]:
+        """Test statistics by name; discrepancies that cannot be computed are dropped, or refused where given."""
+        found = select_statistics(self.statistics, self.data_kind, self.x)
+        few = {name: tensor[:2] for name, tensor in self.batch.items()} if self.sampler.plan.by_rows else self.batch
         for name in [name for name, each in found.items() if each.of == "discrepancy"]:
-            why = "" if self.what == "posterior" else f"{self.what} replicates have no z that belongs to a row"
+            why = "" if self.kind == "posterior" else f"{self.kind} replicates have no z of a row"
             try:
                 if not why:
-                    self.replicator(few, 1, {name: found[name]})
+                    self.sampler(few, 1, {name: found[name]})
             except InputError as error:
                 why = str(error)
-            if why and self.asked is not None:
-                raise InputError(f"statistics: {name!r} cannot be computed: {why}; ask for kind='posterior'.")
+            if why and self.statistics is not None:
+                raise InputError(f"statistics: {name!r} cannot be computed: {why}; take kind='posterior'.")
             if why:
-                if self.what == "posterior":
-                    self.left_out.append(f"The {found[name].label} was left out: {why}")
+                if self.kind == "posterior":
+                    self.notes.append(f"The {found[name].label} was left out: {why}")
                 del found[name]
         return found
 
-    def _refuse(self, x: Tensor, values: Tensor) -> None:
+    def _raise_not_finite(self, x: Tensor, values: Tensor) -> None:
         bad = (~x.isfinite()).reshape(len(x), -1).any(1)
         if bool(bad.any()):
             raise FloatingPointError(
                 f"replicate {len(self.replicated)} of row {int(bad.to(torch.uint8).argmax())} is not finite: the "
-                "likelihood draws NaN or infinity there; look at vae.sample(1000)."
+                "likelihood draws NaN or infinity there; inspect vae.sample(1000)."
             )
-        name = self.quantities.list[int((~values.isfinite()).to(torch.uint8).argmax())].name
-        raise FloatingPointError(f"test quantity {name!r} is not finite for replicate {len(self.replicated)}.")
+        name = self.evaluator.scalars[int((~values.isfinite()).to(torch.uint8).argmax())].name
+        raise FloatingPointError(f"test statistic {name!r} is not finite for replicate {len(self.replicated)}.")
 
 
-def _kind(replicator: PredictiveSampler, batch: Mapping[str, Tensor]) -> Kind:
-    """What sort of data a model describes: by its support, or by data and a replicate where that is not told."""
+def _data_kind(sampler: PredictiveSampler, batch: Mapping[str, Tensor]) -> DataKind:
+    """Kind of data that a model describes: by its support or, where that is unknown, by data and a replicate."""
     shape = tuple(batch["x"].shape[1:])
-    if replicator.support is None:
-        seen = torch.cat([batch["x"], replicator(batch, 1, {}).x[0]])
-        discrete = bool((seen == seen.round()).all())
-        return Kind(shape, discrete, discrete and bool(((seen == 0) | (seen == 1)).all()))
-    element = element_of(replicator.support)
+    if sampler.support is None:
+        observed_mask = torch.cat([batch["x"], sampler(batch, 1, {}).x[0]])
+        discrete = bool((observed_mask == observed_mask.round()).all())
+        return DataKind(shape, discrete, discrete and bool(((observed_mask == 0) | (observed_mask == 1)).all()))
+    element = element_of(sampler.support)
     low, high = (getattr(element, name, None) for name in ("lower_bound", "upper_bound"))
     unit = (
         low is not None
@@ -227,11 +231,11 @@ def _kind(replicator: PredictiveSampler, batch: Mapping[str, Tensor]) -> Kind:
         and torch.as_tensor(high).max() == 1
     )
     binary = bool(element.is_discrete) and (element is torch.distributions.constraints.boolean or bool(unit))
-    return Kind(shape, element.is_discrete, binary, element.is_discrete and low is not None and high is None)
+    return DataKind(shape, element.is_discrete, binary, element.is_discrete and low is not None and high is None)
 
 
-def _filled(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:
-    """The data, where values that a mask leaves out are filled."""
+def _fill_missing(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:
+    """Data x with missing values filled: imputed by a VAE, 0 for other programs."""
     if "mask" not in batch:
         return batch["x"]
     if isinstance(programs, VAE):

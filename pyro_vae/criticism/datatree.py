@@ -1,4 +1,4 @@
-"""Arrays in ArviZ's form: an `xarray.DataTree` with its groups and dimensions, to and from NetCDF."""
+"""`xarray.DataTree`s with ArviZ's groups and dimensions, written to NetCDF and read from it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,25 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FEATURES = 30
-"""Features at most that have a variable each."""
+"""Maximum number of features that have a variable each."""
 
 AXES: Mapping[int, tuple[str, ...]] = {
     1: ("feature",),
     2: ("height", "width"),
     3: ("channel", "height", "width"),
 }
-"""What the dimensions of an event are called."""
+"""Names of an event's dimensions, by their number."""
 
-TAKEN = ("chain", "draw", "row", "element", "feature", "height", "width", "channel")
+RESERVED_NAMES = ("chain", "draw", "row", "element", "feature", "height", "width", "channel")
+"""Names of dimensions, which no variable may have."""
 
 
 def feature_names(event_shape: Sequence[int], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names of the elements of a row: those of a table's columns, or indices.
+    """Names of the elements of a row: those of a table's columns, or indices.
+
+    Args:
+        event_shape: the shape of a row.
+        named: the names of a table's columns, if there are any.
 
     >>> feature_names((2, 2))
     ('x[0, 0]', 'x[0, 1]', 'x[1, 0]', 'x[1, 1]')
@@ -40,19 +45,19 @@ def feature_names(event_shape: Sequence[int], named: Sequence[str] = ()) -> tupl
     return tuple(f"x[{', '.join(map(str, at))}]" if at else "x" for at in np.ndindex(*event_shape))
 
 
-def variables(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: bool, draws: bool) -> "xr.Dataset":
-    """Data, or replicates of them, as variables whose dimensions ArviZ's pictures take.
+def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: bool, draws: bool) -> "xr.Dataset":
+    """Dataset of data, or of replicates of them, with the dimensions that ArviZ's plots expect.
 
-    Vectors of up to 30 features become one variable each, on a dimension "row"; longer ones and images one variable "x"
-    of all elements of all rows, on a dimension "element" that knows row, height and width. Replicates have "chain" and
-    "draw" in front.
+    Vectors of up to 30 features become one variable each, on a dimension "row"; longer ones and images become one
+    variable "x" of all elements of all rows, on a dimension "element" with the coordinates row, height and width.
+    Replicates have the dimensions "chain" and "draw" first.
 
     Args:
         x: rows (R, *event_shape), or with draws in front, (S, R, *event_shape).
         features: the names of a row's elements.
-        event_rank: how many dimensions an event has.
-        discrete: whether the values are whole numbers, and kept as such.
-        draws: whether the first dimension is one of draws.
+        event_rank: the number of dimensions of an event.
+        discrete: whether the values are whole numbers, which are stored as int32.
+        draws: whether the first dimension of x counts draws.
     """
     import xarray as xr
 
@@ -64,7 +69,7 @@ def variables(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: 
     rows = values.shape[len(lead)]
     if event_rank <= 1 and len(features) <= FEATURES:
         columns = values.reshape(*values.shape[: len(lead) + 1], -1)
-        named = {name: ((*lead, "row"), columns[..., at]) for at, name in enumerate(_as_variables(features))}
+        named = {name: ((*lead, "row"), columns[..., at]) for at, name in enumerate(_variable_names(features))}
         return xr.Dataset(named, coords={**coords, "row": np.arange(rows)})
     event = values.shape[len(lead) + 1 :]
     index = np.indices((rows, *event)).reshape(1 + event_rank, -1)
@@ -73,12 +78,12 @@ def variables(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: 
     return xr.Dataset({"x": ((*lead, "element"), values.reshape(*values.shape[: len(lead)], -1))}, coords=coords)
 
 
-def assembled(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) -> "xr.DataTree":
-    """A tree of groups; attributes that are no text are written as JSON, for a NetCDF file takes neither dict nor None.
+def to_datatree(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) -> "xr.DataTree":
+    """Tree of groups; attributes that are not strings become JSON, since NetCDF stores neither dict nor None.
 
     Args:
-        groups: data sets by name.
-        attrs: what made them.
+        groups: datasets by name.
+        attrs: attributes of the whole tree: the arguments and data of the check.
     """
     import xarray as xr
 
@@ -88,14 +93,14 @@ def assembled(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) -> "
 
 
 def save(tree: "xr.DataTree", path: str | Path) -> Path:
-    """Write a tree as NetCDF, whole or not at all; what was there is replaced.
+    """Path of a NetCDF file to which a tree is written atomically; an existing file is replaced.
 
     Args:
-        tree: what `pv.predictive_check` returned.
+        tree: the tree that `pv.predictive_check` returned.
         path: the file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     target = Path(path)
     packed = {f"/{name}": {v: {"zlib": True} for v in ("x",) if v in group} for name, group in tree.children.items()}
@@ -105,10 +110,10 @@ def save(tree: "xr.DataTree", path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> "xr.DataTree":
-    """Read a tree back into memory.
+    """Tree read from a NetCDF file into memory.
 
     Raises:
-        InputError: there is no such file, or it is no NetCDF.
+        InputError: the file does not exist, or is not NetCDF.
     """
     import xarray as xr
 
@@ -119,12 +124,12 @@ def read(path: str | Path) -> "xr.DataTree":
         raise InputError(f"{path} cannot be read as NetCDF: {error}") from error
 
 
-def _as_variables(features: Sequence[str]) -> list[str]:
-    """Names that variables may have: each once, none of a dimension, no slash, which parts groups in NetCDF."""
+def _variable_names(features: Sequence[str]) -> list[str]:
+    """Valid names of variables: unique, none of a dimension, and without slashes, which separate groups in NetCDF."""
     found: list[str] = []
     for name in features:
         one = name.replace("/", "|") or "x"
-        while one in TAKEN or one in found:
+        while one in RESERVED_NAMES or one in found:
             one += "_"
         found.append(one)
     return found

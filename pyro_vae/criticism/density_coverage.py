@@ -1,4 +1,4 @@
-"""Fidelity and diversity: whether replicates lie where data lie, and everywhere that data lie."""
+"""Density and coverage: whether replicates lie where data lie, and wherever data lie."""
 
 import math
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from torch import Tensor
 from pyro_vae.core.errors import InputError, check_integers
 
 DISTANCES = 2**21
-"""Distances held at a time."""
+"""Maximum number of distances in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DensityCoverage:
-    """Whether replicates lie where data lie (density), and everywhere that data lie (coverage).
+    """Density, whether replicates lie where data lie, and coverage, whether they lie wherever data lie.
 
     Args:
         density: 1 on average where the distributions are equal; less where replicates lie off the data, more where
-            they crowd where data are dense.
-        coverage: the share of data points with a replicate among them; less than expected where replicates leave out
-            a part of the data.
+            they concentrate where data are dense.
+        coverage: the share of data points with a replicate in their neighbourhood; less than expected where
+            replicates miss a part of the data.
         expected: the mean of coverage where the distributions are equal.
-        neighbours: the number k of nearest neighbours that make a data point's neighbourhood.
+        neighbours: the number k of nearest neighbours in a data point's neighbourhood.
         points: the numbers of data points N and of replicates M.
     """
 
@@ -41,7 +41,7 @@ class DensityCoverage:
 
 @torch.no_grad()
 def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCoverage:
-    r"""Measure whether replicates lie where data lie, and everywhere that data lie.
+    r"""Density and coverage of replicates among data.
 
     Around each data point $x_i$ lies the ball up to its k-th nearest other data point, of radius $r_i$. With N data
     points and M replicates,
@@ -49,7 +49,7 @@ def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCov
     $$ \mathrm{density} = \frac{1}{kM} \sum_{i,j} [\|x_i - y_j\| < r_i], \qquad
     \mathrm{coverage} = \frac1N \sum_i [\min_j \|x_i - y_j\| < r_i]. $$
 
-    If the distributions are equal, the k nearest of the other N - 1 + M points are as good as drawn from them by lot.
+    If the distributions are equal, the k nearest of the other N - 1 + M points are a uniform draw from them.
     So density is 1 on average, and coverage $1 - \prod_{j=1}^k \frac{N-j}{N+M-j}$, in any dimension. Points at equal
     distances, as discrete data have, count by the chance that each comes first in random order; then this holds for
     them too. Distances are Euclidean: features count by their spread. In many dimensions a few central points lie in
@@ -78,10 +78,10 @@ def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCov
     inside = covered = 0.0
     for to_data, to_replicates, squares in _distances(x, y):
         radius = to_data.kthvalue(neighbours, 1, keepdim=True).values
-        tolerance = 1e-13 * (squares + radius)  # what rounding tells apart is equal
+        tolerance = 1e-13 * (squares + radius)  # distances that differ by rounding alone count as equal
         nearer, tied = _around(to_data, radius, tolerance)
         replicates_nearer, replicates_tied = _around(to_replicates, radius, tolerance)
-        left = neighbours - nearer  # of the tied data points, so many come before the ball is full
+        left = neighbours - nearer  # number of tied data points inside of the ball
         inside += float((replicates_nearer + replicates_tied * left / (tied + 1)).sum())
         none = (replicates_nearer == 0) * _none_before(left, tied, replicates_tied)
         covered += float((1 - none).sum())
@@ -96,14 +96,14 @@ def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCov
 
 
 def _expected_coverage(data: int, replicates: int, neighbours: int) -> float:
-    """The chance that the nearest k of N - 1 + M points in random order are not all among the N - 1."""
+    """Probability that the nearest k of N - 1 + M points in random order are not all among the N - 1."""
     return 1 - math.prod((data - j) / (data + replicates - j) for j in range(1, neighbours + 1))
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Squared distances of some x to all others (B, N) and to all y (B, M), and from the data's centre (B, 1).
 
-    The centre is one of whole numbers, so that whole numbers, and fractions such as 3/16, have exact distances.
+    The centre is rounded to whole numbers, which makes distances of whole numbers, and of fractions as 3/16, exact.
     """
     centre = x.median(0).values.round()
     x, y = x - centre, y - centre
@@ -116,20 +116,20 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _around(squared: Tensor, radius: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:
-    """How many points lie inside of each ball, and how many on its surface, (B,) each, in float64."""
+    """Numbers of points inside of each ball, and on its surface, (B,) each, in float64."""
     nearer = (squared < radius - tolerance).sum(1)
     return nearer.double(), ((squared <= radius + tolerance).sum(1) - nearer).double()
 
 
 def _none_before(left: Tensor, tied: Tensor, others: Tensor) -> Tensor:
-    """The chance that in random order no one of some others comes before the tied point number `left`, (B,)."""
+    """Probability that in random order none of `others` comes before the tied point number `left`, (B,)."""
     logs = [torch.lgamma(tied + 1), torch.lgamma(tied + others - left + 1)]
     logs += [-torch.lgamma(tied - left + 1), -torch.lgamma(tied + others + 1)]
     return torch.stack(logs).sum(0).exp()
 
 
 def _checked(x: Tensor, y: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Both samples in float64."""
+    """Both samples in float64, checked."""
     check_integers(neighbours=(neighbours, 1))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise InputError(
@@ -142,5 +142,5 @@ def _checked(x: Tensor, y: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
             f"{neighbours} data points and at least one replicate."
         )
     if not bool(x.isfinite().all() and y.isfinite().all()):
-        raise InputError("data or replicates hold values that are not finite: look for them with x.isfinite().all(1).")
+        raise InputError("data or replicates hold values that are not finite: find them with x.isfinite().all(1).")
     return x.detach().double(), y.detach().double()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.criticism.two_sample_tests import ClassifierTest, MMDTest, classifier_test, mmd_test
 from pyro_vae.data.rows import Rows
@@ -256,8 +257,8 @@ class Latents:
         if self.matches_prior:
             return "No difference between aggregate and prior was found."
         return (
-            f"Warning: the aggregate is not the prior (p {self.p_value:.2g} by both tests together), so draws from the "
-            "model come from where no data lie. A prior that is learned follows it: prior=pv.VampPrior(), or "
+            f"Warning: the aggregate is not the prior ({format_p_value(self.p_value)} by both tests together), so "
+            "draws from the model lie where no data lie. A learned prior follows it: prior=pv.VampPrior(), or "
             "pv.Aggregate() after training."
         )
 

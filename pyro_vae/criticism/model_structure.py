@@ -1,4 +1,4 @@
-"""Data drawn by a pair of Pyro programs: what they observe, drawn instead, in the shape it was given."""
+"""Structure of a pair of Pyro programs: where data enter the model, and whether its rows are independent."""
 
 import itertools
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ObservationPlan:
-    """How data enter a model, learned from a dry run.
+    """Where data enter a model, found by a dry run.
 
     Args:
         by_rows: whether rows are independent, so that any number of them can be drawn at once.
-        sources: of each observed site, the tensor of the batch it observes and the order of its dimensions there.
+        sources: by observed site, the tensor of the batch that it observes and the order of its dimensions there.
     """
 
     by_rows: bool
@@ -30,10 +30,10 @@ class ObservationPlan:
 
     @classmethod
     def of(cls, programs: Programs, batch: Batch) -> "ObservationPlan":
-        """Learn it from a batch.
+        """Plan of a pair of programs, from a dry run on a batch.
 
         Raises:
-            InputError: a site is scaled, or observes something else than a tensor of the batch.
+            InputError: a site is scaled, or observes something other than a tensor of the batch.
         """
         model, guide = programs.model, programs.guide
         pair = {name: tensor[[0, -1]] for name, tensor in batch.items()}
@@ -45,13 +45,13 @@ class ObservationPlan:
             if not bool((torch.as_tensor(site["scale"]) == 1).all()):
                 raise InputError(
                     f"site {name!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
-                    "so its model is not what data can be drawn from: give unscaled programs, with a plate of "
+                    "so data cannot be drawn from its model: give unscaled programs, with a plate of "
                     "x.shape[0] rows."
                 )
-        return cls(by_rows, {name: _source(name, site, batch) for name, site in simulated.items() if observed(site)})
+        return cls(by_rows, {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)})
 
-    def data(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
-        """The batch with what a trace of the unconditioned model drew in place of what it observes."""
+    def simulated_batch(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
+        """Batch whose observed tensors are replaced by the values that a trace of the unconditioned model drew."""
         drawn = dict(batch)
         for name, (source, order) in self.sources.items():
             value = torch.as_tensor(trace.nodes[name]["value"])
@@ -59,27 +59,27 @@ class ObservationPlan:
         return drawn
 
 
-def observed(site: Mapping[str, Any]) -> bool:
-    """Whether a site of the unconditioned model observes data otherwise."""
+def is_observed(site: Mapping[str, Any]) -> bool:
+    """Whether a site of the unconditioned model is observed in the model itself."""
     return bool(site["infer"].get("was_observed", False))
 
 
 def _source(name: str, site: Mapping[str, Any], batch: Batch) -> tuple[str, tuple[int, ...]]:
-    """The tensor of the batch that a site observes, and the order of its dimensions there.
+    """Name of the tensor of the batch that a site observes, and the order of its dimensions there.
 
     Raises:
-        InputError: it is none of the batch, so what is simulated there could not be given to the guide.
+        InputError: it observes no tensor of the batch, so that simulated values could not be passed to the guide.
     """
-    seen = torch.as_tensor(site["infer"]["obs"])
+    data = torch.as_tensor(site["infer"]["obs"])
     for source in sorted(batch, key=lambda key: (key != name, key != "x")):
         tensor = batch[source]
-        for order in itertools.permutations(range(tensor.ndim)) if tensor.ndim == seen.ndim else ():
-            turned = tensor.permute(order)
-            if turned.shape == seen.shape and torch.equal(turned.nan_to_num(), seen.to(turned).nan_to_num()):
-                if site["value"].shape != seen.shape:
+        for order in itertools.permutations(range(tensor.ndim)) if tensor.ndim == data.ndim else ():
+            permuted = tensor.permute(order)
+            if permuted.shape == data.shape and torch.equal(permuted.nan_to_num(), data.to(permuted).nan_to_num()):
+                if site["value"].shape != data.shape:
                     break
                 return source, order
     raise InputError(
-        f"the model observes at site {name!r} something else than a tensor of the batch ({', '.join(batch)}), so data "
-        "simulated there cannot be given to the guide: observe a tensor as it is, as in pyro.sample('x', ..., obs=x)."
+        f"the model observes at site {name!r} something other than a tensor of the batch ({', '.join(batch)}), so data "
+        "simulated there cannot be passed to the guide: observe the tensor itself, as in pyro.sample('x', ..., obs=x)."
     )

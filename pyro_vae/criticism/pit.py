@@ -1,4 +1,4 @@
-"""Calibration: where each observed value falls among its replicates, and how often central intervals hold it."""
+"""Calibration: the PIT of each observed value among its replicates, and the coverage of central intervals."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,26 +8,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_vae.criticism.ecdf_bands import band
+from pyro_vae.criticism.ecdf_bands import simultaneous_ecdf_band
 
 if TYPE_CHECKING:
     import xarray as xr
 
 ELEMENTS = 2**20
-"""Elements at most whose ranks are kept: of more data, those of the first rows."""
+"""Maximum number of elements whose ranks are kept; of larger data, those of the first rows."""
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Contents of the central intervals that are looked at."""
+"""Contents of the central intervals whose coverage is reported."""
 
 POINTS = np.linspace(0, 1, 41)[1:-1]
-"""Where the distribution of the ranks is told."""
+"""Points at which the ECDF of the PIT values is reported."""
 
 
 class RankCounter:
-    """Counts how many replicates are below each value, and how many are equal to it.
+    """Counts of the replicates below each value, and of those equal to it.
 
     Args:
-        values: what is ranked, of any shape.
+        values: the values that are ranked, of any shape.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -35,15 +35,15 @@ class RankCounter:
         self.below, self.equal = (torch.zeros(values.shape, dtype=torch.int32, device=values.device) for _ in range(2))
         self.draws = 0
 
-    def add(self, replicate: Tensor, values: Tensor | None = None) -> None:
-        """Count one replicate; where the values themselves vary, they are given with it."""
+    def update(self, replicate: Tensor, values: Tensor | None = None) -> None:
+        """Count one replicate, of the values' shape; pass `values` where they vary with the replicate."""
         values = self.values if values is None else values
         self.below += replicate < values
         self.equal += replicate == values
         self.draws += 1
 
     def randomised_pit(self) -> Tensor:
-        r"""The randomised probability integral transform of each value, in float64.
+        r"""Randomised probability integral transform of each value, of their shape, in float64.
 
         $$ u = \frac{\#\{x' < x\} + V\,(1 + \#\{x' = x\})}{S + 1}, \qquad V \sim \mathrm{Uniform}(0, 1) $$
 
@@ -56,51 +56,53 @@ class RankCounter:
         return (self.below + share * (self.equal + 1)) / (self.draws + 1)
 
 
-def calibration(pit: Tensor, seen: Tensor, features: Sequence[str]) -> "xr.Dataset":
-    """What randomised PIT values say of the model.
+def pit_calibration(pit: Tensor, observed: Tensor, features: Sequence[str]) -> "xr.Dataset":
+    """Coverage of central intervals, ECDF and a test of uniformity of randomised PIT values, by feature.
 
     Args:
-        pit: the values (N, P).
-        seen: which of them belong to observed data, (N, P).
+        pit: the PIT values (N, P).
+        observed: whether each of them belongs to an observed value, (N, P).
         features: the names of the P elements of a row.
-
-    Returns:
-        Coverage of central intervals, the distribution of the values, and a test of their uniformity, by feature.
     """
     import xarray as xr
 
-    values, known = pit.cpu().numpy(), seen.cpu().numpy()
+    values, known = pit.cpu().numpy(), observed.cpu().numpy()
     counts = known.sum(0)
     least = np.maximum(counts, 1)
     held = [(np.abs(values - 0.5) <= level / 2) & known for level in LEVELS]
     share = np.array([inside.sum() for inside in held]) / max(known.sum(), 1)
     below = [(values <= point) & known for point in POINTS]
     p_values = uniform_p_values(np.where(known, values, np.nan))
-    low, high = band(int(counts[counts > 0].min(initial=len(values))), POINTS)
+    low, high = simultaneous_ecdf_band(int(counts[counts > 0].min(initial=len(values))), POINTS)
     return xr.Dataset(
         {
             "coverage": (("feature", "level"), np.stack([inside.sum(0) / least for inside in held], 1)),
             "coverage_overall": ("level", share),
-            "coverage_error": ("level", _errors(np.stack([inside.sum(1) for inside in held]), known.sum(1), share)),
+            "coverage_error": (
+                "level",
+                _coverage_se(np.stack([inside.sum(1) for inside in held]), known.sum(1), share),
+            ),
             "ecdf": (("feature", "u"), np.stack([each.sum(0) / least for each in below], 1)),
             "ecdf_overall": ("u", np.array([each.sum() / max(known.sum(), 1) for each in below])),
             "band_low": ("u", low),
             "band_high": ("u", high),
             "pit_p_value": ("feature", p_values),
-            "pit_q_value": ("feature", false_discovery(p_values)),
+            "pit_q_value": ("feature", adjust_p_values(p_values)),
             "values": ("feature", counts),
         },
         coords={"feature": np.array(features, dtype=str), "level": np.array(LEVELS), "u": POINTS},
     )
 
 
-def _errors(inside: NDArray[np.int64], known: NDArray[np.int64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The standard errors over rows of the share of values inside, at least those of independent values.
+def _coverage_se(
+    inside: NDArray[np.int64], known: NDArray[np.int64], share: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Standard errors (L,) over rows of the coverage at each level, at least those of independent values.
 
     Args:
-        inside: how many values of each row are, for each level, (L, N).
-        known: how many values each row has, (N,).
-        share: the shares, (L,).
+        inside: number of values of each row inside the interval of each level, (L, N).
+        known: number of observed values of each row, (N,).
+        share: the coverage at each level, (L,).
     """
     rows, values = int((known > 0).sum()), max(int(known.sum()), 1)
     level = np.array(LEVELS)
@@ -113,12 +115,12 @@ def _errors(inside: NDArray[np.int64], known: NDArray[np.int64], share: NDArray[
 
 
 def uniform_p_values(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""Kolmogorov and Smirnov's test of uniformity on (0, 1), of all columns at once.
+    r"""P-values (P,) of the Kolmogorov-Smirnov test of uniformity on (0, 1), of all columns at once.
 
     $$ D = \max_i \max\{i / n - u_{(i)},\; u_{(i)} - (i - 1) / n\} $$
 
     Args:
-        columns: values (N, P); NaN is left out, and a column of nothing else has p-value NaN.
+        columns: values (N, P); NaN are omitted, and a column of NaN alone has p-value NaN.
 
     >>> uniform_p_values(np.array([[0.1], [0.5], [0.9]])).round(4)
     array([0.9858])
@@ -135,16 +137,17 @@ def uniform_p_values(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     return p_values
 
 
-def false_discovery(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Adjusted p-values: those below a are expected to hold a share of a false ones at most; NaN stays NaN.
+def adjust_p_values(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values adjusted by Benjamini and Hochberg to control the false discovery rate; NaN stays NaN.
 
-    That holds for independent tests and for many that go together, and is not proved for all that do.
+    Of the tests with an adjusted p-value below a, the expected share of false discoveries is at most a. This holds for
+    independent tests and many kinds of dependent ones, and is not proved for all of them.
 
     References:
         Benjamini and Hochberg, Controlling the False Discovery Rate: A Practical and Powerful Approach to Multiple
             Testing, 1995.
 
-    >>> false_discovery(np.array([0.01, 0.04, np.nan]))
+    >>> adjust_p_values(np.array([0.01, 0.04, np.nan]))
     array([0.02, 0.04,  nan])
     """
     from scipy.stats import false_discovery_control

@@ -1,7 +1,7 @@
 """Predictive checks: would data like these come out of this model?
 
-Replicates are drawn from the likelihood (a draw, not its mean), and test quantities, ranks and classifiers compare
-them with the data. Data sets pass through one by one: memory holds a few of them, however many are drawn.
+Replicates are drawn from the likelihood (a draw, not its mean), and test statistics, ranks and classifiers compare
+them with the data. A few data sets are in memory at a time, however many are drawn.
 """
 
 import copy
@@ -11,10 +11,10 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.progress import progress_bar
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.accumulator import PredictiveAccumulator
-from pyro_vae.criticism.datatree import assembled
+from pyro_vae.criticism.datatree import to_datatree
 from pyro_vae.criticism.sampler import KINDS
 from pyro_vae.criticism.session import EvaluationSession
-from pyro_vae.criticism.test_statistics import Asked
+from pyro_vae.criticism.test_statistics import StatisticsArgument
 from pyro_vae.data.fingerprint import fingerprint
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, check_programs
@@ -23,11 +23,11 @@ from pyro_vae.model.vae import VAE
 if TYPE_CHECKING:
     import xarray as xr
 
-LEAST_DRAWS = 500
-"""Replicates at least, where their number is not given."""
+MIN_DRAWS = 500
+"""Minimum number of replicates by default."""
 
-PER_QUANTITY = 40
-"""Replicates for each test quantity: so many that one of them alone can stand out at a false discovery rate of 5 %."""
+DRAWS_PER_STATISTIC = 40
+"""Replicates for each test statistic, so that one of them alone can be significant at a false discovery rate of 5 %."""
 
 
 def predictive_check(
@@ -35,7 +35,7 @@ def predictive_check(
     x: Any,
     *,
     kind: Literal["population", "posterior", "prior"] = "population",
-    statistics: Asked = None,
+    statistics: StatisticsArgument = None,
     draws: int | None = None,
     candidates: int = 1,
     keep: int = 100,
@@ -43,22 +43,22 @@ def predictive_check(
     seed: int = 0,
     progress: bool = True,
 ) -> "xr.DataTree":
-    r"""Compare data with replicates drawn by a model.
+    r"""Predictive check: data compared with replicates drawn by a model.
 
-    | kind | replicates | what they tell |
+    | kind | replicates | question |
     |---|---|---|
     | `"population"` | $z \sim p(z)$, $x \sim p(x \mid z)$ | whether the fitted model describes new data |
     | `"posterior"` | $z_n \sim q(z \mid x_n)$, $x'_n \sim p(x' \mid z_n)$ | whether it can describe these rows again |
-    | `"prior"` | as for the population, before a fit | whether the model can make such data at all |
+    | `"prior"` | as for the population, before a fit | whether the model can make such data |
 
     Posterior replicates have seen the data, so agreement with them is conservative, for the right model too.
 
-    Of S replicates, each test quantity T has the two-sided tail probability
+    Of S replicates, each test statistic T has the two-sided tail probability
     $2 \min\{\Pr(T' \le T), \Pr(T' \ge T)\}$, where the data count as one more replicate. For held-out data and the
-    right population it is below a with probability a at most; that parameters were estimated is not accounted for. A
-    mask's missing values are the same in data and replicates, and have no ranks.
+    right population it is at most a with probability at most a, apart from the estimation of parameters. Missing values
+    of a mask are the same in data and replicates, and have no ranks.
 
-    `arviz_stats.loo` and `arviz_plots.plot_loo_pit` have no place here: a row that is left out takes its latents with
+    `arviz_stats.loo` and `arviz_plots.plot_loo_pit` do not apply: a row that is left out takes its latents with
     it, so that its predictive density is log p(x) (`pv.evidence`, whose `to_elpd()` ArviZ compares), and its PIT that
     of the population.
 
@@ -71,21 +71,21 @@ def predictive_check(
     Args:
         vae: a `VAE`, or any pair of Pyro programs that observe `x`.
         x: rows (N, *event_shape) as for `fit`, held out from training.
-        kind: what is replicated.
-        statistics: test quantities: names in `pv.criticism.STATISTICS`, `pv.criticism.Statistic`s, or a mapping of
+        kind: the kind of replicates.
+        statistics: test statistics: names in `pv.criticism.STATISTICS`, `pv.criticism.Statistic`s, or a mapping of
             names to functions of x; by default all that suit the data.
-        draws: replicates S of all rows; by default 40 for each quantity, and 500 at least.
-        candidates: for `"posterior"`, draws from the guide of which each z is one, chosen by its importance weight:
-            the more, the less the guide's error matters; 1 takes the guide as it is.
-        keep: rows, and replicates of each, that are returned whole; fewer where rows are large.
-        two_sample: whether one replicate is held against the data by a classifier, by MMD, and by density and coverage.
+        draws: replicates S of all rows; by default 40 for each test statistic, and at least 500.
+        candidates: for `"posterior"`, the number of draws from the guide from which each z is chosen by importance
+            weight: the more, the less the guide's error matters; 1 takes draws of the guide.
+        keep: the number of rows, and of replicates of each, that are returned; fewer where rows are large.
+        two_sample: whether one replicate is compared with the data by a classifier, MMD, and density and coverage.
         seed: of everything random; the global random state is left as it was.
         progress: whether to show progress in a terminal.
 
     Returns:
         A tree in ArviZ's form: `observed_data` and `posterior_predictive` (`prior_predictive`) of the rows that are
-        kept, every `statistics` value, `checks` of each quantity, `calibration`, tails of `rows`, `two_sample`;
-        `pv.criticism.findings(tree)` says it in sentences, `tree.to_netcdf` saves it.
+        kept, every value of `statistics`, `checks` of each, `calibration`, tails of `rows`, `two_sample`.
+        `pv.criticism.findings(tree)` summarises it in sentences, `tree.to_netcdf` saves it.
 
     Raises:
         InputError: an argument or the data cannot be used, or the programs cannot draw data.
@@ -98,19 +98,21 @@ def predictive_check(
     (1, 20, 100)
     """
     _check_arguments(vae, kind, draws, candidates, keep, two_sample, seed, progress)
-    subject = EvaluationSession.of(vae, x)
-    given = subject.rows
+    session = EvaluationSession.of(vae, x)
+    given = session.rows
     if kind == "prior":
-        subject = _initialised(subject)
-    with subject.activate(seed):
-        batch = subject.rows.to(subject.device, subject.dtype).batch()
-        look = PredictiveAccumulator(subject.programs, batch, tuple(given.features), kind, statistics, candidates, keep)
-        draws = max(LEAST_DRAWS, PER_QUANTITY * len(look.quantities.list)) if draws is None else draws
+        session = _with_starting_values(session)
+    with session.activate(seed):
+        batch = session.rows.to(session.device, session.dtype).batch()
+        accumulator = PredictiveAccumulator(
+            session.programs, batch, tuple(given.features), kind, statistics, candidates, keep
+        )
+        draws = max(MIN_DRAWS, DRAWS_PER_STATISTIC * len(accumulator.evaluator.scalars)) if draws is None else draws
         with progress_bar(progress) as bar:
             task = bar.add_task(f"{kind} replicates", total=draws)
-            for done in look.at(draws):
+            for done in accumulator.run(draws):
                 bar.update(task, completed=done)
-        groups = look.groups(two_sample, seed)
+        groups = accumulator.to_datasets(two_sample, seed)
     attrs = {
         "kind": kind,
         "draws": draws,
@@ -118,27 +120,27 @@ def predictive_check(
         "seed": seed,
         "candidates": candidates,
         "event_shape": list(given.event_shape),
-        "discrete": look.kind.discrete,
-        "model": _model_in_a_line(vae),
+        "discrete": accumulator.data_kind.discrete,
+        "model": _describe_model(vae),
         "data": {**given.source, "fingerprint": fingerprint(given.x)},
-        "notes": [*_notes(vae, given, kind, candidates), *look.left_out],
+        "notes": [*_notes(vae, given, kind, candidates), *accumulator.notes],
         "pyro_vae_version": _version(),
     }
-    return assembled(groups, attrs)
+    return to_datatree(groups, attrs)
 
 
-def _initialised(subject: EvaluationSession) -> EvaluationSession:
-    """A VAE that starts from data is given its starting values, on a copy."""
-    vae = subject.programs
+def _with_starting_values(session: EvaluationSession) -> EvaluationSession:
+    """Session of a copy of a VAE with its starting values; of other programs, the session itself."""
+    vae = session.programs
     if not isinstance(vae, VAE):
-        return subject
-    with seeded(None, subject.device):
-        vae = copy.deepcopy(vae).initialize(**subject.rows.to(subject.device, subject.dtype).batch())
-    return EvaluationSession.of(vae, subject.rows)
+        return session
+    with seeded(None, session.device):
+        vae = copy.deepcopy(vae).initialize(**session.rows.to(session.device, session.dtype).batch())
+    return EvaluationSession.of(vae, session.rows)
 
 
 def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
-    """What a reader has to know beside the numbers."""
+    """Sentences that qualify the results."""
     found = []
     trained_on = getattr(vae, "trained_on", None)
     if kind == "prior" and not trained_on:
@@ -153,11 +155,13 @@ def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
             "The weights are those of the fitted model: for where training starts, give one that is not fitted."
         )
     if rows.source.get("split") == "train" or (trained_on and trained_on == fingerprint(rows.x)):
-        found.append("The model is trained on these rows, so they look better than new ones would: take held-out ones.")
+        found.append(
+            "The model is trained on these rows, so its results are better than for new ones: take held-out ones."
+        )
     if kind == "posterior":
         found.append(
             "Posterior replicates have seen the rows they replicate, so agreement is conservative: calibration is "
-            "judged by kind='population', or on left-out features."
+            "measured by kind='population', or on left-out features."
         )
     if candidates > 1:
         found.append(f"Each z is one of {candidates} draws from the guide, chosen by its importance weight.")
@@ -165,17 +169,20 @@ def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
     if mask is not None and not bool(mask.all()):
         missing = int((~mask.bool()).sum())
         found.append(
-            f"{missing} of {mask.numel()} values are missing. Quantities of features leave them out; those of rows and "
-            "of all data see them filled, in data and replicates alike, which shrinks differences."
+            f"{missing} of {mask.numel()} values are missing. Test statistics of features omit them; those of "
+            "rows and of all data take them as filled, in data and replicates alike, which shrinks differences."
         )
     return found
 
 
-def _model_in_a_line(vae: Programs) -> str:
+def _describe_model(vae: Programs) -> str:
     if not isinstance(vae, VAE):
         return type(vae).__name__
-    said = vae.declaration
-    return f"prior {said.prior!r}, likelihood {said.likelihood!r}, guide {said.guide!r}, {said.latent_dim} latents"
+    declared = vae.declaration
+    return (
+        f"prior {declared.prior!r}, likelihood {declared.likelihood!r}, guide {declared.guide!r}, "
+        f"{declared.latent_dim} latents"
+    )
 
 
 def _version() -> str:
@@ -198,4 +205,6 @@ def _check_arguments(
     numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}
     check_integers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
     if candidates > 1 and kind != "posterior":
-        raise InputError(f"candidates={candidates} are of z given x, which {kind} replicates lack: kind='posterior'.")
+        raise InputError(
+            f"candidates={candidates} are draws of z given x, which {kind} replicates lack: take kind='posterior'."
+        )

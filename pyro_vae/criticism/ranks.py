@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
-from pyro_vae.criticism.model_structure import Batch, ObservationPlan, observed
+from pyro_vae.criticism.model_structure import Batch, ObservationPlan, is_observed
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import Particles, draw, sample_sites
@@ -46,8 +46,8 @@ class RankStatistics:
     def __call__(self, batch: Batch) -> NDArray[np.int64]:
         """Simulate once for every row, or once for the whole batch, and rank: (B, Q) or (1, Q)."""
         simulated = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
-        data = self.plan.data(simulated, batch)
-        truth = {name: site["value"] for name, site in sample_sites(simulated).items() if not observed(site)}
+        data = self.plan.simulated_batch(simulated, batch)
+        truth = {name: site["value"] for name, site in sample_sites(simulated).items() if not is_observed(site)}
 
         def known(**batch: Tensor) -> None:  # a guide with the model's plates that draws the truth
             with poutine.block(hide=list(self.plan.sources)), _Known(truth):

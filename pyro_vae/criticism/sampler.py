@@ -1,4 +1,4 @@
-"""Replicates: data sets that a model draws, as large as the data, of new rows or of the same ones again."""
+"""Replicates: data sets of the size of the data, drawn by a model for new rows or for the same ones."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,16 +19,16 @@ from pyro_vae.objectives.particles import draw
 KINDS = {
     "population": "new data: z ~ p(z), x ~ p(x|z)",
     "posterior": "the same rows again: z ~ q(z|x), x' ~ p(x'|z)",
-    "prior": "at the weights as they are: z ~ p(z), x ~ p(x|z)",
+    "prior": "at the present weights: z ~ p(z), x ~ p(x|z)",
 }
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Some replicates of rows.
+    """Replicates of rows, with discrepancies.
 
     Args:
-        x: k of them, (k, N, *event_shape).
+        x: k replicates, (k, N, *event_shape).
         realized: discrepancies T(x, z) of the data, (k, N), by name.
         replicated: discrepancies T(x', z), (k, N), by name.
     """
@@ -39,7 +39,7 @@ class Replicates:
 
 
 class PredictiveSampler:
-    r"""Draws replicates of rows by a pair of Pyro programs.
+    r"""Sampler of replicates of rows, by a pair of Pyro programs.
 
     Of `candidates` C > 1, one is chosen for every replicate with probabilities proportional to the importance weights
     $w_c = p(x, z_c) / q(z_c | x)$, so that z follows p(z|x) as C grows, whatever the guide is.
@@ -50,7 +50,7 @@ class PredictiveSampler:
     Args:
         programs: the pair.
         kind: "population", "posterior" or "prior".
-        candidates: draws from the guide for each that is used.
+        candidates: the number C of draws from the guide from which each z is chosen.
         batch: all rows.
 
     Raises:
@@ -62,57 +62,57 @@ class PredictiveSampler:
         self.plan = ObservationPlan.of(programs, batch)
         if candidates > 1 and not self.plan.by_rows:
             raise InputError(
-                f"candidates={candidates} weighs draws for each row, and these programs have no rows of their own: put "
-                'latents and data in one plate, with pyro.plate("data", x.shape[0], dim=-1), or take candidates=1.'
+                f"candidates={candidates} weighs draws of each row, and rows of these programs depend on each other: "
+                'put latents and data in one plate, with pyro.plate("data", x.shape[0], dim=-1), or take candidates=1.'
             )
         self.site = next(name for name, (source, _) in self.plan.sources.items() if source == "x")
         self.support = self._support(batch)
 
-    def data_sets(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
-        """Replicates of all rows, so many at once that memory holds a few data sets, however many are drawn.
-
-        The next ones take the place of those before.
+    def replicates(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
+        """Replicates of all rows, in chunks of a few data sets; each chunk overwrites the one before.
 
         Args:
             batch: all rows.
-            draws: how many replicates.
-            discrepancies: quantities T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
+            draws: the number of replicates.
+            discrepancies: test statistics T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
         """
         x = batch["x"]
         width = self.candidates * max(WIDTH, x[0].numel())
         rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
         at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
         parts = [part.batch() for part in Rows(batch).chunks(rows)]
-        room = x.new_empty(min(at_once, draws), *x.shape)  # made once: fresh memory costs as much as a pass over it
+        buffer = x.new_empty(
+            min(at_once, draws), *x.shape
+        )  # allocated once: new memory costs as much as a pass over it
         for count in map(len, chunk_ranges(draws, at_once)):
-            drawn, done = [], 0
+            drawn, filled = [], 0
             for part in parts:
                 one = self(part, count, discrepancies)
-                room[:count, done : done + len(part["x"])] = one.x
-                done += len(part["x"])
+                buffer[:count, filled : filled + len(part["x"])] = one.x
+                filled += len(part["x"])
                 drawn.append(replace(one, x=one.x[:0]))
             realized, replicated = (
                 {name: torch.cat([getattr(one, side)[name] for one in drawn], 1) for name in discrepancies}
                 for side in ("realized", "replicated")
             )
-            yield Replicates(room[:count], realized, replicated)
+            yield Replicates(buffer[:count], realized, replicated)
 
     def __call__(self, batch: Batch, times: int, discrepancies: Mapping[str, Statistic]) -> Replicates:
-        """Replicate a batch of rows a number of times at once, as so many copies of it."""
+        """Replicates of a batch of rows, `times` at once, by as many copies of it."""
         count, rows = times * self.candidates, len(batch["x"])
-        tiled = {  # once is no copy
+        repeated = {  # not copied where it is repeated once
             name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) if count > 1 else tensor
             for name, tensor in batch.items()
         }
-        model, guided = poutine.uncondition(self.programs.model), None
+        model, guide_trace = poutine.uncondition(self.programs.model), None
         if self.kind == "posterior":
-            guided = poutine.trace(self.programs.guide).get_trace(**tiled)
-            model = poutine.replay(model, trace=guided)
-        trace: Any = poutine.trace(model).get_trace(**tiled)
-        drawn = self.plan.data(trace, tiled)["x"]
-        chosen = None if self.candidates == 1 else self._chosen(guided, tiled, times)
+            guide_trace = poutine.trace(self.programs.guide).get_trace(**repeated)
+            model = poutine.replay(model, trace=guide_trace)
+        trace: Any = poutine.trace(model).get_trace(**repeated)
+        drawn = self.plan.simulated_batch(trace, repeated)["x"]
+        chosen = None if self.candidates == 1 else self._select_candidates(guide_trace, repeated, times)
 
-        def picked(values: Tensor) -> Tensor:
+        def select(values: Tensor) -> Tensor:
             shaped = values.reshape(times, self.candidates, rows, *values.shape[1:])
             if chosen is None:
                 return shaped[:, 0]
@@ -120,26 +120,26 @@ class PredictiveSampler:
             return shaped.gather(1, index.expand(-1, -1, -1, *values.shape[1:]))[:, 0]
 
         likelihood = trace.nodes[self.site]["fn"]
-        # What a mask leaves out is the same on both sides of a discrepancy, so that it cancels.
-        data = torch.where(tiled["mask"].bool(), tiled["x"], drawn) if "mask" in tiled else tiled["x"]
+        # Missing values are the same on both sides of a discrepancy, so that they cancel.
+        data = torch.where(repeated["mask"].bool(), repeated["x"], drawn) if "mask" in repeated else repeated["x"]
         return Replicates(
-            picked(drawn),
-            {name: picked(each.function(likelihood, data)) for name, each in discrepancies.items()},
-            {name: picked(each.function(likelihood, drawn)) for name, each in discrepancies.items()},
+            select(drawn),
+            {name: select(each.function(likelihood, data)) for name, each in discrepancies.items()},
+            {name: select(each.function(likelihood, drawn)) for name, each in discrepancies.items()},
         )
 
-    def _chosen(self, guided: Any, batch: Batch, times: int) -> Tensor:
-        """Which of the candidates each replicate of each row is, (times, N)."""
+    def _select_candidates(self, guide_trace: Any, batch: Batch, times: int) -> Tensor:
+        """Indices of the candidates chosen for each replicate of each row, (times, N)."""
 
-        def known(**batch: Tensor) -> Any:
-            return poutine.replay(self.programs.guide, trace=guided)(**batch)
+        def replayed_guide(**batch: Tensor) -> Any:
+            return poutine.replay(self.programs.guide, trace=guide_trace)(**batch)
 
-        weights = draw(self.programs.model, known, 1, **batch).log_weights
+        weights = draw(self.programs.model, replayed_guide, 1, **batch).log_weights
         logits = weights.reshape(times, self.candidates, -1).movedim(1, -1)
         return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
 
     def _support(self, batch: Batch) -> Any:
-        """The set that data lie in, or None where the distribution does not tell."""
+        """Support of the data, or None where the distribution does not declare it."""
         pair = {name: tensor[[0, -1]] for name, tensor in batch.items()} if self.plan.by_rows else batch
         likelihood: Any = poutine.trace(self.programs.model).get_trace(**pair).nodes[self.site]["fn"]
         try:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.data.convert import as_tensor
@@ -114,7 +115,8 @@ class SBC:
         many = len(self.quantities)
         lines = [
             f"simulation-based calibration: {len(self)} simulations, {self.draws} draws of the guide for each",
-            f"{many} quantities, smallest p {self.p_values[name]:.2g} ({name}), {self.p_value:.2g} for all together",
+            f"{many} quantities, smallest {format_p_value(self.p_values[name])} ({name}), "
+            f"{format_p_value(self.p_value)} for all together",
         ]
         if self.passed:
             unseen = 1.36 / math.sqrt(len(self))

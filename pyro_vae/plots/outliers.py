@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 
-from pyro_vae.criticism.summary import RATE
+from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, events, group, shape_of
 from pyro_vae.plots._layout import DATA, STANDS_OUT, bar, few_ticks, headline, maps, shortened, small
@@ -56,7 +56,7 @@ def outliers(tree: "DataTree") -> Figure:
     picture = figure(sum(heights) + 0.4)
     parts = list(np.ravel(picture.subfigures(len(heights), 1, height_ratios=heights)))
     if rows is None:
-        headline(picture, "The check has no test quantity of single rows: features alone are shown.")
+        headline(picture, "The check has no test statistic of single rows: features alone are shown.")
     else:
         _heat(parts[-2], rows, tail, order[:ROWS])
         headline(picture, _told(tail))
@@ -70,8 +70,8 @@ def _told(tail: Numbers) -> str:
     flat = tail[np.isfinite(tail)]
     quantities = "quantity" if tail.shape[1] == 1 else "quantities"
     return (
-        f"{len(tail)} rows, {tail.shape[1]} {quantities} of each: {100 * (flat < RATE).mean():.1f} % of the tail "
-        f"probabilities are below {RATE} (by chance at most {100 * RATE:g} %)."
+        f"{len(tail)} rows, {tail.shape[1]} {quantities} of each: {100 * (flat < FDR_LEVEL).mean():.1f} % of the tail "
+        f"probabilities are below {FDR_LEVEL} (by chance at most {100 * FDR_LEVEL:g} %)."
     )
 
 
@@ -142,9 +142,12 @@ def _maps(part: SubFigure, values: Numbers, names: list[str], label: str) -> Non
 
 def _dots(axes: Axes, found: Any, covered: Numbers) -> None:
     order = furthest(found)[:FEATURES]
-    failed = found["pit_q_value"].to_numpy()[order] < RATE
+    failed = found["pit_q_value"].to_numpy()[order] < FDR_LEVEL
     places = np.arange(len(order))
-    for some, colour, label in ((failed, STANDS_OUT, f"PIT is not uniform, q < {RATE}"), (~failed, DATA, "others")):
+    for some, colour, label in (
+        (failed, STANDS_OUT, f"PIT is not uniform, q < {FDR_LEVEL}"),
+        (~failed, DATA, "others"),
+    ):
         if some.any():
             axes.plot(100 * covered[order][some], places[some], "o", ms=4, color=colour, label=label)
     axes.axvline(100 * LEVEL, color=INK, lw=0.8, ls="--")

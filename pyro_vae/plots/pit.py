@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.criticism.summary import RATE, coverage_at, verdict
+from pyro_vae.criticism.summary import FDR_LEVEL, describe_coverage, format_coverage
 from pyro_vae.plots._datatree import Numbers, group
 from pyro_vae.plots._layout import few_ticks, headline, shortened, small
 from pyro_vae.plots._style import COLOURS, INK, figure
@@ -41,7 +41,7 @@ def pit(tree: "DataTree") -> Figure:
     features = furthest(found)[:FEATURES]
     q = found["pit_q_value"].to_numpy()
     limit = FEATURES if found.sizes["feature"] <= FEATURES else NAMED
-    named = [at for at in features if q[at] < RATE][:limit]
+    named = [at for at in features if q[at] < FDR_LEVEL][:limit]
     lines = -(-(len(named) + 3) // 3)
     picture = figure(3.4 + 0.14 * lines)
     left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))
@@ -81,9 +81,9 @@ def said_of(tree: "DataTree") -> str:
     found = group(tree, "calibration")
     levels, overall = found["level"].to_numpy(), found["coverage_overall"].to_numpy()
     most = int(np.argmax(abs(overall - levels) / found["coverage_error"].to_numpy()))
-    word, sentence = verdict(tree)
+    word, sentence = describe_coverage(tree)
     start = word or ("too few rows to tell" if "too few" in sentence else "no sign of intervals too narrow or too wide")
-    return f"{start}: {coverage_at(found, float(levels[most]))}".capitalize()
+    return f"{start}: {format_coverage(found, float(levels[most]))}".capitalize()
 
 
 def _style(place: int) -> dict[str, Any]:

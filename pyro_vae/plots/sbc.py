@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_vae.criticism.ecdf_bands import band
+from pyro_vae.core.formatting import format_p_value
+from pyro_vae.criticism.ecdf_bands import simultaneous_ecdf_band
 from pyro_vae.criticism.ranks import JOINT
 from pyro_vae.criticism.sbc import SBC
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
@@ -36,7 +37,7 @@ def sbc(found: SBC) -> Figure:
     picture = figure(0.7 + 1.9 * height)
     grid = list(picture.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat)
     points = np.linspace(0, 1, min(len(found), 200) + 1)[1:-1]
-    low, high = band(len(found), points)
+    low, high = simultaneous_ecdf_band(len(found), points)
     for axes, name in zip(grid, names, strict=False):
         column = np.sort(found.uniforms[:, found.quantities.index(name)])
         share = np.searchsorted(column, points, side="right") / len(found)
@@ -44,7 +45,7 @@ def sbc(found: SBC) -> Figure:
         axes.fill_between(points, low - points, high - points, color=INK, alpha=0.15, lw=0)
         axes.plot(points, share - points, color=COLOURS[1] if failed else COLOURS[0], lw=1.2)
         axes.axhline(0, color=INK, lw=0.6, ls=":")
-        tidy(axes, title=f"{name}  p {found.p_values[name]:.2g}", xlabel="", ylabel="")
+        tidy(axes, title=f"{name}  {format_p_value(found.p_values[name])}", xlabel="", ylabel="")
         axes.title.set_fontsize(8)
     for axes in grid[len(names) :]:
         axes.set_visible(False)

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pyro_vae.criticism.summary import RATE, ranked
+from pyro_vae.core.formatting import format_p_value
+from pyro_vae.criticism.summary import FDR_LEVEL, order_by_significance
 from pyro_vae.plots._datatree import Numbers, across_chains, group, kind_of
 from pyro_vae.plots._layout import (
     DATA,
@@ -50,7 +51,7 @@ def test_statistics(tree: "DataTree") -> Figure:
     """
     found, drawn = group(tree, "checks"), group(tree, "statistics")
     replicated, realized = across_chains(drawn["replicated"]), across_chains(drawn["realized"])
-    order = ranked(found)[:PANELS]
+    order = order_by_significance(found)[:PANELS]
     across = min(3, beside(len(order)))
     picture, grid = panels(len(order), across=across, height=1.85, head=0.9)
     inches = picture.get_figwidth() / min(across, len(order)) - 0.4
@@ -61,7 +62,7 @@ def test_statistics(tree: "DataTree") -> Figure:
             _discrepancy(axes, replicated[:, at], realized[:, at])
         else:
             _histogram(axes, replicated[:, at], float(one["observed"]))
-        numbers = f"p {_p(one)}, q {float(one['q_value']):.2g}"
+        numbers = f"{_p(one)}, q {float(one['q_value']):.2g}"
         if varies:
             numbers += f"; {100 * np.mean(replicated[:, at] > realized[:, at]):.0f} % above"
         small(
@@ -70,7 +71,7 @@ def test_statistics(tree: "DataTree") -> Figure:
             xlabel="of data, for each z" if varies else wrapped(str(one["noun"].item()), inches, 8),
             ylabel="of replicates, same z" if varies else ("replicates" if place % across == 0 else ""),
             size=8,
-            colour=STANDS_OUT if float(one["q_value"]) < RATE else INK,
+            colour=STANDS_OUT if float(one["q_value"]) < FDR_LEVEL else INK,
         )
     picture.legend(handles=_keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     headline(picture, _told(tree, found, len(order)))
@@ -79,15 +80,15 @@ def test_statistics(tree: "DataTree") -> Figure:
 
 def _told(tree: "DataTree", found: Any, shown: int) -> str:
     count = found.sizes["quantity"]
-    out = int((found["q_value"] < RATE).sum())
-    which = f"The {shown} of {count} test quantities that stand out most" if shown < count else "Test quantities"
-    rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * RATE:g} % (red)"
+    out = int((found["q_value"] < FDR_LEVEL).sum())
+    which = f"The {shown} of {count} test statistics that stand out most" if shown < count else "Test statistics"
+    rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * FDR_LEVEL:g} % (red)"
     return f"{which}; {rate}.\n{kind_of(tree)}."
 
 
 def _p(one: Any) -> str:
-    p, error = float(one["p_value"]), float(one["p_error"])
-    return f"{p:.2g} ± {error:.1g}" if error > 0 else f"{p:.2g}"
+    p, error = format_p_value(float(one["p_value"])), float(one["p_error"])
+    return f"{p} ± {error:.1g}" if error > 0 else p
 
 
 def _histogram(axes: Axes, values: Numbers, observed: float) -> None:

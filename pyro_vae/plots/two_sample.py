@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.criticism.summary import RATE
+from pyro_vae.core.formatting import format_p_value
+from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, group, shape_of
 from pyro_vae.plots._layout import bar, few_ticks, headline, maps, shortened, small
@@ -49,17 +50,13 @@ def two_sample(tree: "DataTree") -> Figure:
 def _told(found: Any) -> str:
     value = {name: float(found[name]) for name in found.data_vars if name != "importance"}
     p, of_mmd = value["classifier_p_value"], value["mmd_p_value"]
-    tells = "tells" if p < RATE else "does not tell"
+    tells = "tells" if p < FDR_LEVEL else "does not tell"
     return (
         f"A classifier {tells} replicates from data: accuracy {value['classifier_accuracy']:.2f} ± "
-        f"{value['classifier_error']:.2f} (chance 0.50), {_p(p)}; kernel MMD² {value['mmd2']:.2g}, "
-        f"{_p(of_mmd)}.\nDensity {value['density']:.2f} (1 expected), coverage {value['coverage']:.2f} "
+        f"{value['classifier_error']:.2f} (chance 0.50), {format_p_value(p)}; kernel MMD² {value['mmd2']:.2g}, "
+        f"{format_p_value(of_mmd)}.\nDensity {value['density']:.2f} (1 expected), coverage {value['coverage']:.2f} "
         f"({value['coverage_expected']:.2f} expected)."
     )
-
-
-def _p(value: float) -> str:
-    return f"p {value:.2g}" if value >= 1e-4 else "p < 0.0001"
 
 
 def _bars(axes: Axes, importance: Numbers, names: list[str], count: int) -> None:

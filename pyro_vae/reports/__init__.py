@@ -42,7 +42,7 @@ def report(
             data of the run.
         split: which of its splits, "train", "validation" or "test".
         to: the file, .html; by default report.html in the run, or comparison.html in the folder of the runs.
-        draws: replicate data sets of the check; by default 40 for each test quantity, and 500 at least.
+        draws: replicate data sets of the check; by default 40 for each test statistic, and 500 at least.
         rows: rows at most that are looked at, from the first.
         method: how log p(x) is measured.
         seed: of everything random; the global random state is left as it was.

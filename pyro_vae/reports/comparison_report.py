@@ -130,7 +130,7 @@ def _reasons(several: Several, found: Comparison | None) -> list[str]:
     for name, (one, *_) in several.groups.items():
         out[name], count = len(one.striking), one.tree["checks"].sizes["quantity"]
         most = f", most of all the {one.striking[0]}" if one.striking else ""
-        sentence = f"{name}: {out[name]} of {count} test quantities stand out{most}; "
+        sentence = f"{name}: {out[name]} of {count} test statistics stand out{most}; "
         sentence += f"its 90 % intervals hold {100 * one.covered:.0f} % of the data"
         if not math.isnan(one.told_apart):
             sentence += f"; a classifier tells its replicates from data in {100 * one.told_apart:.0f} % of cases"
@@ -173,7 +173,7 @@ def _quantities(several: Several) -> Section:
     trees = {name: group[0].tree["checks"].to_dataset() for name, group in several.groups.items()}
     first = next(iter(trees.values()))
     order = list(first["quantity"].values)
-    head, rows = ["test quantity", "data"], []
+    head, rows = ["test statistic", "data"], []
     for name in trees:
         head += [f"{name}: replicates", f"{name}: q"]
     for quantity in order:
@@ -184,8 +184,8 @@ def _quantities(several: Several) -> Section:
             one = checks.sel(quantity=quantity) if there else None
             row += [math.nan] * 2 if one is None else [float(one["mean"]), float(one["q_value"])]
         rows.append(row)
-    caption = "Test quantities of the data and of each model's replicates; q is the false discovery rate"
-    section = Section("Test quantities", [Table(caption, head, rows)])
+    caption = "Test statistics of the data and of each model's replicates; q is the false discovery rate"
+    section = Section("Test statistics", [Table(caption, head, rows)])
     section.blocks.append(several.beside(lambda one, name: _drawn("checks", one, name)))
     return section
 

@@ -10,7 +10,7 @@ from pyro_vae import plots
 from pyro_vae.criticism.compare import Comparison
 from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.criticism.latent_usage import Latents
-from pyro_vae.criticism.summary import RATE
+from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data import Rows
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots.pit import said_of
@@ -27,7 +27,7 @@ CHECKS: Mapping[str, Callable[..., Figure]] = {
 
 CAPTIONS = {
     "replicates": "Data beside data sets drawn from the model: whoever can tell them apart has found a misfit.",
-    "checks": "Each test quantity of the data, a line, over the histogram of those of replicate data sets.",
+    "checks": "Each test statistic of the data, a line, over the histogram of those of replicate data sets.",
     "coverage": "Where the model is right, PIT curves stay within the band and intervals hold as much as they should.",
     "two_sample": "What a classifier looks at to tell replicates from data.",
 }
@@ -49,9 +49,9 @@ def _alt(name: str, tree: Any) -> str:
         return f"Calibration: {said_of(tree)}"
     if name == "checks":
         checks = tree["checks"].to_dataset()
-        out = checks["noun"].values[checks["q_value"].values < RATE].tolist()
+        out = checks["noun"].values[checks["q_value"].values < FDR_LEVEL].tolist()
         told = f"{len(out)} stand out: {', '.join(out)}" if out else "none stands out"
-        return f"Histograms of the test quantities of replicates, with those of the data; {told}"
+        return f"Histograms of the test statistics of replicates, with those of the data; {told}"
     if name == "two_sample" and "two_sample" in tree.children:
         accuracy = float(tree["two_sample"]["classifier_accuracy"])
         return f"Importance of features to a classifier that tells replicates from data with accuracy {accuracy:.2f}"

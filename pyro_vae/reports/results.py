@@ -111,7 +111,7 @@ class Measured:
 
     @property
     def striking(self) -> list[str]:
-        """The test quantities in which replicates and data differ, the most striking first."""
+        """The test statistics in which replicates and data differ, the most striking first."""
         nouns = self.tree["checks"].to_dataset()["noun"].values
         return [str(nouns[at]) for at in significant(self.tree)]
 

@@ -113,13 +113,13 @@ def _next(measured: Measured, data: str | None) -> Section:
 
 
 def quantities(tree: Any) -> Table:
-    """The table of a check's test quantities."""
+    """The table of a check's test statistics."""
     found = tree["checks"].to_dataset()
-    columns = {"noun": "test quantity", "scope": "of", "observed": "data", "mean": "replicates", "sd": "their sd"}
+    columns = {"noun": "test statistic", "scope": "of", "observed": "data", "mean": "replicates", "sd": "their sd"}
     columns |= {"p_value": "p", "p_error": "error of p", "q_value": "q (false discovery rate)"}
     cells = zip(*(found[name].values.tolist() for name in columns), strict=True)
     return Table(
-        "Test quantities of the data and of replicate data sets, with two-sided tail probabilities p",
+        "Test statistics of the data and of replicate data sets, with two-sided tail probabilities p",
         list(columns.values()),
         list(cells),
     )

@@ -120,7 +120,7 @@ def test_latent_of_all_rows_is_drawn_once_for_a_replicate() -> None:
     assert quantity(tree, "standard deviation").max() < 2
     posterior = check(pair, x, draws=200, kind="posterior", statistics=["mean"])
     assert abs(quantity(posterior, "mean").mean() - float(x.mean())) < 0.1
-    with pytest.raises(pv.InputError, match="no rows of their own"):
+    with pytest.raises(pv.InputError, match="rows of these programs depend on each other"):
         check(pair, x, kind="posterior", candidates=3)
 
 
@@ -164,7 +164,7 @@ def test_two_samples_are_of_whole_rows() -> None:
     mask[:380, 2] = False
     few = check(exact(), {"x": torch.where(mask, x, torch.nan), "mask": mask}, draws=5, two_sample=True)
     assert "two_sample" not in few.children
-    assert "too few for two-sample tests" in notes(few)
+    assert "Two-sample tests need at least 50 rows" in notes(few)
 
 
 def test_weights_see_every_observed_site_and_no_masked_row() -> None:
@@ -306,6 +306,11 @@ def test_quantities_of_a_users_own() -> None:
     np.testing.assert_allclose(tree["rows"]["observed"].sel(row_quantity="first"), x[:, 0], rtol=1e-6)
 
 
+def test_predictive_check_names_statistics_of_a_list_by_their_labels() -> None:
+    own = pv.criticism.Statistic(lambda x: x.square().mean(), "mean square")
+    assert list(check(exact(), rows(50), statistics=[own], draws=30)["checks"]["quantity"].values) == ["mean square"]
+
+
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no programs": (object(), {}, "an object with .model and .guide"),
     "kind": (None, {"kind": "prio"}, "'population' .new data"),
@@ -314,8 +319,8 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "seed": (None, {"seed": -1}, "seed = -1"),
     "candidates of no posterior": (None, {"candidates": 5}, "kind='posterior'"),
     "a name": (None, {"statistics": "mean"}, r"statistics=\['mean', "),
-    "a number": (None, {"statistics": 5}, "is no list"),
-    "twice": (None, {"statistics": ["mean", "mean"]}, "two test quantities are called 'mean'"),
+    "a number": (None, {"statistics": 5}, "is not a list"),
+    "twice": (None, {"statistics": ["mean", "mean"]}, "two test statistics are called 'mean'"),
     "wrong scope": (
         None,
         {"statistics": [pv.criticism.Statistic(lambda x: x.mean(), "average", "row")]},
@@ -329,7 +334,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no name": (None, {"statistics": [lambda x: x.mean()]}, "needs a name"),
     "wrong shape": (None, {"statistics": {"all": lambda x: x}}, r"gives shape \(20, 5\)"),
     "a failing one": (None, {"statistics": {"bad": lambda x: x.nothing}}, "'bad'.* failed on x of shape"),
-    "a discrepancy of the population": (None, {"statistics": ["chi-squared"]}, "ask for kind='posterior'"),
+    "a discrepancy of the population": (None, {"statistics": ["chi-squared"]}, "take kind='posterior'"),
 }
 
 

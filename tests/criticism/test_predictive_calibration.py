@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.criticism import findings
-from pyro_vae.criticism.pit import false_discovery, uniform_p_values
+from pyro_vae.criticism.pit import adjust_p_values, uniform_p_values
 
 LOOKED_AT = ["mean", "standard deviation", "skewness", "largest value", "mean correlation", "row standard deviation"]
 
@@ -181,7 +181,7 @@ def test_uniform_p_values_are_scipys() -> None:
     known = u[~np.isnan(u[:, 2]), 2]
     np.testing.assert_allclose(found[2], kstest(known, "uniform").pvalue, rtol=1e-9)
     assert np.isnan(found[4])
-    assert np.isnan(false_discovery(found)[4])
+    assert np.isnan(adjust_p_values(found)[4])
 
 
 def test_check_takes_one_row_and_constants() -> None:

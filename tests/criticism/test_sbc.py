@@ -263,10 +263,10 @@ def test_pictures_show_the_log_joint_first_and_the_worst() -> None:
 
 
 def test_band_holds_99_of_100_uniform_curves() -> None:
-    from pyro_vae.criticism.ecdf_bands import band
+    from pyro_vae.criticism.ecdf_bands import simultaneous_ecdf_band
 
     points = np.linspace(0, 1, 101)[1:-1]
-    low, high = band(300, points)
+    low, high = simultaneous_ecdf_band(300, points)
     samples = np.sort(np.random.default_rng(1).random((3000, 300)), 1)
     curves = np.stack([np.searchsorted(sample, points, side="right") for sample in samples]) / 300
     inside = ((curves >= low) & (curves <= high)).all(1).mean()
@@ -286,7 +286,7 @@ def test_models_that_cannot_be_simulated_are_refused() -> None:
     given = {"x": torch.ones(5), "size_factor": torch.full((5,), 3.0)}
     for programs, options, words in (
         (Half(), {"given": given}, "scaled"),
-        (Doubled(), {"given": given}, "something else than a tensor of the batch"),
+        (Doubled(), {"given": given}, "something other than a tensor of the batch"),
         (Counts(), {}, "given={'x': x}"),
         (object(), {}, "not object"),
         (exact(), {"simulations": 5}, "simulations = 5"),

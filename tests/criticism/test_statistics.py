@@ -1,4 +1,4 @@
-"""Test quantities: each is what numpy, scipy or a sum by hand say, of every kind of data that it suits."""
+"""Test statistics: each is what numpy, scipy or a sum by hand say, of every kind of data that it suits."""
 
 import itertools
 import math
@@ -16,21 +16,21 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.criticism import STATISTICS, Statistic
-from pyro_vae.criticism.statistics import Kind, for_data
+from pyro_vae.criticism.statistics import DataKind, default_statistics
 
 ROWS = 60
 
 KINDS = {
-    "number": Kind(()),
-    "real": Kind((5,)),
-    "wide": Kind((40,)),
-    "levels": Kind((4,), discrete=True),
-    "counts": Kind((6,), discrete=True, counts=True),
-    "binary": Kind((9,), discrete=True, binary=True),
-    "grey": Kind((8, 7)),
-    "colour": Kind((3, 6, 9)),
-    "binary image": Kind((1, 9, 8), discrete=True, binary=True),
-    "counts image": Kind((1, 5, 6), discrete=True, counts=True),
+    "number": DataKind(()),
+    "real": DataKind((5,)),
+    "wide": DataKind((40,)),
+    "levels": DataKind((4,), discrete=True),
+    "counts": DataKind((6,), discrete=True, counts=True),
+    "binary": DataKind((9,), discrete=True, binary=True),
+    "grey": DataKind((8, 7)),
+    "colour": DataKind((3, 6, 9)),
+    "binary image": DataKind((1, 9, 8), discrete=True, binary=True),
+    "counts image": DataKind((1, 5, 6), discrete=True, counts=True),
 }
 
 
@@ -162,12 +162,12 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "minus log-likelihood": lambda x, loc, scale: -each_row(np.sum)(scipy.stats.norm.logpdf(x, loc, scale)),
 }
 
-CASES = [(kind, name) for kind, of in KINDS.items() for name in for_data(of)]
+CASES = [(kind, name) for kind, of in KINDS.items() for name in default_statistics(of)]
 PLAIN = [name for name, statistic in STATISTICS.items() if statistic.of != "discrepancy"]
 
 
 def suiting(name: str) -> list[str]:
-    """The kinds of data that a test quantity suits."""
+    """The kinds of data that a test statistic suits."""
     return [kind for kind, at in CASES if at == name]
 
 
@@ -359,12 +359,12 @@ def test_chi_squared_of_labels_is_refused() -> None:
 
 def test_image_is_one() -> None:
     shapes = [(28, 28), (1, 28, 28), (3, 2, 2), (5,), (), (1, 1, 9), (9, 1), (2, 1, 8, 8)]
-    assert [Kind(shape).image for shape in shapes] == [True, True, True, False, False, False, False, False]
-    assert [Kind(shape).size for shape in shapes] == [784, 784, 12, 5, 1, 9, 9, 128]
+    assert [DataKind(shape).image for shape in shapes] == [True, True, True, False, False, False, False, False]
+    assert [DataKind(shape).size for shape in shapes] == [784, 784, 12, 5, 1, 9, 9, 128]
 
 
 def test_each_kind_of_data_gets_what_suits_it() -> None:
-    asked = {name: set(for_data(kind)) for name, kind in KINDS.items()}
+    asked = {name: set(default_statistics(kind)) for name, kind in KINDS.items()}
     pictures = {"ink", "edges", "centre row", "autocorrelation", "high frequencies", "components"}
     moments = {"standard deviation", "skewness", "median", "largest value", "share of zeros"}
     for name, kind in KINDS.items():
@@ -375,7 +375,7 @@ def test_each_kind_of_data_gets_what_suits_it() -> None:
         assert kind.binary == (not moments & asked[name])
         assert ("unique values" in asked[name]) == (kind.discrete and not kind.binary)
         assert ("largest correlation" in asked[name]) == ("neighbour distance" in asked[name]) == (kind.size > 1)
-        assert list(for_data(kind)) == [each for each in STATISTICS if each in asked[name]]
+        assert list(default_statistics(kind)) == [each for each in STATISTICS if each in asked[name]]
     assert "sparsity" not in asked["binary image"]
     assert "row total" in asked["counts"]
     assert not {"row total", "row mean"} & asked["counts image"]
@@ -384,8 +384,8 @@ def test_each_kind_of_data_gets_what_suits_it() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"function": 3}, "called"),
-        ({"suits": True}, "called"),
+        ({"function": 3}, "callable"),
+        ({"suits": True}, "callable"),
         ({"label": " "}, "label"),
         ({"of": "column"}, "none of 'data', 'row'"),
         ({"elements": 0}, "elements"),

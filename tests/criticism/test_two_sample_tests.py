@@ -90,7 +90,7 @@ def test_classifier_p_values_are_right_under_equality(classifier: object) -> Non
         assert rejected >= scipy.stats.binom.ppf(SEVERITY, repeats, 0.6 * level)  # or nothing would ever be found
     accuracy = torch.tensor([test.accuracy for test in found])
     assert abs(float(accuracy.mean()) - 0.5) < 4 * float(accuracy.std()) / math.sqrt(repeats)
-    stated = sum(test.error for test in found) / repeats
+    stated = sum(test.se for test in found) / repeats
     assert float(accuracy.std()) == pytest.approx(stated, rel=0.35)
 
 
@@ -100,7 +100,7 @@ def test_both_tests_catch_what_is_wrong(kind: str) -> None:
     assert mmd_test(x, y).p_value == 0.001
     found = classifier_test(x, y)
     assert found.p_value < 1e-4
-    assert found.accuracy > 0.5 + 3 * found.error
+    assert found.accuracy > 0.5 + 3 * found.se
     assert mmd_test(x, y).mmd2 > 0
 
 

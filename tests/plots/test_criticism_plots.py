@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle, StepPatch
 
 import pyro_vae as pv
 from pyro_vae import plots
-from pyro_vae.criticism.summary import RATE, ranked
+from pyro_vae.core.formatting import format_p_value
+from pyro_vae.criticism.summary import FDR_LEVEL, order_by_significance
 from pyro_vae.plots._datatree import events
 from pyro_vae.plots._layout import STANDS_OUT, Digits
 
@@ -86,7 +87,7 @@ def test_real_check_is_drawn() -> None:
         readable(draw(tree))
 
 
-# ---- test quantities ----------------------------------------------------------------------------------------------
+# ---- test statistics ----------------------------------------------------------------------------------------------
 
 
 def test_quantities_that_stand_out_come_first() -> None:
@@ -97,7 +98,7 @@ def test_quantities_that_stand_out_come_first() -> None:
         "sd": [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
     }
     found = xr.Dataset({name: ("quantity", values) for name, values in columns.items()})
-    assert ranked(found) == [1, 3, 2, 0, 5, 4]
+    assert order_by_significance(found) == [1, 3, 2, 0, 5, 4]
 
 
 def test_histograms_show_replicates_and_the_data() -> None:
@@ -105,10 +106,10 @@ def test_histograms_show_replicates_and_the_data() -> None:
     found, drawn = tree["checks"].to_dataset(), tree["statistics"].to_dataset()
     picture = plots.test_statistics(tree)
     assert len(picture.axes) == 12
-    for axes, at in zip(picture.axes, ranked(found), strict=False):
+    for axes, at in zip(picture.axes, order_by_significance(found), strict=False):
         name, p = str(found["quantity"][at].item()), float(found["p_value"][at])
         assert axes.get_title(loc="left").splitlines()[0] == name
-        assert f"p {p:.2g}" in axes.get_title(loc="left")
+        assert format_p_value(p) in axes.get_title(loc="left")
         (line,) = axes.lines
         assert line.get_xdata() == pytest.approx([float(found["observed"][at])] * 2)
         stairs = [sum(patch.get_data().values) for patch in axes.patches if isinstance(patch, StepPatch)]
@@ -128,7 +129,7 @@ def test_significant_statistics_are_red_and_counted() -> None:
 def test_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
     tree = checked.tree(kind="posterior", quantities=4)
     drawn = {name: tree["statistics"][name].isel(chain=0, quantity=3).to_numpy() for name in ("realized", "replicated")}
-    place = ranked(tree["checks"].to_dataset()).index(3)
+    place = order_by_significance(tree["checks"].to_dataset()).index(3)
     axes = plots.test_statistics(tree).axes[place]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([drawn["realized"], drawn["replicated"]], 1))
     above = 100 * np.mean(drawn["replicated"] > drawn["realized"])
@@ -187,7 +188,7 @@ def test_curves_are_those_of_the_tree(event) -> None:
 def test_features_that_fail_are_named_and_others_are_not() -> None:
     tree = checked.tree((30,))
     found = tree["calibration"].to_dataset()
-    failed = {str(name) for name in found["feature"].to_numpy()[found["pit_q_value"] < RATE]}
+    failed = {str(name) for name in found["feature"].to_numpy()[found["pit_q_value"] < FDR_LEVEL]}
     assert 0 < len(failed) < 30
     words = {text.get_text() for text in plots.pit(tree).legends[0].get_texts()}
     assert {word for word in words if word.startswith("x[")} == failed

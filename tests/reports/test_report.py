@@ -224,7 +224,7 @@ def test_comparison_says_which_fits_and_why(folder: Path) -> None:
     assert order == ["learned", "fixed"]
     said = parsed.said("li")
     assert any(re.search(r"is ahead of fixed by \d", sentence) for sentence in said)
-    assert any(re.match(r"fixed: \d+ of \d+ test quantities stand out", sentence) for sentence in said)
+    assert any(re.match(r"fixed: \d+ of \d+ test statistics stand out", sentence) for sentence in said)
     assert "Normal(loc=None, scale=4.0)" in parsed.said("td")
     assert sum("Data beside" in str(picture["alt"]) for picture in parsed.all("img")) == 2
 

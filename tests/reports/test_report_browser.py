@@ -65,7 +65,7 @@ def test_tables_are_sorted_by_their_headers(opened: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
     opened.execute_script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    caption = "Test quantities of the data"
+    caption = "Test statistics of the data"
     opened.execute_script(
         "Array.from(document.querySelectorAll('table')).find((table) => table.caption.textContent.startsWith"
         f"('{caption}')).id = 'sorted'"

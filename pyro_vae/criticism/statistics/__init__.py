@@ -1,43 +1,43 @@
-"""WHAT of the data a model is held against: every test quantity, by name."""
+"""Every test statistic by name, and the kinds of data that each suits."""
 
 from pyro_vae.criticism.statistics import counts, discrepancies, general, images
-from pyro_vae.criticism.statistics.base import Kind, Statistic
+from pyro_vae.criticism.statistics.base import DataKind, Statistic
 
 
-def _graded(kind: Kind) -> bool:
-    """More than two values: of zeros and ones the mean says everything."""
+def _graded(kind: DataKind) -> bool:
+    """Whether there are more than two values; zeros and ones are described by their mean."""
     return not kind.binary
 
 
-def _ties(kind: Kind) -> bool:
+def _ties(kind: DataKind) -> bool:
     return kind.discrete and not kind.binary
 
 
-def _counts(kind: Kind) -> bool:
+def _counts(kind: DataKind) -> bool:
     return kind.counts
 
 
-def _joint(kind: Kind) -> bool:
+def _joint(kind: DataKind) -> bool:
     return kind.size > 1
 
 
-def _image(kind: Kind) -> bool:
+def _image(kind: DataKind) -> bool:
     return kind.image
 
 
-def _graded_image(kind: Kind) -> bool:
+def _graded_image(kind: DataKind) -> bool:
     return kind.image and not kind.binary
 
 
-def _vector(kind: Kind) -> bool:
+def _vector(kind: DataKind) -> bool:
     return kind.size > 1 and not kind.image and not kind.counts
 
 
-def _graded_vector(kind: Kind) -> bool:
+def _graded_vector(kind: DataKind) -> bool:
     return _vector(kind) and not kind.binary
 
 
-def _count_vector(kind: Kind) -> bool:
+def _count_vector(kind: DataKind) -> bool:
     return kind.size > 1 and not kind.image and kind.counts
 
 
@@ -85,16 +85,16 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
-def for_data(kind: Kind) -> dict[str, Statistic]:
-    """The test quantities that suit a kind of data, in the order of the table, discrepancies among them.
+def default_statistics(kind: DataKind) -> dict[str, Statistic]:
+    """Test statistics that suit a kind of data, discrepancies among them, by name in the order of the table.
 
     Args:
         kind: the kind of data.
 
-    >>> list(for_data(Kind((), discrete=True, binary=True)))
+    >>> list(default_statistics(DataKind((), discrete=True, binary=True)))
     ['mean', 'chi-squared', 'minus log-likelihood']
     """
     return {name: statistic for name, statistic in STATISTICS.items() if statistic.suits(kind)}
 
 
-__all__ = ["STATISTICS", "Kind", "Statistic", "for_data"]
+__all__ = ["STATISTICS", "DataKind", "Statistic", "default_statistics"]

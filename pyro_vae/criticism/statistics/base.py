@@ -1,4 +1,4 @@
-"""A test quantity, and the kind of data it suits."""
+"""Test statistics, and the kinds of data that they suit."""
 
 import math
 from collections.abc import Callable
@@ -13,16 +13,16 @@ Scope = Literal["data", "row", "feature", "discrepancy"]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What sort of data x is, as far as test quantities care.
+class DataKind:
+    """Kind of data that x is, by which test statistics are chosen.
 
     Args:
         event_shape: the shape of one row.
-        discrete: whether its values are whole numbers, levels or labels, so that ties mean something.
-        binary: whether they are 0 and 1.
-        counts: whether they are whole numbers without a bound.
+        discrete: whether its values are whole numbers, levels or labels, so that ties are meaningful.
+        binary: whether its values are 0 and 1.
+        counts: whether its values are whole numbers without an upper bound.
 
-    >>> Kind((1, 28, 28), binary=True, discrete=True).image
+    >>> DataKind((1, 28, 28), binary=True, discrete=True).image
     True
     """
 
@@ -38,20 +38,20 @@ class Kind:
 
     @property
     def size(self) -> int:
-        """The number of elements of a row."""
+        """Number of elements of a row."""
         return math.prod(self.event_shape)
 
 
-def any_kind(kind: Kind) -> bool:
-    """Suit every kind of data."""
+def suits_all(kind: DataKind) -> bool:
+    """Whether a statistic suits a kind of data: always."""
     return True
 
 
 @dataclass(frozen=True)
 class Statistic:
-    r"""A test quantity T(x), or T(x, z): what is computed of the data, and of each replicate in the same way.
+    r"""Test statistic T(x), or discrepancy T(x, z), computed of the data and of each replicate in the same way.
 
-    | `of` | `function` | gives |
+    | `of` | `function` | value |
     |---|---|---|
     | `"data"` | of x (N, *event) | one number of all rows, () |
     | `"row"` | of x (N, *event) | one number of each row, from that row alone, (N,) |
@@ -62,15 +62,15 @@ class Statistic:
         Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
 
     Args:
-        function: what computes it, from floating-point tensors on any device.
-        label: its name in a sentence, as in "the {label} of replicates is 31 % above the data's".
-        of: what it is a number of; see the table.
-        elements: the number of elements at most that it looks at: of larger data, the first rows; None for all.
-        suits: the kinds of data that it is computed of unless others are asked for.
-        ratio: whether it is on a ratio scale, so that "31 % larger" means something; a skewness is not.
+        function: computes it from floating-point tensors on any device.
+        label: its name in a sentence, as in "Replicates have a 31 % larger {label} than the data".
+        of: what it is a value of; see the table.
+        elements: maximum number of elements that it is computed of, those of the first rows; None for all.
+        suits: whether it is computed by default for a kind of data.
+        ratio: whether it is on a ratio scale, so that "31 % larger" is meaningful; a skewness is not.
 
     Raises:
-        InputError: the function is none, the label is empty, or `of` or `elements` is not as above.
+        InputError: the function is not callable, the label is empty, or `of` or `elements` is not as above.
 
     >>> Statistic(lambda x: x.square().mean(), "mean square").of
     'data'
@@ -80,12 +80,14 @@ class Statistic:
     label: str
     of: Scope = "data"
     elements: int | None = 2**20
-    suits: Callable[[Kind], bool] = any_kind
+    suits: Callable[[DataKind], bool] = suits_all
     ratio: bool = True
 
     def __post_init__(self) -> None:
         if not callable(self.function) or not callable(self.suits):
-            raise InputError("a Statistic's function and suits are called: Statistic(lambda x: x.mean(), 'mean').")
+            raise InputError(
+                "a Statistic's function and suits have to be callable: Statistic(lambda x: x.mean(), 'mean')."
+            )
         if not isinstance(self.label, str) or not self.label.strip():
             raise InputError(f"label = {self.label!r} has to name the statistic in a sentence: label='share of zeros'.")
         if self.of not in get_args(Scope):

@@ -1,4 +1,4 @@
-"""Test quantities of counts: whether they vary as much, and are zero as often, as a model says."""
+"""Test statistics of counts: their dispersion, totals, and shares of zeros and ones."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from pyro_vae.criticism.statistics.general import standard_deviation
 
 
 def dispersion_index(columns: Tensor) -> Tensor:
-    r"""The index of dispersion $\mathrm{Var}[x] / E[x]$ of each column, (P,): 1 of a Poisson, more of clusters.
+    r"""Index of dispersion $\mathrm{Var}[x] / E[x]$ of each column, (P,): 1 for a Poisson, more for clustered counts.
 
     Where all counts are 0 it is 1, its limit for rare counts.
 
@@ -20,16 +20,16 @@ def dispersion_index(columns: Tensor) -> Tensor:
 
 
 def share_of_ones(columns: Tensor) -> Tensor:
-    """The share of exact ones in each column, (P,): few beside many zeros is a sign of inflation."""
+    """Share of exact ones in each column, (P,); few ones beside many zeros are a sign of zero inflation."""
     return (columns == 1).sum(0).to(columns) / len(columns)
 
 
 def row_total(x: Tensor) -> Tensor:
-    """The total of each row, (N,), in counts."""
+    """Total of each row, (N,), in counts."""
     return x.reshape(len(x), -1).sum(1)
 
 
 def row_zeros(x: Tensor) -> Tensor:
-    """The share of exact zeros in each row, (N,)."""
+    """Share of exact zeros in each row, (N,)."""
     rows = x.reshape(len(x), -1)
     return 1 - rows.count_nonzero(1).to(rows) / rows.shape[1]

@@ -1,4 +1,4 @@
-"""Discrepancies T(x, z): how far rows are from what the model describes at their latents."""
+"""Discrepancies T(x, z): distances of rows from the distribution p(x|z) at their latents."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from pyro_vae.distributions import moments
 
 DRAWS = 100
-"""Draws behind a mean or variance without a closed form: each discrepancy would otherwise cost 1,000 of them."""
+"""Draws behind a mean or variance without a closed form: by default a moment takes 1,000 of them."""
 
 
 def chi_squared(distribution: Any, x: Tensor) -> Tensor:
     r"""Pearson's discrepancy $\sum_j (x_j - E[x_j|z])^2 / \mathrm{Var}[x_j|z]$ of each row, (N,), in float64.
 
     Variances are at least the smallest normal number of float32, about 1e-38, so that an element without spread adds
-    0 where it is met and much where it is not. An element whose variance is infinite, as a Student's t with few degrees
-    of freedom has it, adds 0.
+    0 where x equals its mean and much elsewhere. An element of infinite variance, as of a Student's t with few degrees
+    of freedom, adds 0.
 
     References:
         Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
@@ -34,18 +34,18 @@ def chi_squared(distribution: Any, x: Tensor) -> Tensor:
 
 
 def _moment(distribution: Any, name: str) -> Tensor:
-    """A moment where some elements may have none, in float64."""
+    """Moment in float64, NaN or infinite for elements that have none."""
     try:
         value: Tensor = getattr(distribution, name)
     except NotImplementedError:
         value = torch.full((), torch.nan)
-    if bool(value.isnan().all()):  # by draws, or not at all
+    if bool(value.isnan().all()):  # no closed form: by draws, which raises where there is no moment
         value = getattr(moments, name)(distribution, DRAWS).value
     return value.double()
 
 
 def minus_log_likelihood(distribution: Any, x: Tensor) -> Tensor:
-    r"""Minus the log-likelihood $-\log p(x|z)$ of each row, (N,), in nats; infinite where x cannot be.
+    r"""Negative log-likelihood $-\log p(x|z)$ of each row, (N,), in nats; infinite outside of the support.
 
     Args:
         distribution: p(x|z) with batch shape (N,).

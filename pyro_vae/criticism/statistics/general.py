@@ -1,7 +1,7 @@
-r"""Test quantities of any data: moments, quantiles, extremes, ties, and how features and rows hang together.
+r"""Test statistics of any data: moments, quantiles, extremes, ties, correlations, and distances of rows.
 
-Those of a feature take columns (N, P) and give (P,); all of one row, and of a constant column, are finite, and each
-says what it is there. Values that are not finite are the caller's to refuse: a NaN in x is a NaN in T(x).
+Those of a feature map columns (N, P) to (P,). All are finite for one row and for a constant column, with the value that
+their docstrings state. A NaN in x becomes a NaN in T(x), which the caller refuses.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,27 @@ from torch import Tensor
 from pyro_vae.distributions.mmd import squared_distances
 
 FEATURES = 30
-"""Features at most in correlations: those of the largest variance."""
+"""Maximum number of features in correlations: those of the largest variance."""
 
 NEIGHBOURS = 256
-"""Rows at most, the first ones, among which nearest neighbours are looked for."""
+"""Maximum number of rows, the first ones, among which nearest neighbours are searched."""
 
 
 def mean(columns: Tensor) -> Tensor:
-    """The mean of each column, (P,), in the data's unit."""
+    """Mean of each column, (P,), in the data's unit."""
     return columns.mean(0)
 
 
 def standard_deviation(columns: Tensor) -> Tensor:
-    r"""The standard deviation $\sqrt{\frac1N \sum_n (x_n - \bar x)^2}$ of each column, (P,); 0 of one row."""
+    r"""Standard deviation $\sqrt{\frac1N \sum_n (x_n - \bar x)^2}$ of each column, (P,); 0 of one row."""
     return _standardised(columns)[1]
 
 
 def quantile(percent: int) -> Callable[[Tensor], Tensor]:
-    """The quantile of each column: the smallest of its values that so many percent of them do not exceed, (P,).
+    """Function of columns (N, P) to a quantile of each, (P,): the smallest value with that share of values up to it.
 
     Args:
-        percent: from 1 to 100, for whole numbers make the rank exact.
+        percent: a whole number from 1 to 100, which makes the rank exact.
     """
 
     def of(columns: Tensor) -> Tensor:
@@ -42,78 +42,78 @@ def quantile(percent: int) -> Callable[[Tensor], Tensor]:
 
 
 def skewness(columns: Tensor) -> Tensor:
-    r"""The skewness $m_3 / m_2^{3/2}$ of each column, (P,), where m are central moments; 0 of a constant."""
+    r"""Skewness $m_3 / m_2^{3/2}$ of each column, (P,), where m are central moments; 0 of a constant."""
     standardised, _ = _standardised(columns)
     return standardised.square().mul_(standardised).mean(0)
 
 
 def excess_kurtosis(columns: Tensor) -> Tensor:
-    r"""The kurtosis less a normal's, $m_4 / m_2^2 - 3$, of each column, (P,); 0 of a constant."""
+    r"""Excess kurtosis $m_4 / m_2^2 - 3$, of each column, (P,); 0 of a constant."""
     standardised, deviations = _standardised(columns)
     return torch.where(deviations > 0, standardised.square_().square_().mean(0) - 3, 0)
 
 
 def smallest(columns: Tensor) -> Tensor:
-    """The smallest value of each column, (P,)."""
+    """Smallest value of each column, (P,)."""
     return columns.amin(0)
 
 
 def largest(columns: Tensor) -> Tensor:
-    """The largest value of each column, (P,)."""
+    """Largest value of each column, (P,)."""
     return columns.amax(0)
 
 
 def share_of_zeros(columns: Tensor) -> Tensor:
-    """The share of exact zeros in each column, (P,)."""
+    """Share of exact zeros in each column, (P,)."""
     return 1 - columns.count_nonzero(0).to(columns) / len(columns)
 
 
 def unique_values(columns: Tensor) -> Tensor:
-    """The number of different values in each column, (P,)."""
+    """Number of different values in each column, (P,)."""
     ordered = columns.sort(0).values
     return 1 + (ordered[1:] != ordered[:-1]).sum(0).to(columns)
 
 
 def mean_correlation(x: Tensor) -> Tensor:
-    """The mean absolute correlation over pairs of the (up to 30) features of largest variance; 0 with a constant."""
+    """Mean absolute correlation over pairs of the (up to 30) features of largest variance; 0 with a constant."""
     return _correlations(x).mean()
 
 
 def largest_correlation(x: Tensor) -> Tensor:
-    """The largest absolute correlation of a pair of the (up to 30) features of largest variance."""
+    """Largest absolute correlation of a pair of the (up to 30) features of largest variance."""
     return _correlations(x).amax()
 
 
 def neighbour_distance(x: Tensor) -> Tensor:
-    """The mean Euclidean distance of each of the first 256 rows to the nearest other of them; 0 of one row."""
+    """Mean Euclidean distance of each of the first 256 rows to its nearest neighbour among them; 0 for one row."""
     rows = x[:NEIGHBOURS].reshape(min(len(x), NEIGHBOURS), -1).double()
     if len(rows) < 2:
         return x.new_zeros(())
     nearest = squared_distances(rows, rows).fill_diagonal_(torch.inf).argmin(1)
-    distances = torch.linalg.vector_norm(rows - rows[nearest], dim=1)  # exactly 0 of equal rows, as products are not
+    distances = torch.linalg.vector_norm(rows - rows[nearest], dim=1)  # exactly 0 for equal rows, unlike products
     return distances.mean().to(x)
 
 
 def row_mean(x: Tensor) -> Tensor:
-    """The mean of each row over its elements, (N,), in the data's unit."""
+    """Mean of each row over its elements, (N,), in the data's unit."""
     return x.reshape(len(x), -1).mean(1)
 
 
 def row_standard_deviation(x: Tensor) -> Tensor:
-    """The standard deviation of each row over its elements, (N,), in the data's unit."""
+    """Standard deviation of each row over its elements, (N,), in the data's unit."""
     rows = x.reshape(len(x), -1)
     return _standardised(rows.mT)[1]
 
 
 def _standardised(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns with mean 0 and standard deviation 1, and these deviations (P,); a constant is 0, and so is its own.
+    """Columns with mean 0 and standard deviation 1, and their standard deviations (P,); both are 0 for a constant.
 
-    The first row is taken off before the mean, which leaves exactly nothing of a constant; a mean is rounded.
+    The first row is subtracted before the mean, which is rounded, so that a constant becomes exactly 0.
     """
     moved = columns - columns[0]
     moved -= moved.mean(0)
     deviations = moved.square().mean(0).sqrt()
-    if columns.dtype != torch.float64 and not bool(deviations.isfinite().all()):  # squares that float32 does not hold
+    if columns.dtype != torch.float64 and not bool(deviations.isfinite().all()):  # squares overflow float32
         moved, deviations = _standardised(columns.double())
         return moved.to(columns), deviations.to(columns)
     moved /= torch.where(deviations > 0, deviations, 1)
@@ -121,7 +121,7 @@ def _standardised(columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _correlations(x: Tensor) -> Tensor:
-    """The absolute correlations of pairs of features; a single 0 where there is no pair.
+    """Absolute correlations of pairs of features; a single 0 where there is no pair.
 
     Standard deviations that differ by less than 1e-4 of the largest count as equal, and the first features are taken.
     """

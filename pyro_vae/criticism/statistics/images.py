@@ -1,6 +1,6 @@
-r"""Test quantities of images (N, *channels, H, W): how much ink there is, where it lies, and what it looks like.
+r"""Test statistics of images (N, *channels, H, W): intensity, position, sharpness, and connected parts.
 
-Each is one number of each image, from that image alone, and finite for a blank one: each says what it is there.
+Each is one value of each image, from that image alone, and finite for a blank image, as its docstring states.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def ink(x: Tensor) -> Tensor:
-    """The sum of all elements of each image, (N,), in the data's unit."""
+    """Sum of all elements of each image, (N,), in the data's unit."""
     return x.reshape(len(x), -1).sum(1)
 
 
 def sparsity(x: Tensor) -> Tensor:
-    r"""Hoyer's sparsity of each image, (N,): 0 where all n elements are as large, 1 where all but one are zero.
+    r"""Hoyer's sparsity of each image, (N,): 0 where all n elements are equal, 1 where all but one are zero.
 
     $$ (\sqrt n - \|x\|_1 / \|x\|_2) / (\sqrt n - 1), $$ and 0 for a blank image.
 
@@ -30,19 +30,19 @@ def sparsity(x: Tensor) -> Tensor:
 
 
 def edges(x: Tensor) -> Tensor:
-    """The mean absolute difference of neighbouring pixels of each image, (N,), in the data's unit."""
+    """Mean absolute difference of neighbouring pixels of each image, (N,), in the data's unit."""
     down = (x[..., 1:, :] - x[..., :-1, :]).abs().reshape(len(x), -1)
     across = (x[..., 1:] - x[..., :-1]).abs().reshape(len(x), -1)
     return (down.sum(1) + across.sum(1)) / (down.shape[1] + across.shape[1])
 
 
 def centre_row(x: Tensor) -> Tensor:
-    """The row of the centre of mass |x| of each image, (N,), in pixels from the top one; the middle of a blank one."""
+    """Row of the centre of mass |x| of each image, (N,), in pixels from the top one; the middle of a blank one."""
     return _centre(x.abs().sum(-1))
 
 
 def centre_column(x: Tensor) -> Tensor:
-    """The column of the centre of mass |x| of each image, (N,), in pixels from the left one."""
+    """Column of the centre of mass |x| of each image, (N,), in pixels from the left one."""
     return _centre(x.abs().sum(-2))
 
 
@@ -56,7 +56,7 @@ def autocorrelation(x: Tensor) -> Tensor:
     References:
         Moran, Notes on Continuous Stochastic Phenomena, 1950.
     """
-    centred = _scaled(x - x[..., :1, :1])  # of a blank image, exactly nothing is left
+    centred = _scaled(x - x[..., :1, :1])  # exactly 0 for a blank image
     centred -= centred.mean((-2, -1), keepdim=True)
     down = (centred[..., 1:, :] * centred[..., :-1, :]).reshape(len(x), -1)
     across = (centred[..., 1:] * centred[..., :-1]).reshape(len(x), -1)
@@ -67,11 +67,11 @@ def autocorrelation(x: Tensor) -> Tensor:
 
 
 def high_frequencies(x: Tensor) -> Tensor:
-    """The share of each image's power, without its mean, above a quarter of a cycle per pixel, (N,); 0 of a blank."""
+    """Share of each image's power, without its mean, above a quarter of a cycle per pixel, (N,); 0 for a blank one."""
     height, width = x.shape[-2:]
     power = torch.fft.rfft2(_scaled(x - x[..., :1, :1])).abs().square()
     down, across = torch.fft.fftfreq(height).to(x), torch.fft.rfftfreq(width).to(x)
-    # Half of the spectrum is left out as the mirror image of the other: what has a mirror image counts twice.
+    # rfft2 omits the half of the spectrum that mirrors the other: frequencies with a mirror image count twice.
     twice = torch.where((across > 0) & (across < 0.5), 2.0, 1.0).to(x) * torch.ones_like(down)[:, None]
     twice[0, 0] = 0
     high = twice * (down[:, None].square() + across.square() > 0.25**2 + 1e-6)  # rounding aside
@@ -80,7 +80,7 @@ def high_frequencies(x: Tensor) -> Tensor:
 
 
 def components(x: Tensor) -> Tensor:
-    """The number of connected parts of each image, (N,): pixels above the middle of its range, eight neighbours each.
+    """Number of connected parts of each image, (N,): pixels above the middle of its range, eight neighbours each.
 
     Channels are averaged first. A blank image has none.
     """
@@ -98,14 +98,14 @@ def components(x: Tensor) -> Tensor:
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """Images with elements in [-1, 1], in units of their largest, so that no square overflows; a blank one as it is."""
+    """Images with elements in [-1, 1], in units of their largest, so that no square overflows; blank ones unchanged."""
     low, high = x.reshape(len(x), -1).aminmax(dim=1)
     scale = torch.maximum(high, -low)
     return x / torch.where(scale > 0, scale, 1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _centre(mass: Tensor) -> Tensor:
-    """The mean position of mass (N, ..., L) along its last dimension, (N,)."""
+    """Mean position of mass (N, ..., L) along its last dimension, (N,)."""
     mass = mass.reshape(len(mass), -1, mass.shape[-1]).sum(1)
     position = torch.arange(mass.shape[1]).to(mass)
     total = mass.sum(1)
