@@ -28,7 +28,7 @@ PIXELS = 784
 
 def alone(vae: pv.VAE, rows: int, draws: int) -> None:
     """Decode and draw, in batches of the size that checks take."""
-    size = base.NUMBERS_AT_ONCE // PIXELS
+    size = base.MAX_ELEMENTS // PIXELS
     with torch.no_grad():
         for _ in range(draws):
             for start in range(0, rows, size):

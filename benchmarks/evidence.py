@@ -65,19 +65,19 @@ def products(options: argparse.Namespace) -> None:
 
 
 def warmed(vae: pv.VAE, x: torch.Tensor, options: argparse.Namespace) -> tuple[Callable[[], object], float]:
-    """Evidence of all rows by a weigher that has compiled its chunk already, and how long that took."""
-    weigher = Importance(options.draws, compiled=True).weigher(vae)
+    """Evidence of all rows by a sampler that has compiled its chunk already, and how long that took."""
+    sampler = Importance(options.draws, compiled=True).build_sampler(vae)
     batches = [{"x": part} for part in x.split(options.batch_size)]
 
     def whole() -> None:
         with torch.no_grad(), vae.no_param_store():
             for batch in batches:
-                weights = weigher(batch)
+                weights = sampler(batch)
                 weights.estimate()
-                weights.khats()
+                weights.pareto_k()
 
     with torch.no_grad(), vae.no_param_store():
-        return whole, timed(lambda: weigher(batches[0]))
+        return whole, timed(lambda: sampler(batches[0]))
 
 
 def timed(work: Callable[[], object]) -> float:

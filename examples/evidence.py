@@ -34,7 +34,7 @@ print(annealed, check, gap, sep="\n\n")
 
 picture = figure(4.2)
 left, right = picture.subplots(1, 2, width_ratios=(1.5, 1))
-left.axhspan(annealed.mean - check.within, annealed.mean + check.within, color=INK, alpha=0.15, lw=0)
+left.axhspan(annealed.mean - check.error_bound, annealed.mean + check.error_bound, color=INK, alpha=0.15, lw=0)
 left.axhline(annealed.mean, color=INK, lw=1, label="annealing, and its error by BDMC")
 for place, proposal in enumerate(("guide", "defensive", "refined")):
     colour, beside = COLOURS[place], np.array(DRAWS) * 1.1 ** (place - 1)  # so that error bars do not hide each other

@@ -1,6 +1,6 @@
-"""What kind of number log p(x) is: the measure that a likelihood is a density of.
+"""Base measure of a likelihood, under which p(x) is a density: of probabilities, or of densities.
 
-The logarithms of a probability and of a density have no common unit, so models are compared under one measure only.
+Log probabilities and log densities have no common unit, so models are compared under one base measure only.
 """
 
 from typing import Any
@@ -15,33 +15,35 @@ from pyro_vae.distributions.constraints import describe, element_of
 from pyro_vae.model.programs import Programs
 
 
-def measure_of(programs: Programs, batch: Batch) -> str:
-    """Say what log p(x) is the logarithm of, by a dry run on two rows.
+def base_measure(programs: Programs, batch: Batch) -> str:
+    """Base measure of p(x), from a dry run on two rows.
 
     Args:
         programs: the pair.
         batch: named tensors of some rows.
 
     Returns:
-        "probabilities" of discrete data, "densities" of continuous ones, or more words where a density is no plain
-        one; each site's where sites differ; nothing where a distribution does not tell its support.
+        "probabilities" for discrete data, "densities" for continuous data, or a longer description for densities on the
+        simplex or with point masses; that of each site where sites differ; "" where a support is unknown.
 
     >>> import pyro_vae as pv
-    >>> measure_of(pv.VAE((3,), 2, likelihood=pv.Poisson()), {"x": torch.ones(2, 3)})
+    >>> base_measure(pv.VAE((3,), 2, likelihood=pv.Poisson()), {"x": torch.ones(2, 3)})
     'probabilities'
     """
     batch = {name: tensor[:2] for name, tensor in batch.items()}
     by_guide = poutine.trace(programs.guide).get_trace(**batch)
     trace = poutine.trace(poutine.replay(programs.model, trace=by_guide)).get_trace(**batch)
     sites = {name: trace.nodes[name]["fn"] for name in trace.observation_nodes}
-    kinds = {name: kind_of(fn) for name, fn in sites.items() if not isinstance(fn, Unit)}  # a factor is no data
+    kinds = {
+        name: distribution_measure(fn) for name, fn in sites.items() if not isinstance(fn, Unit)
+    }  # a factor, not data
     if len(set(kinds.values())) == 1:
         return next(iter(kinds.values()))
     return ", ".join(f"{kind or 'unknown numbers'} of {name}" for name, kind in sorted(kinds.items()))
 
 
-def kind_of(distribution: Any) -> str:
-    """Say what the log-probability of a distribution is the logarithm of: see `measure_of`."""
+def distribution_measure(distribution: Any) -> str:
+    """Base measure of a distribution; see `base_measure`."""
     try:
         support = element_of(distribution.support)
     except NotImplementedError:

@@ -1,4 +1,4 @@
-"""Latents: how the guide uses them, and how far their aggregate is from the prior."""
+"""Latent usage: active and collapsed latents, and the distance of the aggregate posterior from the prior."""
 
 import math
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from pyro_vae.distributions.wrappers import distribution_name
 from pyro_vae.model.vae import VAE
 
 ACTIVE = 0.01
-"""The variance over rows of a latent's posterior mean from which it counts as active (Burda et al. 2016)."""
+"""Variance over rows of the posterior mean of a latent above which it is active (Burda et al. 2016)."""
 
-LEAST = 50
-"""Rows at least that tests of an aggregate need."""
+MIN_ROWS = 50
+"""Minimum number of rows for tests of an aggregate."""
 
 LEVEL = 0.05
-"""The share of aggregates equal to the prior that may be called different, by both tests together."""
+"""Significance level of both tests of the aggregate together."""
 
-ROWS = 2000
-"""Rows at most in an aggregate: the cost grows with their square."""
+MAX_ROWS = 2000
+"""Maximum number of rows of an aggregate, whose cost grows with its square."""
 
 
 @dataclass(frozen=True)
 class AggregateKL:
-    r"""The KL of the ELBO, taken apart.
+    r"""Decomposition of the mean KL of the ELBO.
 
     $$ E_x KL(q(z|x) \| p(z)) = I_q(x; z) + KL(q(z) \| p(z)), \qquad q(z) = \frac1N \sum_n q(z \mid x_n) $$
 
@@ -52,12 +52,12 @@ class AggregateKL:
 
     @property
     def saturated(self) -> bool:
-        """Whether so few rows tell each latent's row apart: then more rows would lower `aggregate`."""
+        """Whether the information is close to its maximum log N, so that more rows would lower `aggregate`."""
         return self.information > 0.9 * math.log(self.rows)
 
 
 def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> AggregateKL:
-    """Terms of the mean KL of some rows, by Monte Carlo with one draw per row.
+    """Terms of the mean KL of rows, by Monte Carlo with one draw per row.
 
     Args:
         vae: the model; it is evaluated in eval mode.
@@ -66,10 +66,10 @@ def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> Aggr
         given: further named tensors of these rows, as for `VAE.guide`.
 
     Returns:
-        The terms; they add up exactly, for they share their draws.
+        The terms, which add up exactly, since they share their draws.
     """
     with evaluation(vae, seed):
-        posterior = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()})
+        posterior = vae.encode(x[:MAX_ROWS], **{name: value[:MAX_ROWS] for name, value in given.items()})
         z = posterior.sample()
         count = len(z)
         log_prior = vae.prior().log_prob(z)
@@ -84,7 +84,7 @@ def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> Aggr
 
 
 def _log_sum(posterior: Any, z: Tensor) -> Tensor:
-    """Log of the sum of N posterior densities at each of M points (M, D), (M,)."""
+    """Logs (M,) of the sum of N posterior densities at each of M points (M, D)."""
     count = posterior.batch_shape[0]
     chunks = [posterior.expand((len(part), count)).log_prob(part.unsqueeze(1)) for part in z.split(250)]
     return torch.cat([chunk.logsumexp(1) for chunk in chunks])
@@ -104,12 +104,12 @@ def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, seed: int = 0, **gi
         Variances (D,); around 0, and perhaps below it, where the means do not vary.
     """
     with evaluation(vae, seed):
-        z = vae.encode(x[:ROWS], **{name: value[:ROWS] for name, value in given.items()}).sample((draws,))
+        z = vae.encode(x[:MAX_ROWS], **{name: value[:MAX_ROWS] for name, value in given.items()}).sample((draws,))
     return _spread(z.mean(0), z.var(0), draws)
 
 
-class _Seen:
-    """What a guide says of rows, collected batch by batch.
+class _PosteriorDraws:
+    """Draws and log-densities of a guide at rows, collected batch by batch.
 
     Args:
         vae: the model.
@@ -121,25 +121,25 @@ class _Seen:
         self.parts: dict[str, list[Tensor]] = {}
         self.why_no_kl = ""
 
-    def look(self, batch: dict[str, Tensor]) -> None:
-        """Draw from the guide at a batch of rows."""
+    def add(self, batch: dict[str, Tensor]) -> None:
+        """Draw from the guide at a batch of rows, and keep its log-densities."""
         posterior = self.vae.encode(**batch)
         z = posterior.sample((self.draws,))
         first = z[0]
         terms = self._kl(posterior, z)
-        seen = {"z": first, "own": posterior.log_prob(first), "log_prior": self.prior.log_prob(first)}
-        seen |= {"means": z.mean(0), "variances": z.var(0)} | ({} if terms is None else {"kl": terms})
-        for name, tensor in seen.items():
+        kept = {"z": first, "own": posterior.log_prob(first), "log_prior": self.prior.log_prob(first)}
+        kept |= {"means": z.mean(0), "variances": z.var(0)} | ({} if terms is None else {"kl": terms})
+        for name, tensor in kept.items():
             self.parts.setdefault(name, []).append(tensor)
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.cat(self.parts[name])
 
     def _kl(self, posterior: Any, z: Tensor) -> Tensor | None:
-        """The KL of each row and latent, (B, D), or None and a reason."""
+        """KL of each row and latent, (B, D); None, with `why_no_kl` set, where it is not a sum over latents."""
         for who, distribution in (("guide", posterior), ("prior", self.prior)):
             if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
-                self.why_no_kl = f"the {who}'s {distribution_name(distribution)} is no product over latents"
+                self.why_no_kl = f"the {who}'s {distribution_name(distribution)} is not a product over latents"
                 return None
         q, p = posterior.base_dist, self.prior.base_dist
         try:
@@ -151,19 +151,19 @@ class _Seen:
 
 def _check_arguments(vae: Any, draws: Any, rows: Any, batch_size: Any, seed: Any) -> None:
     if not isinstance(vae, VAE):
-        raise InputError(f"latents looks at a VAE, its encoder and its prior; {type(vae).__name__} is none.")
-    check_integers(draws=(draws, 2), rows=(rows, LEAST), batch_size=(batch_size, 1), seed=(seed, 0))
+        raise InputError(f"latents takes a pv.VAE, not {type(vae).__name__}: it needs guide and prior of one latent.")
+    check_integers(draws=(draws, 2), rows=(rows, MIN_ROWS), batch_size=(batch_size, 1), seed=(seed, 0))
 
 
 def _spread(means: Tensor, variances: Tensor, draws: int) -> Tensor:
-    """The variance of the rows' true means, from means and variances (N, D) of draws."""
-    noise = variances.mean(0) / draws * (1 - 1 / len(means))  # what the error of the means adds to their variance
+    """Unbiased variances (D,) over rows of true means, from means and variances (N, D) of draws."""
+    noise = variances.mean(0) / draws * (1 - 1 / len(means))  # the Monte Carlo variance of the means
     return means.var(0, correction=0) - noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Latents:
-    r"""How a guide uses its D latents over N rows, and whether their aggregate is the prior.
+    r"""Usage of D latents by a guide over N rows, and tests of the aggregate posterior against the prior.
 
     $$ E_x KL(q(z|x) \| p(z)) = I_q(x; z) + KL(q(z) \| p(z)), \qquad q(z) = \frac1N \sum_n q(z \mid x_n) $$
 
@@ -174,20 +174,20 @@ class Latents:
         Hoffman and Johnson, ELBO surgery, 2016.
 
     Args:
-        kl: the mean KL of each latent from guide to prior, (D,), in nats; None where it is no sum over latents.
-        why_no_kl: the reason then; empty otherwise.
+        kl: the mean KL of each latent from guide to prior, (D,), in nats; None where it is not a sum over latents.
+        why_no_kl: the reason why `kl` is None; empty otherwise.
         spread: the variance over rows of each latent's posterior mean, (D,), in units of z squared.
-        surgery: the KL taken apart: mean, information, aggregate, in nats.
-        error: the Monte Carlo standard errors of the three, in nats.
-        mmd: the test of draws from the aggregate against draws from the prior by their maximum mean discrepancy.
-        classifier: the same by a classifier.
+        surgery: the decomposition of the mean KL.
+        mcse: the Monte Carlo standard errors of its mean, information and aggregate, in nats.
+        mmd: the MMD test of draws from the aggregate against draws from the prior.
+        classifier: the classifier test of the same draws.
     """
 
     kl: Tensor | None
     why_no_kl: str
     spread: Tensor
     surgery: AggregateKL
-    error: tuple[float, float, float]
+    mcse: tuple[float, float, float]
     mmd: MMDTest
     classifier: ClassifierTest
 
@@ -197,27 +197,27 @@ class Latents:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """The latents in use: those whose posterior means vary by more than 0.01."""
+        """Indices of the active latents: those whose posterior means have a variance above 0.01."""
         return tuple(torch.nonzero(self.spread > ACTIVE).flatten().tolist())
 
     @property
     def collapsed(self) -> tuple[int, ...]:
-        """The latents that are not in use."""
+        """Indices of the latents that are not active."""
         return tuple(sorted(set(range(len(self))) - set(self.active)))
 
     @property
     def p_value(self) -> float:
-        """Of an aggregate equal to the prior: by both tests, Bonferroni's correction made."""
+        """P-value of equality of aggregate and prior, by both tests with Bonferroni's correction."""
         return min(1.0, 2 * min(self.mmd.p_value, self.classifier.p_value))
 
     @property
     def matches_prior(self) -> bool:
-        """Whether no difference of the aggregate from the prior was found."""
+        """Whether neither test found a difference of the aggregate from the prior."""
         return self.p_value >= LEVEL
 
     def __repr__(self) -> str:
-        """Summarise in some sentences."""
-        kl, errors = self.surgery, self.error
+        """Summary in a few sentences."""
+        kl, errors = self.surgery, self.mcse
         bound = "at least " if kl.saturated else ""
         lines = [
             self._usage(),
@@ -244,7 +244,7 @@ class Latents:
             )
         if len(unused) == count:
             return (
-                "Collapse: no latent is used, so the guide says the same of every row. Let the KL grow during "
+                "Collapse: no latent is used, so the guide is the same for every row. Let the KL grow during "
                 "training, weaken the decoder, or train longer."
             )
         named = f"latent {unused[0]} is" if len(unused) == 1 else f"latents {', '.join(map(str, unused))} are"
@@ -264,21 +264,28 @@ class Latents:
 
 
 def latents(
-    vae: VAE, x: Any, *, draws: int = 64, rows: int = ROWS, batch_size: int = 200, seed: int = 0, progress: bool = True
+    vae: VAE,
+    x: Any,
+    *,
+    draws: int = 64,
+    rows: int = MAX_ROWS,
+    batch_size: int = 200,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Latents:
-    """Look at how the guide uses the latents, and at their aggregate.
+    """Usage of the latents by the guide, and tests of their aggregate posterior.
 
     Args:
         vae: the model.
         x: rows (N, *event_shape), as for `fit`, with `mask` and `size_factor` where the model takes them.
         draws: draws per row behind each posterior mean, and each KL that has no closed form.
-        rows: rows at most that are looked at, chosen by the seed: the cost grows with their square.
+        rows: maximum number of rows, chosen by the seed: the cost grows with its square.
         batch_size: rows at once.
         seed: of everything random; the global random state is left as it was.
         progress: whether to show progress in a terminal.
 
     Returns:
-        What was found, with its errors.
+        Usage, decomposition of the KL and tests, with errors.
 
     Raises:
         InputError: an argument or the data cannot be used.
@@ -291,29 +298,29 @@ def latents(
     ((0, 1), 200)
     """
     _check_arguments(vae, draws, rows, batch_size, seed)
-    subject = EvaluationSession.of(vae, x)
-    if len(subject.rows) < LEAST:
-        raise InputError(f"{len(subject.rows)} rows are too few to tell an aggregate by: give at least {LEAST}.")
-    with subject.activate(seed):
-        chosen = torch.randperm(len(subject.rows))[:rows].to(subject.rows.x.device)
-        subject.rows = Rows(subject.rows.batch(chosen))
-        seen = _Seen(vae, draws)
-        for _, batch in subject.batches(batch_size, "latents", progress):
-            seen.look(batch)
-        z, own, log_prior = (seen[name] for name in ("z", "own", "log_prior"))
+    session = EvaluationSession.of(vae, x)
+    if len(session.rows) < MIN_ROWS:
+        raise InputError(f"{len(session.rows)} rows are too few for tests of an aggregate: give at least {MIN_ROWS}.")
+    with session.activate(seed):
+        chosen = torch.randperm(len(session.rows))[:rows].to(session.rows.x.device)
+        session.rows = Rows(session.rows.batch(chosen))
+        posteriors = _PosteriorDraws(vae, draws)
+        for _, batch in session.batches(batch_size, "latents", progress):
+            posteriors.add(batch)
+        z, own, log_prior = (posteriors[name] for name in ("z", "own", "log_prior"))
         log_aggregate = torch.full_like(own, -math.inf)
-        for _, batch in subject.batches(batch_size, "aggregate", progress):
+        for _, batch in session.batches(batch_size, "aggregate", progress):
             log_aggregate = torch.logaddexp(log_aggregate, _log_sum(vae.encode(**batch), z))
         log_aggregate -= math.log(len(z))
         prior = vae.prior().sample((len(z),))
     terms = torch.stack([own - log_prior, own - log_aggregate, log_aggregate - log_prior])
     means, errors = terms.mean(1).tolist(), (terms.std(1) / math.sqrt(len(z))).tolist()
     return Latents(
-        kl=None if seen.why_no_kl else seen["kl"].mean(0),
-        why_no_kl=seen.why_no_kl,
-        spread=_spread(seen["means"], seen["variances"], draws),
+        kl=None if posteriors.why_no_kl else posteriors["kl"].mean(0),
+        why_no_kl=posteriors.why_no_kl,
+        spread=_spread(posteriors["means"], posteriors["variances"], draws),
         surgery=AggregateKL(means[0], means[1], means[2], len(z)),
-        error=(errors[0], errors[1], errors[2]),
+        mcse=(errors[0], errors[1], errors[2]),
         mmd=mmd_test(z, prior, seed=seed),
         classifier=classifier_test(z.cpu(), prior.cpu(), seed=seed),
     )

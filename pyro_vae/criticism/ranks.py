@@ -1,4 +1,4 @@
-"""Ranks of simulated truths among a guide's draws: the engine of simulation-based calibration."""
+"""Ranks of simulated truths among a guide's draws, for simulation-based calibration."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,18 +11,18 @@ from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH, wide
+from pyro_vae.criticism.methods.base import MAX_ELEMENTS, MIN_WIDTH, as_float64
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan, is_observed
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import Particles, draw, sample_sites
 
 JOINT = "log joint"
-"""The name of log p(x, z) among the quantities."""
+"""Name of log p(x, z) among the quantities."""
 
 
 class RankStatistics:
-    """Simulates data by a model and ranks what made them among draws of its guide.
+    """Simulates data by a model, and ranks their latents among draws of its guide.
 
     Args:
         programs: the pair.
@@ -35,48 +35,51 @@ class RankStatistics:
         self.quantities: tuple[str, ...] = ()
 
     def check(self, batch: Batch) -> None:
-        """Learn from a dry run whether rows are independent and where data enter; refuse what cannot be simulated.
+        """Find by a dry run whether rows are independent and where data enter.
 
         Raises:
-            InputError: a site is scaled, or observes something else than a tensor of the batch.
+            InputError: a site is scaled, or observes something other than a tensor of the batch.
         """
         self.plan = ObservationPlan.of(self.programs, batch)
         self.by_rows = self.plan.by_rows
 
     def __call__(self, batch: Batch) -> NDArray[np.int64]:
-        """Simulate once for every row, or once for the whole batch, and rank: (B, Q) or (1, Q)."""
+        """Ranks (B, Q) of a simulation for every row, or (1, Q) of one for the whole batch."""
         simulated = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
         data = self.plan.simulated_batch(simulated, batch)
         truth = {name: site["value"] for name, site in sample_sites(simulated).items() if not is_observed(site)}
 
-        def known(**batch: Tensor) -> None:  # a guide with the model's plates that draws the truth
-            with poutine.block(hide=list(self.plan.sources)), _Known(truth):
+        def exact_guide(**batch: Tensor) -> None:  # a guide with the model's plates that returns the truth
+            with poutine.block(hide=list(self.plan.sources)), _PointMasses(truth):
                 self.model(**batch)
 
-        exact = self._values(draw(self.model, known, 1, **data), 1)
+        exact = self._quantities(draw(self.model, exact_guide, 1, **data), 1)
         below, equal = (torch.zeros_like(exact[0], dtype=torch.int64) for _ in range(2))
-        for k in self._sizes(data):
-            values = self._values(draw(self.model, self.guide, k, **data), k)
+        for k in self._chunk_sizes(data):
+            values = self._quantities(draw(self.model, self.guide, k, **data), k)
             below += (values < exact).sum(0)
             equal += (values == exact).sum(0)
         ties = (torch.rand(equal.shape, device=equal.device) * (equal + 1)).long()
         ranks: NDArray[np.int64] = (below + torch.minimum(ties, equal)).cpu().numpy()
         return ranks
 
-    def _sizes(self, data: Batch) -> Iterator[int]:
-        """Draws at once, so that memory does not grow with their number."""
-        widths = [max(WIDTH, tensor[0].numel()) for tensor in data.values()]
-        at_once = max(1, NUMBERS_AT_ONCE // (len(next(iter(data.values()))) * max(widths)))
+    def _chunk_sizes(self, data: Batch) -> Iterator[int]:
+        """Numbers of draws in each chunk, which bound memory."""
+        widths = [max(MIN_WIDTH, tensor[0].numel()) for tensor in data.values()]
+        at_once = max(1, MAX_ELEMENTS // (len(next(iter(data.values()))) * max(widths)))
         return map(len, chunk_ranges(self.draws, at_once))
 
-    def _values(self, particles: Particles, k: int) -> Tensor:
-        """Every quantity of k draws, (k, B, Q) in float64: the log joint, then the elements of each site."""
-        joint = sum((wide(latent.log_prior) for latent in particles.latents.values()), wide(particles.log_likelihood))
+    def _quantities(self, particles: Particles, k: int) -> Tensor:
+        """Quantities of k draws, (k, B, Q) in float64: the log joint, then the elements of each site."""
+        joint = sum(
+            (as_float64(latent.log_prior) for latent in particles.latents.values()),
+            as_float64(particles.log_likelihood),
+        )
         names, columns = [JOINT], [joint.unsqueeze(-1)]
         for site, latent in particles.latents.items():
-            if latent.prior is None:  # an auxiliary site of the guide, which no truth belongs to
+            if latent.prior is None:  # an auxiliary site of the guide, without a truth
                 continue
-            value = wide(latent.value) if k > 1 else wide(latent.value).unsqueeze(0)
+            value = as_float64(latent.value) if k > 1 else as_float64(latent.value).unsqueeze(0)
             value = value.movedim(-1 - len(latent.posterior.event_shape), 1) if self.by_rows else value.unsqueeze(1)
             shape = [size for size in value.shape[2:] if size > 1]
             names += [f"{site}[{', '.join(map(str, at))}]" if at else site for at in np.ndindex(*shape)]
@@ -88,14 +91,14 @@ class RankStatistics:
         unknown = values.isnan().any(0).any(0)
         if bool(unknown.any()):
             raise FloatingPointError(
-                f"{names[int(unknown.to(torch.uint8).argmax())]} is not a number in a simulation: the model's density "
-                "or the guide fails on the model's own data; look at vae.encode(vae.sample(100))."
+                f"{names[int(unknown.to(torch.uint8).argmax())]} is NaN in a simulation: the model's density "
+                "or the guide fails on the model's own data; inspect vae.encode(vae.sample(100))."
             )
         return values[..., order]
 
 
-class _Known(Messenger):
-    """Puts point masses at known values in the place of sites."""
+class _PointMasses(Messenger):
+    """Replaces the distributions of sites by point masses at given values."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Semi-amortised posteriors: what the encoder says of each row is where an optimisation for that row starts.
+"""Semi-amortised posteriors: the encoder's posterior of each row, optimised further for that row.
 
-An amortised guide is one network for all rows, and misses the best member of its family at each of them. Some steps
-of stochastic variational inference per row, at test time, tell by how much, and mend it.
+An amortised guide is one network for all rows, so its posterior of a row is not the best of its family. Some steps of
+stochastic variational inference per row, at test time, improve it, and measure by how much.
 """
 
 import contextlib
@@ -25,28 +25,28 @@ from pyro_vae.objectives.elbo import ELBO
 from pyro_vae.objectives.particles import draw
 
 STEPS, LR, PARTICLES = 100, 0.2, 8
-"""Steps, the first step size on the raw scale, and draws per step."""
+"""Defaults: steps, the first step size on the unconstrained scale, and draws per step."""
 
 BETAS, EPS = (0.9, 0.95), 0.1
-"""Of Adam: some 20 steps remember the gradients, which shrink by orders; one of 0.1 nats is not blown up to a step."""
+"""Of Adam: gradients, which shrink by orders of magnitude, are averaged over about 20 steps, and not scaled up."""
 
-COMPARED = 64
-"""Draws, the same for both, by which the end of a refinement is compared with its start."""
+COMPARISON_DRAWS = 64
+"""Draws with the same random numbers by which the end of a refinement is compared with its start."""
 
-FLAT = 1e-3
-"""Nats by which the log-weights of a row differ where its posterior is exact but for rounding: a gap of 5e-7 nats."""
+EQUAL_WEIGHTS = 1e-3
+"""Standard deviation of log-weights, in nats, below which a posterior is exact but for rounding: a gap of 5e-7 nats."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FreeRows:
-    r"""A VAE whose guide has parameters of its own for each of N rows: a pair of programs for these rows.
+class PerRowPosteriors:
+    r"""VAE whose guide has separate parameters for each of N rows: a pair of programs for these rows.
 
     $$ q_n(z) = q(z; \lambda_n), \qquad n = 0, \dots, N - 1 $$
 
-    The guide takes the numbers of its rows from the batch: `row`, (B,), beside x and what is given with it.
+    The guide takes the numbers of its rows from the batch: `row`, (B,), beside x and further tensors.
 
     Args:
-        vae: the model, the guide's family, and what the guide shares over rows.
+        vae: the model, with the guide's family and the parameters that all rows share.
         raw: the guide's parameters that depend on x, by name, (N, *raw shape), unconstrained.
     """
 
@@ -60,28 +60,28 @@ class FreeRows:
     def model(
         self, x: Tensor | None = None, *, rows: int | None = None, row: Tensor | None = None, **given: Tensor
     ) -> Tensor:
-        """The generative program, `VAE.model`: it is one for all rows, whatever their numbers."""
+        """Generative program, `VAE.model`, the same for all rows."""
         return self.vae.model(x, rows=rows if row is None else len(row), **given)
 
     def guide(self, x: Tensor, row: Tensor | None = None, **given: Tensor) -> Tensor:
-        """The posterior program: z ~ q_n(z).
+        """Posterior program: z ~ q_n(z).
 
         Args:
             x: data (B, *event_shape).
-            row: the number n of each of its rows, (B,).
-            given: further named tensors of the batch, which these posteriors know already.
+            row: the number n of each row, (B,).
+            given: further named tensors of the batch, which are not used.
 
         Raises:
-            InputError: the rows have no numbers.
+            InputError: `row` is missing.
         """
         if row is None:
-            raise self._nameless()
+            raise self._missing_row_error()
         with pyro.plate("data", x.shape[0], dim=-1):
             drawn: Tensor = pyro.sample("z", self.posterior(row))
         return drawn
 
     def posterior(self, row: Tensor | None = None) -> TorchDistribution:
-        """The distributions q_n(z), batch shape (B,).
+        """Distributions q_n(z), batch shape (B,).
 
         Args:
             row: the numbers n of some rows, (B,); by default all, in their order.
@@ -96,42 +96,42 @@ class FreeRows:
         """Check named tensors as `VAE.check` does, and the numbers of rows.
 
         Raises:
-            InputError: as there, or the numbers are missing or none of 0 to N - 1.
+            InputError: as there, or the numbers of rows are missing or not in 0 to N - 1.
         """
         self.vae.check({name: tensor for name, tensor in batch.items() if name != "row"})
         row = batch.get("row")
         if row is None:
-            raise self._nameless()
+            raise self._missing_row_error()
         if row.dtype != torch.int64 or row.ndim != 1 or not 0 <= int(row.min()) <= int(row.max()) < len(self):
             raise InputError(
-                f"'row' holds the numbers of rows, whole ones (int64) from 0 to {len(self) - 1} of shape (N,): take "
-                "both x and them from refined.rows, as in refined.rows.batch(slice(0, 10))."
+                f"'row' has to hold the numbers of rows, int64 from 0 to {len(self) - 1} of shape (N,): take both x "
+                "and 'row' from refined.rows, as in refined.rows.batch(slice(0, 10))."
             )
 
     def no_param_store(self) -> contextlib.AbstractContextManager[None]:
-        """Run the programs without registering weights in Pyro's store."""
+        """Context in which the programs register no weights in Pyro's store."""
         return self.vae.no_param_store()
 
     @property
     def caveat(self) -> str:
-        """What has to be said wherever the log-likelihood is reported; empty for a density."""
+        """Caveat to be reported with the log-likelihood; empty for a density."""
         return self.vae.caveat
 
     @property
     def is_pixel(self) -> bool:
-        """Whether log-likelihoods are of pixel levels."""
+        """Whether log-likelihoods are those of pixel levels."""
         return self.vae.is_pixel
 
-    def _nameless(self) -> InputError:
+    def _missing_row_error(self) -> InputError:
         return InputError(
-            f"these are posteriors of {len(self)} rows, and without 'row', their numbers, it is not known which of "
-            "them x holds: give refined.rows, as in pv.evidence(refined, refined.rows)."
+            f"these are posteriors of {len(self)} rows, and without 'row', their numbers, the rows of x are not "
+            "identified: give refined.rows, as in pv.evidence(refined, refined.rows)."
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Refined(FreeRows):
-    r"""Posteriors of N rows, each the best that was found of the guide's family: a pair of programs for these rows.
+class Refined(PerRowPosteriors):
+    r"""Posteriors of N rows, each optimised within the guide's family: a pair of programs for these rows.
 
     $$ \lambda_n \approx \arg\max_\lambda E_{q(z; \lambda)} \log p(x_n, z) - \log q(z; \lambda) $$
 
@@ -139,12 +139,12 @@ class Refined(FreeRows):
     these rows. A row's posterior is never worse than the encoder's, by the bound on the same draws.
 
     Args:
-        vae: the VAE, as it was.
+        vae: the VAE, unchanged.
         raw: the guide's parameters that depend on x, by name, (N, *raw shape), unconstrained.
-        rows: what was given, and beside it "row", the number of each row, (N,).
-        start: the ELBO of each row at the encoder's values, (N,), in nats, in float64 on the CPU, by 64 draws.
-        bound: the same at what was kept, by the same draws.
-        steps: how many there were.
+        rows: the given rows, with "row", the number of each, (N,).
+        start: the ELBO of each row with the encoder's values, (N,), in nats, in float64 on the CPU, by 64 draws.
+        bound: the ELBO with the refined values, (N,), by the same draws.
+        steps: the number of steps.
     """
 
     rows: Rows
@@ -154,18 +154,18 @@ class Refined(FreeRows):
 
     @property
     def gain(self) -> Tensor:
-        """What each row's bound has gained, (N,), in nats; never negative."""
+        """Gain in the ELBO of each row, (N,), in nats; never negative."""
         return self.bound - self.start
 
     def __repr__(self) -> str:
-        """Summarise in some lines."""
+        """Summary in a few lines."""
         gain, kept = self.gain, int((self.gain <= 0).sum())
         error = f" (standard error {float(gain.std()) / math.sqrt(len(self)):.2g} over rows)" if len(self) > 1 else ""
         lines = [
             f"posteriors of {len(self)} rows, refined by {self.steps} steps",
             f"ELBO {float(self.start.mean()):.3f} -> {float(self.bound.mean()):.3f} nats per row, a gain of "
-            f"{float(gain.mean()):.3g}{error}: what the encoder loses of what its family can do",
-            f"{kept} rows keep the encoder's values: no better ones were found",
+            f"{float(gain.mean()):.3g}{error}: the amortisation gap of the encoder",
+            f"{kept} rows keep the encoder's values, since no better ones were found",
         ]
         return "\n".join(lines + [f"Note: {self.caveat}."] * bool(self.caveat))
 
@@ -181,12 +181,12 @@ def refine(
     seed: int = 0,
     progress: bool = True,
 ) -> Refined:
-    """Improve the guide's posterior of each row by optimising its own parameters, started at the encoder's values.
+    """Posteriors of rows, refined by optimising the guide's parameters of each row from the encoder's values.
 
-    What the encoder's network emits for a row becomes free, and climbs the ELBO by Adam, with a cosine decay of the
-    step size and the "stl" gradient, whose noise vanishes at the exact posterior. The decoder, the prior and what the
-    guide shares over rows (a constant, the weights of a flow) stay as they are. The better of start and end is kept in
-    each row, by the bound on the same draws. The steps were enough where more of them change nothing: compare `gain`.
+    The outputs of the encoder's network for a row are optimised by Adam to maximise the ELBO, with a cosine decay of
+    the step size and the "stl" gradient, whose noise vanishes at the exact posterior. The decoder, the prior and
+    parameters that rows share (a constant, the weights of a flow) are fixed. The better of start and end is kept for
+    each row, by the ELBO of the same draws. The number of steps suffices where more of them do not change `gain`.
 
     References:
         Kim et al., Semi-Amortized Variational Autoencoders, 2018, https://arxiv.org/abs/1802.02550.
@@ -196,10 +196,10 @@ def refine(
         https://arxiv.org/abs/1511.06382.
 
     Args:
-        vae: the VAE; its weights are not touched.
+        vae: the VAE; its weights do not change.
         x: rows (N, *event_shape), as for `fit`, with `mask` and `size_factor` where the model takes them.
-        steps: how many steps.
-        lr: the first step size, on the raw scale (a log scale for what is positive).
+        steps: the number of steps.
+        lr: the first step size, on the unconstrained scale (a log scale for positive parameters).
         particles: draws per row and step.
         batch_size: rows at once.
         seed: of draws and binarisation; the global random state is left as it was.
@@ -209,8 +209,8 @@ def refine(
         The refined posteriors, a pair of programs for `Refined.rows`.
 
     Raises:
-        InputError: programs that are no `pv.VAE`, an argument or data that cannot be used.
-        FloatingPointError: the bound of a row is not finite.
+        InputError: the programs are not a `pv.VAE`, or an argument or data that cannot be used.
+        FloatingPointError: the ELBO of a row is not finite.
 
     >>> import pyro_vae as pv
     >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
@@ -220,19 +220,19 @@ def refine(
     >>> pv.evidence(refined, refined.rows).pointwise.shape
     torch.Size([5])
     """
-    require_vae(vae, "refine")
+    check_vae(vae, "refine")
     check_integers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    require_step_size(lr)
-    subject = EvaluationSession.of(vae, x)
+    check_step_size(lr)
+    session = EvaluationSession.of(vae, x)
     parts: list[Refined] = []
-    with subject.activate(seed):
-        for start, batch in subject.batches(batch_size, "refining", progress):
+    with session.activate(seed):
+        for start, batch in session.batches(batch_size, "refining", progress):
             parts.append(refine_batch(vae, batch, steps=steps, lr=lr, particles=particles))
-            require_finite(parts[-1].bound, start)
+            check_finite(parts[-1].bound, start)
     return Refined(
         vae,
         {name: torch.cat([part.raw[name] for part in parts]) for name in parts[0].raw},
-        _numbered(subject.rows),
+        _with_row_numbers(session.rows),
         torch.cat([part.start for part in parts]),
         torch.cat([part.bound for part in parts]),
         steps,
@@ -242,94 +242,101 @@ def refine(
 def refine_batch(
     vae: VAE, batch: Mapping[str, Tensor], *, steps: int = STEPS, lr: float = LR, particles: int = PARTICLES
 ) -> Refined:
-    """Refine the posteriors of one batch, by torch's global random numbers.
+    """Refined posteriors of one batch, with torch's global random numbers.
 
     Args:
         vae: the VAE, in evaluation mode and outside of Pyro's store.
         batch: named tensors on its device.
-        steps: how many steps.
+        steps: the number of steps.
         lr: the first step size.
         particles: draws per row and step.
     """
-    rows = _numbered(Rows(batch))
+    rows = _with_row_numbers(Rows(batch))
     with torch.no_grad():
         first = vae.posterior.raw_parameters(
             vae.normalize_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask")
         )
     free = {name: raw.clone().requires_grad_() for name, raw in first.items()}
-    pair, leaves, objective = FreeRows(vae, free), list(free.values()), ELBO(particles=particles, estimator="stl")
+    pair, leaves, objective = (
+        PerRowPosteriors(vae, free),
+        list(free.values()),
+        ELBO(particles=particles, estimator="stl"),
+    )
     optimizer = torch.optim.Adam(leaves, lr, betas=BETAS, eps=EPS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         with torch.enable_grad():
             loss = objective.differentiable_loss(pair.model, pair.guide, **rows.tensors)
-            # to the leaves alone: no weight of the model ever gets a gradient
+            # of the leaves alone: weights of the model get no gradient
             for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves, materialize_grads=True), strict=True):
                 leaf.grad = gradient
         optimizer.step()
         schedule.step()
     last = {name: raw.detach() for name, raw in free.items()}
     seed = int(torch.randint(2**62, ()))
-    before, after = (_log_weights(FreeRows(vae, raw), rows, particles, seed) for raw in (first, last))
+    before, after = (_log_weights(PerRowPosteriors(vae, raw), rows, particles, seed) for raw in (first, last))
     start, end = before.mean(0), after.mean(0)
-    better = (end > start) & (before.std(0) > FLAT)  # false where the steps ended in what is no number
+    better = (end > start) & (before.std(0) > EQUAL_WEIGHTS)  # false where the end is NaN
     raw = {
         name: torch.where(expand_right(better.to(at.device), at.ndim - 1), last[name], at) for name, at in first.items()
     }
     return Refined(vae, raw, rows, start, torch.where(better, end, start), steps)
 
 
-def require_vae(vae: Any, what: str) -> None:
-    """Refuse what is no VAE, or has a guide that is not the encoder's distribution alone.
+def check_vae(vae: Any, what: str) -> None:
+    """Check that programs are a VAE whose guide is the encoder's distribution.
 
     Raises:
-        InputError: it is one of these.
+        InputError: they are not.
     """
     if not isinstance(vae, VAE) or (type(vae).guide, type(vae).encode) != (VAE.guide, VAE.encode):
         raise InputError(
-            f"{what} frees what the encoder of a pv.VAE emits for each row, and {type(vae).__name__} has a guide of "
-            "its own, in which that cannot be told from weights: declare a pv.VAE(...), or write a guide with "
+            f"{what} optimises the outputs of a pv.VAE's encoder for each row, and {type(vae).__name__} has a guide of "
+            "its own, whose outputs cannot be distinguished from weights: declare a pv.VAE(...), or write a guide with "
             "pyro.param of shape (N, ...) in its plate and train it by SVI."
         )
 
 
-def require_step_size(lr: Any) -> None:
-    """Refuse what is no step size.
+def check_step_size(lr: Any) -> None:
+    """Check that a step size is a finite number above 0.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < math.inf:
-        raise InputError(f"lr = {lr!r} has to be a number above 0, the first step on the raw scale: take lr={LR}.")
+        raise InputError(
+            f"lr = {lr!r} has to be a number above 0, the first step on the unconstrained scale: take lr={LR}."
+        )
 
 
-def require_finite(bounds: Tensor, first: int) -> None:
-    """Refuse bounds (B,) that are no numbers.
+def check_finite(bounds: Tensor, first: int) -> None:
+    """Check that ELBOs are finite.
 
     Args:
-        bounds: of the rows of a batch.
+        bounds: the ELBO of each row of a batch, (B,).
         first: the number of its first row.
 
     Raises:
-        FloatingPointError: one is none; the message names its row.
+        FloatingPointError: an ELBO is NaN or infinite; the message names its row.
     """
     if not bool((finite := bounds.isfinite()).all()):
         raise FloatingPointError(
             f"the bound of row {first + int((~finite).nonzero()[0])} is not finite: the model's or the guide's density "
-            "fails there; look at vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
+            "fails there; inspect vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
         )
 
 
-def _numbered(rows: Rows) -> Rows:
-    """Rows, and beside them their numbers."""
+def _with_row_numbers(rows: Rows) -> Rows:
+    """Rows with their numbers as the tensor "row"."""
     return replace(rows, tensors={**rows.tensors, "row": torch.arange(len(rows), device=rows.x.device)})
 
 
 @torch.no_grad()
-def _log_weights(pair: FreeRows, rows: Rows, at_once: int, seed: int) -> Tensor:
-    """The log-weights of each row by the draws of a seed, (K, N), in float64 on the CPU."""
+def _log_weights(pair: PerRowPosteriors, rows: Rows, at_once: int, seed: int) -> Tensor:
+    """Log-weights of each row by draws of a seed, (K, N), in float64 on the CPU."""
     with seeded(seed, rows.x.device):
         chunks = [
-            draw(pair.model, pair.guide, at_once, **rows.tensors).log_weights for _ in range(-(-COMPARED // at_once))
+            draw(pair.model, pair.guide, at_once, **rows.tensors).log_weights
+            for _ in range(-(-COMPARISON_DRAWS // at_once))
         ]
     return torch.cat(chunks).cpu().double()

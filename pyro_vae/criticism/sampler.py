@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.methods.base import NUMBERS_AT_ONCE, WIDTH
+from pyro_vae.criticism.methods.base import MAX_ELEMENTS, MIN_WIDTH
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan
 from pyro_vae.criticism.statistics import Statistic
 from pyro_vae.data.rows import Rows, chunk_ranges
@@ -77,9 +77,9 @@ class PredictiveSampler:
             discrepancies: test statistics T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
         """
         x = batch["x"]
-        width = self.candidates * max(WIDTH, x[0].numel())
-        rows = max(1, NUMBERS_AT_ONCE // width) if self.plan.by_rows else len(x)
-        at_once = max(1, NUMBERS_AT_ONCE // (width * len(x))) if self.plan.by_rows else 1
+        width = self.candidates * max(MIN_WIDTH, x[0].numel())
+        rows = max(1, MAX_ELEMENTS // width) if self.plan.by_rows else len(x)
+        at_once = max(1, MAX_ELEMENTS // (width * len(x))) if self.plan.by_rows else 1
         parts = [part.batch() for part in Rows(batch).chunks(rows)]
         buffer = x.new_empty(
             min(at_once, draws), *x.shape

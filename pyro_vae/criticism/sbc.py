@@ -1,8 +1,8 @@
-"""Simulation-based calibration: whether a guide is the posterior of data that the model itself has made.
+"""Simulation-based calibration: whether a guide is the posterior, for data simulated by the model itself.
 
     z* ~ p(z),  x ~ p(x|z*),  z_1 ... z_L ~ q(z|x):   the rank of f(z*, x) among f(z_l, x) is uniform if q = p(z|x)
 
-No refits: the guide is amortised, so one simulation costs one draw from the model and L from the guide.
+Nothing is refitted: the guide is amortised, so a simulation takes one draw from the model and L from the guide.
 """
 
 import math
@@ -25,10 +25,10 @@ from pyro_vae.model.programs import Programs, check_programs
 from pyro_vae.model.vae import VAE
 
 LEVEL = 0.05
-"""The share of right guides that may be called wrong, over all quantities together."""
+"""Significance level of all quantities together."""
 
-CLEAR = 3.0
-"""Standard errors from which a shape of ranks is given its name."""
+SIGNIFICANT_SE = 3.0
+"""Standard errors above which a deviation of the ranks is described."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +36,7 @@ class SBC:
     r"""Ranks of S simulated truths among L draws of the guide, for Q quantities.
 
     Each quantity is tested by the Kolmogorov-Smirnov distance of (r + u) / (L + 1), u uniform on [0, 1], to the uniform
-    distribution, which it follows exactly if the guide is the posterior; Holm's correction makes one verdict of all.
+    distribution, which it follows exactly if the guide is the posterior; Holm's correction combines them.
 
     References:
         Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018,
@@ -47,7 +47,7 @@ class SBC:
         quantities: the names of the quantities: the log joint, then each element of each latent site.
         ranks: the ranks, (S, Q), whole numbers in 0 ... L.
         draws: the number L of draws.
-        seed: of the numbers that make ranks continuous.
+        seed: of the random numbers u.
     """
 
     quantities: tuple[str, ...]
@@ -61,56 +61,56 @@ class SBC:
 
     @cached_property
     def uniforms(self) -> NDArray[np.float64]:
-        """The ranks as numbers in [0, 1), spread evenly within their cells, (S, Q)."""
+        """Values (r + u) / (L + 1) in [0, 1), (S, Q)."""
         within = np.random.default_rng(self.seed).random(self.ranks.shape)
         return (self.ranks + within) / (self.draws + 1)
 
     @cached_property
     def p_values(self) -> dict[str, float]:
-        """The p-value of each quantity by itself."""
+        """P-value of each quantity by itself."""
         from scipy.stats import kstest  # here, for importing it takes time
 
         columns = zip(self.quantities, self.uniforms.T, strict=True)
         return {name: float(kstest(column, "uniform").pvalue) for name, column in columns}
 
     @cached_property
-    def adjusted(self) -> dict[str, float]:
-        """The p-values after Holm's correction: of a right guide, any of them is below 5 % in at most 5 % of runs."""
+    def adjusted_p_values(self) -> dict[str, float]:
+        """P-values with Holm's correction: for the exact posterior, any is below 5 % in at most 5 % of runs."""
         ordered = sorted(self.p_values.items(), key=lambda item: item[1])
-        count, largest, adjusted = len(ordered), 0.0, {}
+        count, largest, found = len(ordered), 0.0, dict[str, float]()
         for place, (name, p) in enumerate(ordered):
             largest = max(largest, min(1.0, (count - place) * p))
-            adjusted[name] = largest
-        return {name: adjusted[name] for name in self.quantities}
+            found[name] = largest
+        return {name: found[name] for name in self.quantities}
 
     @property
     def p_value(self) -> float:
-        """The p-value of the verdict, over all quantities together."""
-        return min(self.adjusted.values())
+        """P-value of all quantities together."""
+        return min(self.adjusted_p_values.values())
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The quantities whose ranks are not uniform, at 5 % over all of them."""
-        return tuple(name for name, p in self.adjusted.items() if p < LEVEL)
+        """Quantities whose ranks are not uniform, at a level of 5 % over all of them."""
+        return tuple(name for name, p in self.adjusted_p_values.items() if p < LEVEL)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing speaks against the guide."""
+        """Whether no quantity failed."""
         return not self.failed
 
     @property
     def coverage(self) -> dict[str, float]:
-        """In what share of simulations the guide's central 90 % interval holds the truth, for each quantity."""
+        """Coverage of the guide's central 90 % interval over simulations, for each quantity."""
         held = (np.abs(self.uniforms - 0.5) < 0.45).mean(0)
         return dict(zip(self.quantities, held.tolist(), strict=True))
 
     @property
     def findings(self) -> list[str]:
-        """One sentence for each quantity that failed: what the shape of its ranks says of the guide."""
+        """Sentence on each quantity that failed, with the deviation of the guide that its ranks show."""
         return [self._finding(name) for name in self.failed]
 
     def __repr__(self) -> str:
-        """Summarise in some lines."""
+        """Summary in a few lines."""
         name = min(self.p_values, key=self.p_values.__getitem__)
         many = len(self.quantities)
         lines = [
@@ -120,35 +120,33 @@ class SBC:
         ]
         if self.passed:
             unseen = 1.36 / math.sqrt(len(self))
-            lines.append(
-                "Nothing speaks against the guide on data of the model's own; levels of its quantiles that are"
-            )
-            return "\n".join([*lines, f"off by less than {unseen:.2f} would not show."])
-        said = [f"- {sentence}." for sentence in self.findings]
-        more = [f"- ... and {len(said) - 8} more."] if len(said) > 8 else []
+            lines.append("No sign of a wrong guide on data of the model's own; errors of its quantile levels below")
+            return "\n".join([*lines, f"{unseen:.2f} would not show."])
+        items = [f"- {sentence}." for sentence in self.findings]
+        more = [f"- ... and {len(items) - 8} more."] if len(items) > 8 else []
         lines.append("Warning: the guide is not the posterior of the model's own data.")
-        return "\n".join([*lines, *said[:8], *more, "A richer guide, or longer training, brings it closer."])
+        return "\n".join([*lines, *items[:8], *more, "A richer guide, or longer training, brings it closer."])
 
     def _finding(self, name: str) -> str:
         u = self.uniforms[:, self.quantities.index(name)]
         bias = (u.mean() - 0.5) * math.sqrt(12 * len(u))
         spread = (u.var() - 1 / 12) * math.sqrt(180 * len(u))
-        if name == JOINT and abs(bias) > CLEAR:
+        if name == JOINT and abs(bias) > SIGNIFICANT_SE:
             cause = "too wide, in a wrong place, or ignore the data" if bias > 0 else "too narrow"
             return f"{name}: the truth is more probable than {u.mean():.0%} of the guide's draws, so these are {cause}"
-        said = []
-        if abs(bias) > CLEAR and name != JOINT:
+        deviations = []
+        if abs(bias) > SIGNIFICANT_SE and name != JOINT:
             where, side = ("low", "above") if bias > 0 else ("high", "below")
             share = max((u > 0.5).mean(), (u < 0.5).mean())
-            said.append(
+            deviations.append(
                 f"the guide puts it too {where}, the truth lies {side} its median in {share:.0%} of simulations"
             )
-        if abs(spread) > CLEAR:
+        if abs(spread) > SIGNIFICANT_SE:
             word = "over" if spread > 0 else "under"
-            said.append(
+            deviations.append(
                 f"the guide is {word}confident, 90 % intervals hold the truth {self.coverage[name]:.0%} of the time"
             )
-        return f"{name}: " + ("; ".join(said) or "its ranks are not uniform")
+        return f"{name}: " + ("; ".join(deviations) or "its ranks are not uniform")
 
 
 def sbc(
@@ -161,19 +159,18 @@ def sbc(
     seed: int = 0,
     progress: bool = True,
 ) -> SBC:
-    r"""Check a guide by simulation-based calibration, without refits.
+    r"""Simulation-based calibration of a guide, without refits.
 
     $$ z^* \sim p(z), \quad x \sim p(x \mid z^*), \quad z_1, \dots, z_L \sim q(z \mid x), \qquad
        r = \#\{l: f(z_l, x) < f(z^*, x)\} $$
 
     is uniform on 0 ... L for every function f if q is the posterior. The f here are each element of z, and the log
-    joint log p(x, z), which alone sees a guide that ignores the data. Ties are broken by chance.
+    joint log p(x, z), which alone detects a guide that ignores the data. Ties are broken at random.
 
-    The model is taken at its word: data are its own, so a guide that is good here may yet be poor on data that the
-    model does not describe; and a prior that is not what the guide's training data came from (an aggregate far from
-    the prior) shows as a guide that fails, for it never saw such data.
+    The data are the model's own, so a guide that passes may still be poor for data that the model does not describe;
+    and a prior far from the aggregate posterior shows as a guide that fails, which was not trained on such data.
 
-    Programs whose latents and data lie in one plate over rows are simulated many rows at once. Where a latent lies
+    Programs whose latents and data lie in one plate over rows are simulated for many rows at once. Where a latent lies
     outside of the plate, one simulation is one run of the programs on all of `given`, and each row's latents are
     quantities of their own: give few rows.
 
@@ -185,21 +182,21 @@ def sbc(
 
     Args:
         vae: a `VAE`, or any pair of Pyro programs.
-        simulations: how many data are simulated, S.
+        simulations: the number S of simulations.
         draws: draws L from the guide for each.
-        given: what the data are simulated upon: rows with `mask`, `size_factor` or covariates, taken in turn. Programs
-            of a user's own need it, for they take their shapes from `x`, whose values are replaced; a `VAE` only for
+        given: the rows that simulations are conditioned on, with `mask`, `size_factor` or covariates, taken in turn.
+            Own programs need it, since they take their shapes from `x`, whose values are replaced; a `VAE` only for
             such tensors, and `x` may be left out.
         batch_size: simulations at once, where rows are independent.
         seed: of everything random; the global random state is left as it was.
         progress: whether to show progress in a terminal.
 
     Returns:
-        Ranks, p-values and what they mean.
+        Ranks, p-values and findings.
 
     Raises:
         InputError: an argument cannot be used, or the programs cannot be simulated from.
-        FloatingPointError: a density or a draw is not a number; the message names the quantity.
+        FloatingPointError: a density or a draw is NaN; the message names the quantity.
 
     >>> import pyro_vae as pv
     >>> vae = pv.VAE((3,), 2, likelihood=pv.Normal(scale=1), encoder=pv.MLP(hidden=(8,)))
@@ -208,25 +205,25 @@ def sbc(
     (('log joint', 'z[0]', 'z[1]'), (200, 3))
     """
     _check_arguments(vae, simulations, draws, batch_size, seed)
-    subject = EvaluationSession.of(vae, _rows(vae, given, seed))
-    ranker = RankStatistics(vae, draws)
-    with subject.activate(seed):
-        count = len(subject.rows)
-        whole = next(iter(subject.batches(count, "", False)))[1]
-        ranker.check(whole)
-        if ranker.by_rows:
+    session = EvaluationSession.of(vae, _rows(vae, given, seed))
+    statistics = RankStatistics(vae, draws)
+    with session.activate(seed):
+        count = len(session.rows)
+        whole = next(iter(session.batches(count, "", False)))[1]
+        statistics.check(whole)
+        if statistics.by_rows:
             order = torch.randperm(count) if simulations < count else torch.arange(count)
-            index = order[torch.arange(simulations) % count].to(subject.rows.x.device)
-            subject.rows = Rows(subject.rows.batch(index))
-            parts = [ranker(batch) for _, batch in subject.batches(batch_size, "simulations", progress)]
+            index = order[torch.arange(simulations) % count].to(session.rows.x.device)
+            session.rows = Rows(session.rows.batch(index))
+            parts = [statistics(batch) for _, batch in session.batches(batch_size, "simulations", progress)]
         else:
-            subject.rows = Rows({"x": torch.zeros(simulations, 1)})  # one turn each
-            parts = [ranker(whole) for _ in subject.batches(1, "simulations", progress)]
-    return SBC(ranker.quantities, np.concatenate(parts), draws, seed)
+            session.rows = Rows({"x": torch.zeros(simulations, 1)})  # one batch per simulation
+            parts = [statistics(whole) for _ in session.batches(1, "simulations", progress)]
+    return SBC(statistics.quantities, np.concatenate(parts), draws, seed)
 
 
 def _rows(vae: Programs, given: Any, seed: int) -> Rows:
-    """What data are simulated upon; for a VAE, with some `x` of its own where none is given."""
+    """Rows that simulations are conditioned on; for a VAE, with an `x` of its own where none is given."""
     if isinstance(vae, VAE) and (given is None or (isinstance(given, Mapping) and "x" not in given)):
         tensors = {str(name): as_tensor(str(name), values) for name, values in (given or {}).items()}
         reference = vae.likelihood.device_tensor
@@ -238,7 +235,7 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
             return Rows.of({"x": vae.sample(count, **sized).cpu(), **tensors})
     if given is None:
         raise InputError(
-            "programs of a user's own take the shapes of what is simulated from a batch: give one, as in "
+            "own programs take the shapes of simulated data from a batch: give one, as in "
             "sbc(programs, given={'x': x}); the values of x are replaced."
         )
     return Rows.of(given)

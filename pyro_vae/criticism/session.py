@@ -1,4 +1,4 @@
-"""Evaluation of programs on rows: in eval mode, without gradients, by random numbers of their own, batch by batch."""
+"""Evaluation of programs on rows: in eval mode, without gradients, with random numbers of its own, in batches."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pyro_vae.model.programs import Programs, as_module, evaluation, reference_t
 
 @dataclass(eq=False)
 class EvaluationSession:
-    """Programs and the rows they are evaluated on.
+    """Programs, and the rows on which they are evaluated.
 
     Args:
         programs: the pair.
@@ -29,25 +29,25 @@ class EvaluationSession:
 
     @classmethod
     def of(cls, programs: Programs, x: Any) -> "EvaluationSession":
-        """Take the programs with rows as `fit` takes them."""
+        """Session of programs with rows, as `fit` takes them."""
         return cls(programs, Rows.of(x), as_module(programs))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return reference_tensor(self.module).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating type of the weights."""
+        """Floating-point type of the weights."""
         return reference_tensor(self.module).dtype
 
     @contextlib.contextmanager
     def activate(self, seed: int) -> Iterator[None]:
-        """Block of `evaluation`, with the rows checked; dynamic rows are drawn once, so that all models get the same.
+        """Block of `evaluation` with checked rows; dynamic rows are drawn once, so that all models get the same.
 
         Args:
-            seed: of the dynamic rows, and of what is drawn within the block.
+            seed: of dynamic rows, and of all draws within the block.
         """
         with evaluation(self.programs, seed):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
@@ -55,15 +55,15 @@ class EvaluationSession:
                 self.programs.check(dict(self.rows.tensors))
             yield
 
-    def batches(self, size: int, what: str, progress: bool) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The rows in batches, each with the number of its first row; a bar in a terminal says how far it is.
+    def batches(self, size: int, description: str, progress: bool) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Batches of the rows, each with the index of its first row.
 
         Args:
             size: rows per batch.
-            what: the word beside the bar.
-            progress: whether to show it.
+            description: the label of the progress bar.
+            progress: whether to show the bar.
         """
         starts = range(0, len(self.rows), size)
-        for start in track(starts, what, progress):
+        for start in track(starts, description, progress):
             part = Rows(self.rows.batch(slice(start, start + size)))
             yield start, part.to(self.device, self.dtype).batch()

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from pyro_vae.criticism.latent_usage import ROWS, spread_of_means
+from pyro_vae.criticism.latent_usage import MAX_ROWS, spread_of_means
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._datatree import Numbers
 from pyro_vae.plots._layout import beside, few_ticks, headline, panels, small
@@ -47,7 +47,7 @@ def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, 
         InputError: the rows cannot be used.
     """
     with evaluating_rows(vae, seed, x, given):
-        rows = {name: value[:ROWS] for name, value in {"x": x, **given}.items()}
+        rows = {name: value[:MAX_ROWS] for name, value in {"x": x, **given}.items()}
         spread = spread_of_means(vae, **rows)
         z = array(vae.encode(**rows).sample((draws,)).flatten(0, 1))
         prior = array(vae.prior().sample((PRIOR,)))

@@ -18,16 +18,16 @@ def compare(found: Comparison) -> Figure:
     Returns:
         A figure with two panels, in nats per row; models whose numbers cannot be trusted are hollow.
     """
-    count = len(found.standings)
+    count = len(found.models)
     picture = figure(1.6 + 0.32 * count)
     left, right = picture.subplots(1, 2, sharey=True)
-    for place, at in enumerate(found.standings):
-        colour = INK if at.apart else COLOURS[0]
+    for place, at in enumerate(found.models):
+        colour = INK if at.differs else COLOURS[0]
         _dot(left, place, at.log_p, colour, hollow=bool(at.warning))
         if at is not found.best:
             _dot(right, place, at.difference, colour, hollow=bool(at.warning or found.best.warning))
     right.axvline(0, color=INK, lw=0.8, ls="--")
-    labels = [f"{at.name} ({at.seeds} seeds)" if at.seeds > 1 else at.name for at in found.standings]
+    labels = [f"{at.name} ({at.seeds} seeds)" if at.seeds > 1 else at.name for at in found.models]
     left.set_yticks(range(count), labels)
     left.set_ylim(count - 0.5, -0.5)
     tidy(left, title="Mean log p(x)", xlabel="nats per row")
@@ -36,7 +36,7 @@ def compare(found: Comparison) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     right.tick_params(axis="y", length=0)
     handles = [_key(COLOURS[0], "best, or not told from it"), _key(INK, "behind")]
-    if any(at.warning for at in found.standings):
+    if any(at.warning for at in found.models):
         handles.append(_key("0.6", "not to be trusted (k-hat or bias)", hollow=True))
     title = f"95 % intervals, {found.rows} rows"
     picture.legend(

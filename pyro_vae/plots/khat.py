@@ -51,7 +51,7 @@ def khat(evidence: Evidence) -> Figure:
         axes.axhline(threshold, color=INK, lw=0.8, ls="--")
     beyond = int((values > TOP).sum())
     note = f"; {beyond} above {TOP} drawn there" if beyond else ""
-    small(axes, f"{evidence.method.told}{note}", xlabel="row", ylabel="k-hat", size=8)
+    small(axes, f"{evidence.method.describe()}{note}", xlabel="row", ylabel="k-hat", size=8)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     picture.legend(
         loc="outside lower center", ncols=3, frameon=False, fontsize=7, markerscale=4 / size, columnspacing=1.2

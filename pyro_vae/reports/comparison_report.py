@@ -113,7 +113,7 @@ def compared(folders: Sequence[Path], data: str | None, settings: Settings) -> P
 def _which(several: Several) -> Section:
     found, notes = several.compared
     section = Section("Which fits", [])
-    said = [] if found is None else repr(found).splitlines()[len(found.standings) + 2 :]  # the table has a place below
+    said = [] if found is None else repr(found).splitlines()[len(found.models) + 2 :]  # the table has a place below
     verdicts, doubts = ([line for line in said if line.startswith("Warning") is warns] for warns in (False, True))
     section.blocks.append(Sentences([*verdicts, *notes, *_reasons(several, found)]))
     section.blocks.append(_standings(several, found))
@@ -148,13 +148,13 @@ def _reasons(several: Several, found: Comparison | None) -> list[str]:
 
 
 def _standings(several: Several, found: Comparison | None) -> Table:
-    ranked = {} if found is None else {at.name: at for at in found.standings}
+    ranked = {} if found is None else {at.name: at for at in found.models}
     rows = []
     for name, (one, *others) in several.groups.items():
         at = ranked.get(name)
         numbers = [math.nan] * 4
         if at is not None:
-            numbers = [at.log_p.value, at.log_p.error, at.difference.value, at.difference.error]
+            numbers = [at.log_p.value, at.log_p.se, at.difference.value, at.difference.se]
         unreliable = int(one.evidence.unreliable.sum())
         checked = [len(one.striking), one.covered, one.told_apart, one.active]
         rows.append([name, *numbers, *checked, unreliable, 1 + len(others)])

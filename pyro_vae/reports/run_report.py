@@ -266,7 +266,7 @@ def _worst(measured: Measured) -> Section:
 def worst_rows(found: Evidence) -> Table:
     """The rows with the smallest log p(x)."""
     order = found.pointwise.argsort()[:WORST].tolist()
-    cells = [[row, *(float(column[row]) for column in (found.pointwise, found.error, found.khat))] for row in order]
+    cells = [[row, *(float(column[row]) for column in (found.pointwise, found.mcse, found.khat))] for row in order]
     what = "log of the mean weight" if found.caveat else "log p(x)"
     return Table(f"The {len(order)} rows with the smallest {what}", ["row", f"{what} [nats]", "error", "k-hat"], cells)
 

@@ -13,7 +13,7 @@ import torch
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
-from pyro_vae.criticism.base_measure import kind_of
+from pyro_vae.criticism.base_measure import distribution_measure
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.sweeps.status import STATUSES, Outcome
 from pyro_vae.training.history import History
@@ -100,7 +100,7 @@ def _kind(run: RunFolder) -> str:
     plain = run.spec()
     vae = run.build_model()
     with seeded(None), torch.no_grad():
-        measured = kind_of(vae.decode(vae.prior().sample((2,))))
+        measured = distribution_measure(vae.decode(vae.prior().sample((2,))))
     parts = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
     return "; ".join([*filter(None, parts), *(f"{name} {plain.get(name)}" for name in DATA_KEYS)])
 

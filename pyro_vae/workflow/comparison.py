@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.base_measure import measure_of
-from pyro_vae.criticism.compare import Comparison, compare, require_same_measure
+from pyro_vae.criticism.base_measure import base_measure
+from pyro_vae.criticism.compare import Comparison, check_same_measure, compare
 from pyro_vae.criticism.evidence import evidence
 from pyro_vae.criticism.methods import Method
 from pyro_vae.criticism.session import EvaluationSession
@@ -84,10 +84,10 @@ class Runs:
             try:
                 with subject.activate(seed):
                     _, batch = next(subject.batches(2, "", False))
-                    sides.append((str(path), measure_of(vae, batch), vae.caveat))
+                    sides.append((str(path), base_measure(vae, batch), vae.caveat))
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
-        require_same_measure(sides)
+        check_same_measure(sides)
         settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "seed": seed, "progress": progress}
         return compare(
             {

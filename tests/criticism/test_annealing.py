@@ -16,7 +16,7 @@ from torch import Tensor
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.criticism import AIS
-from pyro_vae.criticism.methods import Weights, annealing, hmc
+from pyro_vae.criticism.methods import LogWeights, annealing, hmc
 
 
 def by_quadrature(pair_prior: Any, likelihood: Any, x: Tensor, low: float, high: float) -> Tensor:
@@ -34,7 +34,7 @@ def test_ppca_is_within_a_twentieth_of_a_nat(start: Any) -> None:
     found = annealed(exact(spread=1.5), x, chains=100, temperatures=120, start=start)
     assert abs(found.mean - float(truth(x).mean())) < 0.05
     assert float((found.pointwise - truth(x)).abs().max()) < 0.1
-    assert float(((found.pointwise - truth(x)) / found.error).abs().max()) < 4
+    assert float(((found.pointwise - truth(x)) / found.mcse).abs().max()) < 4
     assert float(found.acceptance.mean()) == pytest.approx(0.65, abs=0.05)
     assert float((found.acceptance - 0.65).abs().max()) < 0.1  # in each row
     assert found.warning == ""
@@ -90,8 +90,8 @@ def test_it_finds_the_mode_that_the_guide_misses() -> None:
     torch.testing.assert_close(missed.pointwise, exactly - math.log(2), rtol=0, atol=0.06)
     assert missed.warning == ""  # and nothing says so
     found = annealed(one_sided, x, chains=400, temperatures=60)
-    assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
-    assert float(found.error.max()) < math.log(2) / 4  # which tells one mode from two
+    assert float(((found.pointwise - exactly) / found.mcse).abs().max()) < 4
+    assert float(found.mcse.max()) < math.log(2) / 4  # which tells one mode from two
 
 
 # Hamiltonian transitions
@@ -166,10 +166,10 @@ def test_every_prior_agrees_with_draws_from_it(prior: str) -> None:
     vae.initialize(x)
     with torch.no_grad():
         log_likelihood = vae.decode(vae.prior().sample((20_000, 1))).log_prob(x)
-    plainly, error = Weights(log_likelihood, (len(log_likelihood),), 0.0).estimate()
+    plainly, error = LogWeights(log_likelihood, (len(log_likelihood),), 0.0).estimate()
     assert float(error.max()) < 0.02
     found = annealed(vae, x, chains=200, temperatures=10, leapfrog=3)
-    assert float(((found.pointwise - plainly) / found.error.hypot(error)).abs().max()) < 4
+    assert float(((found.pointwise - plainly) / found.mcse.hypot(error)).abs().max()) < 4
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_priors_of_any_support_agree_with_quadrature(prior: Any, low: float, hig
     x = torch.tensor([0.2, 0.7, 2.5], dtype=torch.float64)
     found = annealed(pair, x, chains=400, temperatures=60)
     assert float((found.pointwise - by_quadrature(prior, likelihood, x, low, high)).abs().max()) < 0.1
-    assert float(((found.pointwise - by_quadrature(prior, likelihood, x, low, high)) / found.error).abs().max()) < 4
+    assert float(((found.pointwise - by_quadrature(prior, likelihood, x, low, high)) / found.mcse).abs().max()) < 4
 
 
 @pytest.mark.parametrize("start", ["prior", pytest.param("guide", marks=pytest.mark.slow)])
@@ -197,8 +197,8 @@ def test_users_own_hierarchy_is_annealed(start: Any) -> None:
     x = torch.randn(6, 4, dtype=torch.float64)
     marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())
     found = annealed(Chain(), x, chains=300, temperatures=40, start=start)
-    assert float(((found.pointwise - marginal.log_prob(x)) / found.error).abs().max()) < 4
-    assert float(found.error.max()) < 0.05
+    assert float(((found.pointwise - marginal.log_prob(x)) / found.mcse).abs().max()) < 4
+    assert float(found.mcse.max()) < 0.05
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_latents_in_a_plate_of_their_own_are_moved() -> None:
     exactly = dist.Normal(0.0, math.sqrt(2)).log_prob(x).sum(1)
     for start in ("prior", "guide"):
         found = annealed(Columns(), x, chains=300, temperatures=20, start=start)
-        assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
+        assert float(((found.pointwise - exactly) / found.mcse).abs().max()) < 4
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_size_factors_and_dynamic_rows_are_heeded() -> None:
     for vae, data in ((counts, given), (binary, grey)):
         found = annealed(vae, data, chains=200, temperatures=10, leapfrog=3)
         plainly = estimate(vae, data, draws=4000)  # dynamic rows are the same by the same seed
-        assert float(((found.pointwise - plainly.pointwise) / found.error.hypot(plainly.error)).abs().max()) < 4
+        assert float(((found.pointwise - plainly.pointwise) / found.mcse.hypot(plainly.mcse)).abs().max()) < 4
 
 
 # What is said, and what is left as it was
@@ -287,12 +287,12 @@ def test_same_seed_gives_the_same_numbers_and_leaves_everything_as_it_was() -> N
 def test_memory_does_not_grow_with_chains(monkeypatch: pytest.MonkeyPatch) -> None:
     x, vae, seen = rows(4), exact(spread=1.2), []
     vae.likelihood.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[:-1].numel()))
-    monkeypatch.setattr(annealing, "NUMBERS_AT_ONCE", 4 * 60 * annealing.WIDTH)
+    monkeypatch.setattr(annealing, "MAX_ELEMENTS", 4 * 60 * annealing.MIN_WIDTH)
     monkeypatch.setattr("pyro_vae.criticism.methods.joint.DRAWS", 100)
     found = annealed(vae, x, chains=150, temperatures=15, leapfrog=3)
     assert max(seen) == 4 * 60
     assert found.draws == 150
-    assert float(((found.pointwise - truth(x)) / found.error).abs().max()) < 4
+    assert float(((found.pointwise - truth(x)) / found.mcse).abs().max()) < 4
 
 
 def test_command_line_anneals(

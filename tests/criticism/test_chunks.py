@@ -10,13 +10,13 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.criticism.methods import importance
-from pyro_vae.criticism.methods.importance import Weigher
+from pyro_vae.criticism.methods.importance import ImportanceSampler
 
 
 @pytest.mark.parametrize("total", [1, 7, 100, 5000, 10_001])
 @pytest.mark.parametrize("most", [1, 6, 53, 5350])
 def test_chunks_have_one_size_and_a_rest_smaller_than_their_number(total: int, most: int) -> None:
-    size = importance._even(total, most)
+    size = importance._even_chunk_size(total, most)
     assert 1 <= size <= most
     assert total - size * (total // size) < math.ceil(total / most) <= total // size
 
@@ -25,14 +25,14 @@ def test_chunks_have_one_size_and_a_rest_smaller_than_their_number(total: int, m
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
     """Draws, rows, and whether it may be compiled, of each chunk from the guide."""
     found: list[tuple[int, int, bool]] = []
-    chunk = Weigher._chunk
+    chunk = ImportanceSampler._chunk
 
-    def noted(self: Weigher, programs: Any, k: int, whole: bool, batch: Any) -> Tensor:
+    def noted(self: ImportanceSampler, programs: Any, k: int, whole: bool, batch: Any) -> Tensor:
         found.append((k, len(batch["x"]), whole))
         return chunk(self, programs, k, whole, batch)
 
-    monkeypatch.setattr(Weigher, "_chunk", noted)
-    monkeypatch.setattr(importance, "WEIGHED_AT_ONCE", 100 * importance.WIDTH)
+    monkeypatch.setattr(ImportanceSampler, "_chunk", noted)
+    monkeypatch.setattr(importance, "MAX_ELEMENTS_WEIGHED", 100 * importance.MIN_WIDTH)
     return found
 
 
@@ -56,7 +56,7 @@ def test_every_row_keeps_its_own_weights_and_what_is_given_with_it(proposal: Any
     found = estimate(exact(spread=1.3), x, draws=40, proposal=proposal)
     assert len(seen) > 3
     assert float(truth(x).std()) > 3
-    assert float(((found.pointwise - truth(x)) / found.error.clamp(min=1e-3)).abs().max()) < 5
+    assert float(((found.pointwise - truth(x)) / found.mcse.clamp(min=1e-3)).abs().max()) < 5
 
 
 def test_masks_and_sizes_go_with_their_rows(seen: list[Any]) -> None:

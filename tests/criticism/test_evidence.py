@@ -15,7 +15,7 @@ from helpers.oracles import PPCA
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.criticism.methods import Weights, importance
+from pyro_vae.criticism.methods import LogWeights, importance
 
 # The number, its error, k-hat
 
@@ -24,7 +24,7 @@ def test_at_the_exact_posterior_every_weight_is_the_evidence() -> None:
     x = rows(30)
     found = estimate(exact(), x, draws=100, batch_size=7, draws_at_once=13)
     torch.testing.assert_close(found.pointwise, truth(x), rtol=0, atol=1e-10)
-    assert float(found.error.max()) < 1e-10
+    assert float(found.mcse.max()) < 1e-10
     assert bool((found.khat == 0).all())
     assert found.warning == ""
     assert found.mean == pytest.approx(float(truth(x).mean()), abs=1e-10)
@@ -39,7 +39,7 @@ def test_at_the_exact_posterior_every_weight_is_the_evidence() -> None:
 def test_evidence_is_exact_within_its_errors(proposal: Any, spread: float) -> None:
     x = rows(60)
     found = estimate(exact(spread=spread), x, draws=2000, proposal=proposal, seed=5)
-    scores = (found.pointwise - truth(x)) / found.error
+    scores = (found.pointwise - truth(x)) / found.mcse
     assert float(scores.abs().max()) < 4
     assert 0.7 < float(scores.square().mean()) < 1.4
     assert float(found.khat.max()) < found.threshold
@@ -54,8 +54,8 @@ def test_stated_errors_cover(proposal: Any, draws: int, repeats: int) -> None:
     row = rows(1)
     found = estimate(exact(spread=1.6), row.expand(repeats, -1), draws=draws, proposal=proposal)
     off = found.pointwise - truth(row)
-    assert float(off.std()) == pytest.approx(float(found.error.square().mean().sqrt()), rel=0.1)
-    scores = (off + found.error.square() / 2) / found.error
+    assert float(off.std()) == pytest.approx(float(found.mcse.square().mean().sqrt()), rel=0.1)
+    scores = (off + found.mcse.square() / 2) / found.mcse
     for level, share in ((1.0, 0.683), (2.0, 0.954)):
         assert float((scores.abs() < level).double().mean()) == pytest.approx(share, abs=0.05)
     assert float(off.mean()) == pytest.approx(found.bias, abs=4 * found.mean_mcse)
@@ -76,13 +76,13 @@ def test_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
     model = PPCA.random(5, 2, s2=10.0)  # a posterior that the prior is not much wider than
     x = rows(40, model)
     narrow = estimate(exact(model, spread=0.2), x, draws=1000)
-    assert bool(((narrow.pointwise - truth(x, model)).abs() > 4 * narrow.error).any())  # its errors are wrong indeed
+    assert bool(((narrow.pointwise - truth(x, model)).abs() > 4 * narrow.mcse).any())  # its errors are wrong indeed
     assert float(narrow.unreliable.double().mean()) > 0.8
     for words in (f"in {int(narrow.unreliable.sum())} of 40 rows", "too narrow", "proposal='defensive'", "StudentT"):
         assert words in narrow.warning
         assert words in repr(narrow)
     mended = estimate(exact(model, spread=0.2), x, draws=4000, proposal="defensive")
-    assert float(((mended.pointwise - truth(x, model)) / mended.error).abs().max()) < 4
+    assert float(((mended.pointwise - truth(x, model)) / mended.mcse).abs().max()) < 4
     assert float(mended.unreliable.double().mean()) < 0.1
 
 
@@ -98,7 +98,7 @@ def test_narrow_guide_is_named_and_a_defensive_proposal_mends_it() -> None:
     ids=["equal", "one alone", "bounded", "none", "few"],
 )
 def test_khat_of_odd_weights(log_weights: Tensor, k: float) -> None:
-    assert float(Weights(log_weights.double()[:, None], (len(log_weights),), 1e-16).khats()) == pytest.approx(
+    assert float(LogWeights(log_weights.double()[:, None], (len(log_weights),), 1e-16).pareto_k()) == pytest.approx(
         k, nan_ok=True
     )
 
@@ -107,7 +107,7 @@ def test_khat_of_odd_weights(log_weights: Tensor, k: float) -> None:
 def test_khat_is_that_which_arviz_gives_for_all_draws(draws: int) -> None:
     log_weights = 1.3 * torch.randn(draws, 3, dtype=torch.float64) - 90
     expected = [float(array_stats.psislw(-row)[1]) for row in log_weights.T.numpy()]
-    assert Weights(log_weights, (draws,), 1e-16).khats().tolist() == pytest.approx(expected, rel=1e-12)
+    assert LogWeights(log_weights, (draws,), 1e-16).pareto_k().tolist() == pytest.approx(expected, rel=1e-12)
 
 
 # Every prior, guide, program
@@ -129,13 +129,13 @@ def test_both_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) 
     vae.initialize(x)
     with torch.no_grad():
         log_likelihood = vae.decode(vae.prior().sample((10_000, 1))).log_prob(x)
-    plainly, error = Weights(log_likelihood, (len(log_likelihood),), 0.0).estimate()
+    plainly, error = LogWeights(log_likelihood, (len(log_likelihood),), 0.0).estimate()
     assert float(error.max()) < 0.02
     guided, mended = (
         estimate(vae, x, draws=draws, proposal=proposal, draws_at_once=250)
         for proposal, draws in (("guide", 100), ("defensive", 1000))
     )
-    scores = [(found.pointwise - plainly) / found.error.hypot(error) for found in (guided, mended)]
+    scores = [(found.pointwise - plainly) / found.mcse.hypot(error) for found in (guided, mended)]
     assert float(scores[0].max()) < 4  # it lies below, where the guide of an untrained model reaches too little
     assert bool((mended.khat < 0.5).any())
     assert float(scores[1][mended.khat < 0.5].abs().max()) < 4
@@ -149,7 +149,7 @@ def test_gamma_and_poisson_are_negative_binomial() -> None:
     exactly = dist.GammaPoisson(3.0, 0.5).log_prob(x)
     for proposal in ("guide", "defensive"):
         found = estimate(model, x, draws=2000, proposal=proposal)
-        assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
+        assert float(((found.pointwise - exactly) / found.mcse).abs().max()) < 4
 
 
 @pytest.mark.parametrize("at_once", [1, 300])
@@ -159,7 +159,7 @@ def test_users_own_hierarchy_is_weighed_too(proposal: Any, at_once: int) -> None
     marginal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), 2 + torch.eye(4).double())
     draws = 60 if at_once == 1 else 2000
     found = estimate(Chain(), x, draws=draws, proposal=proposal, draws_at_once=at_once)
-    assert float(((found.pointwise - marginal.log_prob(x)) / found.error).abs().max()) < 4
+    assert float(((found.pointwise - marginal.log_prob(x)) / found.mcse).abs().max()) < 4
 
 
 # Rows: masks, sizes, binarisation, pixels, seeds
@@ -175,7 +175,7 @@ def test_masked_rows_have_the_evidence_of_what_is_observed() -> None:
         exactly.append(float(part.marginal().log_prob(row[seen])) if bool(seen.any()) else 0.0)
     given = {"x": torch.where(mask, x, math.nan), "mask": mask}
     found = estimate(exact(spread=1.8), given, draws=4000, proposal="defensive", batch_size=9)
-    assert float(((found.pointwise - torch.tensor(exactly)) / found.error.clamp(min=1e-12)).abs().max()) < 4
+    assert float(((found.pointwise - torch.tensor(exactly)) / found.mcse.clamp(min=1e-12)).abs().max()) < 4
     assert abs(float(found.pointwise[1])) < 0.2  # of nothing observed
 
 
@@ -189,7 +189,7 @@ def test_size_factors_reach_both_programs() -> None:
         for n in range(2):
             log_likelihood = vae.decode(z, size_factor=size[n].expand(len(z))).log_prob(given["x"][n])
             exactly = float(log_likelihood.logsumexp(0)) - math.log(len(z))
-            assert float(found.pointwise[n]) == pytest.approx(exactly, abs=4 * float(found.error[n]) + 0.02)
+            assert float(found.pointwise[n]) == pytest.approx(exactly, abs=4 * float(found.mcse[n]) + 0.02)
 
 
 def test_dynamic_rows_are_drawn_once_by_the_seed() -> None:
@@ -204,7 +204,7 @@ def test_dynamic_rows_are_drawn_once_by_the_seed() -> None:
     assert set(seen[0].unique().tolist()) == {0.0, 1.0}
     same = estimate(vae, seen[0], draws=90, proposal="defensive")
     for found in (first, other):
-        assert float(((found.pointwise - same.pointwise) / found.error.hypot(same.error)).abs().max()) < 4.5
+        assert float(((found.pointwise - same.pointwise) / found.mcse.hypot(same.mcse)).abs().max()) < 4.5
     estimate(vae, grey, draws=40, seed=1)
     assert not torch.equal(seen[0], seen[-1])
 
@@ -278,7 +278,7 @@ def test_memory_grows_neither_with_draws_nor_with_rows(proposal: Any, monkeypatc
 
     assert largest(20, draws=50, batch_size=10, draws_at_once=7) == 70
     assert largest(40, draws=150, batch_size=10, draws_at_once=7) == 70
-    monkeypatch.setattr(importance, "WEIGHED_AT_ONCE", 5 * 4 * importance.WIDTH)
+    monkeypatch.setattr(importance, "MAX_ELEMENTS_WEIGHED", 5 * 4 * importance.MIN_WIDTH)
     room = 18 if proposal == "defensive" else 20  # of 54 draws from the guide, in chunks without a rest
     assert largest(8, draws=60, batch_size=4) == largest(8, draws=120, batch_size=4) == room
     assert largest(3, draws=60, batch_size=1) == room

@@ -104,7 +104,7 @@ def test_guide_that_moves_an_auxiliary_draw_is_weighed() -> None:
     x = torch.tensor([0.0, 1.0])
     found = estimate(with_guide(moved), x, draws=2000)
     exactly = dist.Normal(0.0, math.sqrt(2)).log_prob(x)
-    assert float(((found.pointwise - exactly) / found.error).abs().max()) < 4
+    assert float(((found.pointwise - exactly) / found.mcse).abs().max()) < 4
 
 
 def test_weight_that_is_nan_names_its_row() -> None:
@@ -135,7 +135,7 @@ def test_evaluate_prints_a_summary_and_writes_every_row(
     found = estimate(pv.load("run"), digits.test.to(dtype=torch.float32), draws=30, proposal="defensive")
     assert out == f"{found!r}\nLog p(x), error and k-hat of {len(digits.test)} rows in e.csv\n"
     table = np.genfromtxt("e.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("row", "log_p", "error", "khat")
+    assert table.dtype.names == ("row", "log_p", "mcse", "khat")
     np.testing.assert_array_equal(table["log_p"], found.pointwise.numpy())
     np.testing.assert_array_equal(table["khat"], found.khat.numpy())
     main([*evaluate, "--split", "validation", "--data", "digits"])

@@ -45,10 +45,10 @@ def test_bad_encoder_and_a_poor_family_each_pay_their_part() -> None:
     family = of_the_family()
     assert family == pytest.approx(-0.5 * math.log(1 - 0.35**2))
     assert float(gap.approximation.mean()) == pytest.approx(family, abs=0.01)
-    assert float(((gap.approximation - family) / gap.approximation_error).abs().max()) < 4.5
+    assert float(((gap.approximation - family) / gap.approximation_mcse).abs().max()) < 4.5
     exactly = of_the_encoder(vae, x) - family
-    assert float(((gap.amortisation - exactly) / gap.amortisation_error.hypot(torch.tensor(0.002))).abs().max()) < 4.5
-    assert float(((gap.total - exactly - family) / gap.total_error).abs().max()) < 4.5
+    assert float(((gap.amortisation - exactly) / gap.amortisation_mcse.hypot(torch.tensor(0.002))).abs().max()) < 4.5
+    assert float(((gap.total - exactly - family) / gap.total_mcse).abs().max()) < 4.5
     torch.testing.assert_close(gap.total, gap.approximation + gap.amortisation)
     torch.testing.assert_close(gap.evidence.pointwise, truth(x, TILTED), rtol=0, atol=0.1)
     assert gap.warning == ""
@@ -59,11 +59,11 @@ def test_stated_errors_cover() -> None:
     x, vae = rows(1, TILTED).expand(300, -1), misled_vae(pv.Normal(), TILTED)
     gap = measured(vae, x, draws=300, steps=200, batch_size=300, seed=3)
     pairs = {
-        "approximation": (gap.approximation, gap.approximation_error, of_the_family()),
-        "total": (gap.total, gap.total_error, float(of_the_encoder(vae, x[:1])[0])),
+        "approximation": (gap.approximation, gap.approximation_mcse, of_the_family()),
+        "total": (gap.total, gap.total_mcse, float(of_the_encoder(vae, x[:1])[0])),
         "amortisation": (
             gap.amortisation,
-            gap.amortisation_error,
+            gap.amortisation_mcse,
             float(of_the_encoder(vae, x[:1])[0]) - of_the_family(),
         ),
     }
@@ -150,7 +150,7 @@ def test_everything_is_left_as_it_was_and_a_seed_gives_the_same() -> None:
     ("options", "words"),
     [
         ({"draws": 1}, "draws = 1"),
-        ({"method": "AIS"}, "'AIS' is no method"),
+        ({"method": "AIS"}, "'AIS' is not a Method"),
         ({"lr": 0}, "lr = 0"),
         ({"steps": 0}, "steps"),
     ],

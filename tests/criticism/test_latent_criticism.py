@@ -86,7 +86,7 @@ def test_means_that_do_not_vary_have_no_spread(draws: int) -> None:
 
 
 def test_only_the_first_rows_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent, "ROWS", 40)
+    monkeypatch.setattr(latent, "MAX_ROWS", 40)
     vae, x, _ = exact_one_latent(0.5, 40)
     for estimate in (aggregate_kl, spread_of_means):
         results = []

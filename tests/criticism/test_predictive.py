@@ -225,7 +225,7 @@ def test_few_data_sets_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         return once(self, batch, times, terms)
 
     monkeypatch.setattr(PredictiveSampler, "__call__", watched)
-    monkeypatch.setattr(sampler, "NUMBERS_AT_ONCE", 30 * sampler.WIDTH)
+    monkeypatch.setattr(sampler, "MAX_ELEMENTS", 30 * sampler.MIN_WIDTH)
     tree = check(exact(), rows(100), draws=7, keep=3, statistics=["mean"])
     assert max(largest) == 30
     assert sum(largest) == 7 * 100

@@ -108,9 +108,9 @@ def test_any_guide_gains_and_its_evidence_stays(name: str) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in vae.state_dict().items())
     assert all(weight.grad is None and weight.requires_grad for weight in vae.parameters())
     measured, plainly = estimate(found, found.rows, draws=500), estimate(vae, x, draws=500)
-    assert float(measured.error.mean()) < float(plainly.error.mean())
+    assert float(measured.mcse.mean()) < float(plainly.mcse.mean())
     sure = plainly.khat.lt(0.5) & measured.khat.lt(0.5)
-    scores = (measured.pointwise - plainly.pointwise) / measured.error.hypot(plainly.error)
+    scores = (measured.pointwise - plainly.pointwise) / measured.mcse.hypot(plainly.mcse)
     assert not bool(sure.any()) or float(scores[sure].abs().max()) < 4.5
 
 
@@ -147,8 +147,8 @@ def test_size_factors_reach_both_programs() -> None:
     found = refined(vae, given)
     measured = estimate(found, found.rows, draws=2000)
     plainly = estimate(vae, given, draws=50_000, proposal="defensive")
-    assert float(((measured.pointwise - plainly.pointwise) / measured.error.hypot(plainly.error)).abs().max()) < 4
-    assert float(measured.error.max()) < float(estimate(vae, given, draws=2000).error.max())
+    assert float(((measured.pointwise - plainly.pointwise) / measured.mcse.hypot(plainly.mcse)).abs().max()) < 4
+    assert float(measured.mcse.max()) < float(estimate(vae, given, draws=2000).mcse.max())
 
 
 def test_rows_are_taken_by_their_numbers() -> None:
@@ -162,7 +162,7 @@ def test_rows_are_taken_by_their_numbers() -> None:
     assert not torch.equal(whole[2], whole[5])
     every, some = (estimate(found, found.rows.batch(part), draws=40) for part in (None, slice(4, 9)))
     assert some.fingerprint == estimate(misled_vae(), x[4:], draws=40).fingerprint
-    assert float(((some.pointwise - truth(x[4:])) / some.error).abs().max()) < 5
+    assert float(((some.pointwise - truth(x[4:])) / some.mcse).abs().max()) < 5
     swapped = {"x": x, "row": torch.arange(9).flip(0)}  # posteriors of other rows
     assert float(estimate(found, swapped, draws=40).pointwise.mean()) < float(every.pointwise.mean()) - 0.5
     assert found.model(row=order).shape == (4, 5)
@@ -244,10 +244,10 @@ def test_evidence_by_the_refined_proposal_is_exact_where_the_guide_fails() -> No
     assert float(plainly.unreliable.double().mean()) > 0.5
     assert float(plainly.pointwise.mean()) < float(truth(x).mean()) - 0.1
     assert float((mended.pointwise - truth(x)).abs().max()) < 0.05
-    assert float(mended.error.mean()) < float(plainly.error.mean()) / 10
+    assert float(mended.mcse.mean()) < float(plainly.mcse.mean()) / 10
     method = Importance(2000, "refined", 37, steps=200)
     mended = estimate(misled_vae(pv.Normal(), spread=0.3), x, method=method)
-    assert float(((mended.pointwise - truth(x)) / mended.error).abs().max()) < 4
+    assert float(((mended.pointwise - truth(x)) / mended.mcse).abs().max()) < 4
     assert float(mended.unreliable.double().mean()) < 0.1
     assert "2000 draws for each from the refined proposal, refined by 200 steps" in repr(mended)
     assert mended.fingerprint == plainly.fingerprint

@@ -40,7 +40,7 @@ def test_exact_posterior_passes_in_every_quantity() -> None:
     assert found.ranks.max() == found.draws == 199
     assert passes(found)
     assert found.passed
-    assert "Nothing speaks against" in repr(found)
+    assert "No sign of a wrong guide" in repr(found)
     assert all(abs(held - 0.9) < 0.05 for held in found.coverage.values())
 
 
@@ -217,7 +217,7 @@ def test_chunks_of_draws_change_nothing_but_memory(monkeypatch: pytest.MonkeyPat
         return draw(model, guide, k, **batch)
 
     monkeypatch.setattr(ranks, "draw", watched)
-    monkeypatch.setattr(ranks, "NUMBERS_AT_ONCE", 7 * 50 * ranks.WIDTH)
+    monkeypatch.setattr(ranks, "MAX_ELEMENTS", 7 * 50 * ranks.MIN_WIDTH)
     found = sbc(exact(), draws=99, batch_size=50)
     assert max(sizes) == 7
     assert sum(sizes) == 10 * (99 + 1)  # the truth of each batch is a record too
@@ -249,7 +249,7 @@ def test_holms_correction_is_that_of_its_definition() -> None:
     found = sbc(exact(), simulations=50, draws=9)
     low, middle, high = sorted(found.p_values.values())
     expected = [min(1, 3 * low), min(1, max(3 * low, 2 * middle)), min(1, max(3 * low, 2 * middle, high))]
-    assert sorted(found.adjusted.values()) == pytest.approx(expected)
+    assert sorted(found.adjusted_p_values.values()) == pytest.approx(expected)
     assert found.p_value == pytest.approx(expected[0])
 
 
@@ -302,5 +302,5 @@ def test_densities_that_fail_are_named() -> None:
     vae = exact()
     with torch.no_grad():
         vae.posterior.network.heads["loc"].bias.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"not a number"):
+    with pytest.raises(FloatingPointError, match=r"is NaN in a simulation"):
         sbc(vae)

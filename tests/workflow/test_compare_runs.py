@@ -73,7 +73,7 @@ def test_runs_become_groups_that_are_compared_on_the_same_rows(here: Path, capsy
     table = pandas.read_csv("c.csv", index_col="model")
     assert list(table.index) == found.names
     assert list(table["seeds"]) == [2, 2]
-    np.testing.assert_array_equal(table["log_p"], [at.log_p.value for at in found.standings])
+    np.testing.assert_array_equal(table["log_p"], [at.log_p.value for at in found.models])
     again = []
     for seed in ("0", "0", "1"):
         main(["compare", "normal-0", "mix-0", *DRAWS, "--seed", seed])
@@ -87,7 +87,7 @@ def test_options_may_stand_among_the_runs_and_the_picture_is_written(
     main(["compare", "normal-0", "--split", "validation", *DRAWS, "mix-0", "--to", "c.png", "mix-1", "--batch_size=50"])
     out = capsys.readouterr().out
     assert "normal-0" in out
-    assert "One seed of normal-0 stands for itself" in out
+    assert "One seed of normal-0 represents itself" in out
     assert "The picture in c.png" in out
     picture = matplotlib.image.imread(here / "c.png")
     assert picture.std() > 0

@@ -1,7 +1,7 @@
-"""HOW evidence is measured."""
+"""Methods of estimating evidence, by name."""
 
 from pyro_vae.criticism.methods.annealing import AIS
-from pyro_vae.criticism.methods.base import Method, Weights
+from pyro_vae.criticism.methods.base import LogWeights, Method
 from pyro_vae.criticism.methods.importance import Importance
 
 METHODS: dict[str, type[Method]] = {
@@ -9,4 +9,4 @@ METHODS: dict[str, type[Method]] = {
     "AIS": AIS,
 }
 
-__all__ = ["AIS", "METHODS", "Importance", "Method", "Weights"]
+__all__ = ["AIS", "METHODS", "Importance", "LogWeights", "Method"]

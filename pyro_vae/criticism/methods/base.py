@@ -1,4 +1,4 @@
-"""A method of measuring evidence: log weights of draws whose mean weight estimates p(x), and what they tell."""
+"""Base of the methods that estimate evidence: log-weights of draws whose mean weight estimates p(x)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,82 +18,78 @@ from pyro_vae.objectives.particles import Particles, draw, sample_sites
 
 Batch = Mapping[str, Tensor]
 
-TAIL = 25
-"""Draws below which no tail can be fitted: five are needed in the last fifth."""
+MIN_TAIL_DRAWS = 25
+"""Minimum number of draws for k-hat: the tail, the last fifth, needs five."""
 
-NUMBERS_AT_ONCE = 2**22
-"""Numbers in the largest tensor, by which draws and rows at once are chosen: 16 MB in float32."""
+MAX_ELEMENTS = 2**22
+"""Maximum number of elements of a tensor, which bounds draws and rows at once: 16 MB in float32."""
 
-WIDTH = 512
-"""Numbers that a network is taken to hold per draw and row, where an event has fewer."""
+MIN_WIDTH = 512
+"""Number of elements per draw and row that a network is assumed to hold, where an event has fewer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
-    """Log weights of K draws for each of B rows.
+class LogWeights:
+    """Log-weights of K draws for each of B rows.
 
     Args:
-        log: log w, (K, B), in float64 on the CPU; the mean of w estimates p(x).
-        strata: how many of the draws, one after the other, were drawn from each of several proposals; their sum is K.
-        eps: the rounding error of the type in which they were computed.
-        acceptance: for draws that moved, the share of their moves that was accepted, (B,).
+        values: log w, (K, B), in float64 on the CPU; the mean of w estimates p(x).
+        strata: the numbers of consecutive draws from each of several proposals; their sum is K.
+        eps: the machine epsilon of the type in which they were computed.
+        acceptance: the share of accepted transitions of each row, (B,), for draws of Markov chains.
     """
 
-    log: Tensor
+    values: Tensor
     strata: tuple[int, ...]
     eps: float
     acceptance: Tensor | None = None
 
     def estimate(self) -> tuple[Tensor, Tensor]:
-        """Log p(x), and its standard error by the delta method, each (B,)."""
-        draws = len(self.log)
-        log_p = self.log.logsumexp(0) - math.log(draws)
-        relative = (self.log - log_p).exp()
+        """Log p(x) and its Monte Carlo standard error by the delta method, (B,) each."""
+        draws = len(self.values)
+        log_p = self.values.logsumexp(0) - math.log(draws)
+        relative = (self.values - log_p).exp()
         parts = [part for part in relative.split(list(self.strata)) if len(part)]
         variance = torch.stack([len(part) * part.var(0) for part in parts]).sum(0) / draws**2
         return log_p, variance.sqrt()
 
-    def khats(self) -> Tensor:
-        """The Pareto shape k of each row's weights, (B,)."""
-        return torch.tensor([_khat(row, self.eps) for row in self.log.T.numpy()], dtype=torch.float64)
+    def pareto_k(self) -> Tensor:
+        """Pareto shape k of each row's weights, (B,)."""
+        return torch.tensor([_pareto_k(row, self.eps) for row in self.values.T.numpy()], dtype=torch.float64)
 
 
 class Method(Config, ABC):
-    """Base of every method: declare its options as dataclass fields and write `weigher`."""
+    """Method of estimating evidence; subclasses declare their options as fields and define `build_sampler`."""
 
     @property
     @abstractmethod
     def draws(self) -> int:
-        """The number K of weights per row."""
+        """Number K of weights per row."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Description of the draws for a report: "1000 draws for each from the guide proposal"."""
 
     @property
     @abstractmethod
-    def told(self) -> str:
-        """What the draws are, for a report: "draws for each from the guide proposal"."""
+    def recommendation(self) -> str:
+        """Recommendation for rows whose weights are unreliable."""
 
-    @property
-    @abstractmethod
-    def remedy(self) -> str:
-        """What to do where the weights cannot be trusted."""
-
-    def untold(self, error: Tensor) -> str:
-        """What to say, with this error of each row (N,), where there are too few draws for k-hat; empty if nothing."""
-        return f"{self.draws} draws are too few for k-hat, so nothing is known of the tails: take 1000."
+    def few_draws_warning(self, mcse: Tensor) -> str:
+        """Warning where draws are too few for k-hat, given the error of each row (N,); empty if there is none."""
+        return f"{self.draws} draws are too few for k-hat, so the tails are unknown: take 1000."
 
     @abstractmethod
-    def weigher(self, programs: Programs) -> Callable[[Batch], Weights]:
-        """Prepare to weigh batches of rows; the first one is checked by a dry run.
+    def build_sampler(self, programs: Programs) -> Callable[[Batch], LogWeights]:
+        """Function of a batch to its log-weights; its first call checks the programs by a dry run.
 
         Raises:
-            InputError: by the first call: programs whose record is no weight of each row.
+            InputError: raised by the first call: the programs have no weight of each row.
         """
 
 
-def check_rows(programs: Programs, batch: Batch) -> tuple[Particles, int]:
-    """Refuse, by a dry run on two rows, programs that have no log p(x) of each row.
-
-    Returns:
-        The record of the two rows, and the number of plate dimensions.
+def check_programs_by_row(programs: Programs, batch: Batch) -> tuple[Particles, int]:
+    """Particles of two rows and the number of plate dimensions, from a dry run that checks for a log p(x) of each row.
 
     Raises:
         InputError: latents and data are not in one plate, or a site is scaled.
@@ -103,59 +99,59 @@ def check_rows(programs: Programs, batch: Batch) -> tuple[Particles, int]:
     particles = draw(model, guide, 1, **batch)
     rows, found = len(batch["x"]), particles.log_likelihood.shape[1]
     if found != rows:
-        raise not_weighed(rows, found)
+        raise not_by_row_error(rows, found)
     by_guide = poutine.trace(guide).get_trace(**batch)
     by_model = poutine.trace(poutine.replay(model, trace=by_guide)).get_trace(**batch)
     sites = [site for trace in (by_guide, by_model) for site in sample_sites(trace).values()]
-    return particles, unscaled(sites)
+    return particles, count_plate_dims(sites)
 
 
-def not_weighed(rows: int, found: int) -> InputError:
-    """What to say of programs whose rows are not weighed one by one."""
+def not_by_row_error(rows: int, found: int) -> InputError:
+    """Error of programs that have no weight of each row."""
     return InputError(
         f"these programs weigh {rows} rows as {found}, so there is no log p(x) of each: put latents and data "
         'in one plate, with pyro.plate("data", x.shape[0], dim=-1).'
     )
 
 
-def unscaled(sites: Iterable[Any]) -> int:
-    """The number of plate dimensions of some sites, none of which may be scaled.
+def count_plate_dims(sites: Iterable[Any]) -> int:
+    """Number of plate dimensions of unscaled sites.
 
     Raises:
-        InputError: a site is.
+        InputError: a site is scaled.
     """
     sites = list(sites)
     if scaled := [site["name"] for site in sites if not bool((torch.as_tensor(site["scale"]) == 1).all())]:
         raise InputError(
             f"site {scaled[0]!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
-            "so its weights are no p(x): evaluate the programs unscaled, with a plate of x.shape[0] rows."
+            "so its weights do not estimate p(x): use unscaled programs, with a plate of x.shape[0] rows."
         )
     plates = [plate for site in sites for plate in site["cond_indep_stack"] if plate.vectorized]
     return max((-(plate.dim or 0) for plate in plates), default=0)
 
 
-def wide(log_prob: Tensor) -> Tensor:
-    """A log-density in float64, or on the CPU where a device has none."""
+def as_float64(log_prob: Tensor) -> Tensor:
+    """Log-density in float64, on the CPU where the device has no float64."""
     return log_prob.cpu().double() if log_prob.device.type == "mps" else log_prob.double()
 
 
-def _khat(log_weights: np.ndarray, eps: float) -> float:
+def _pareto_k(log_weights: np.ndarray, eps: float) -> float:
     from arviz_stats.base import array_stats  # here, for importing it takes seconds
 
     draws, ordered = len(log_weights), np.sort(log_weights)
     largest = ordered[-1]
-    if draws < TAIL:
+    if draws < MIN_TAIL_DRAWS:
         return math.nan
     if largest == -math.inf:
         return math.inf
-    if largest - ordered[0] <= 64 * eps * max(1.0, abs(largest)):  # only rounding tells them apart
+    if largest - ordered[0] <= 64 * eps * max(1.0, abs(largest)):  # equal but for rounding
         return 0.0
     tail = ordered[-int(min(draws / 5, 3 * math.sqrt(draws))) :]
-    if np.exp(tail[len(tail) // 4] - largest) == 0:  # nothing is left of the tail beside a few draws: no fit
+    if np.exp(tail[len(tail) // 4] - largest) == 0:  # a few draws have all the weight, so no tail can be fitted
         return math.inf
     upper = ordered[-math.ceil(16 * math.sqrt(draws)) :]  # the tail, and enough below it
     with np.errstate(all="ignore"):
-        try:  # with minus, for it was made for leave-one-out, w = 1 / p(x|z); the share says how long the tail is
+        try:  # negated, since it expects log p(x|z) = -log w; r_eff sets the length of the tail
             _, khat = array_stats.psislw(-upper, r_eff=len(upper) / draws)
         except ValueError:  # the whole tail is one value, so the weights are bounded
             return 0.0

@@ -1,4 +1,4 @@
-"""Importance sampling: draws from a proposal that reaches wherever the posterior has mass."""
+"""Importance sampling from the guide, or from a proposal built on it."""
 
 import contextlib
 import math
@@ -15,34 +15,34 @@ from torch import Tensor
 from pyro_vae.compile.tracing import Function, NotCompilable, compile_function
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.methods.base import WIDTH, Batch, Method, Weights, check_rows, wide
-from pyro_vae.criticism.refine import STEPS, refine_batch, require_vae
+from pyro_vae.criticism.methods.base import MIN_WIDTH, Batch, LogWeights, Method, as_float64, check_programs_by_row
+from pyro_vae.criticism.refine import STEPS, check_vae, refine_batch
 from pyro_vae.data.rows import Rows, chunk_ranges
 from pyro_vae.distributions.wrappers import unwrap
 from pyro_vae.model.programs import Programs, as_module, named_tensors
 from pyro_vae.objectives.particles import Particles, draw
 
 PRIOR_SHARE = 0.1
-"""What a defensive proposal holds of the prior."""
+"""Weight of the prior in a defensive proposal."""
 
-WEIGHED_AT_ONCE = 2**23 - 2**10
-"""`NUMBERS_AT_ONCE` for weights, which gain more from fewer runs of handlers than they lose in memory: just below 32 MB
-in float32, for from there on glibc takes memory for every tensor from the system anew."""
+MAX_ELEMENTS_WEIGHED = 2**23 - 2**10
+"""`MAX_ELEMENTS` of weights: larger, since fewer runs of Pyro's handlers save more than the memory costs, and just
+below 32 MB in float32, from where glibc takes the memory of every tensor from the system anew."""
 
-COMPILED_AT_ONCE = 2**20
-"""The same on a processor where none is run for each chunk: 4 MB, which a cache keeps from kernel to kernel."""
+MAX_ELEMENTS_COMPILED = 2**20
+"""The same for compiled chunks on a CPU, without handlers: 4 MB, which stay in the cache from kernel to kernel."""
 
 
 @dataclass(frozen=True)
 class Importance(Method):
-    r"""Importance sampling from the guide, or from a proposal that is made of it.
+    r"""Importance sampling from the guide, or from a proposal built on it.
 
     $$ p(x) = E_{r(z|x)} \frac{p(x, z)}{r(z|x)}, \qquad r = q(z|x) \quad\text{or}\quad r = 0.9\, q(z|x) + 0.1\, p(z) $$
 
-    The defensive proposal bounds every weight by 10 p(x|z); its draws are stratified, a tenth from the prior (two at
-    least, the mixture's weights being what was drawn). The refined proposal is the guide of a `pv.VAE` with its
+    The defensive proposal bounds every weight by 10 p(x|z); its draws are stratified, a tenth from the prior (at least
+    two; the weights of the mixture are the shares of draws). The refined proposal is the guide of a `pv.VAE` with its
     parameters for each row optimised first (`pv.refine`), which costs about 25 draws a step. Memory holds the
-    log-weights of one batch, and beside them what a batch of `draws_at_once` draws needs, however many draws there are.
+    log-weights of one batch and the tensors of `draws_at_once` draws, for any number of draws.
 
     References:
         Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
@@ -52,15 +52,15 @@ class Importance(Method):
 
     Args:
         draws: the number K of draws per row.
-        proposal: what they are drawn from, "guide", "defensive" or "refined".
-        draws_at_once: draws at once for a row; by default, so many that the largest tensor has about 8 million numbers,
-            or 1 million where it is compiled for a CPU. Rows are taken together as far as that leaves room.
+        proposal: the proposal, "guide", "defensive" or "refined".
+        draws_at_once: draws of a row at once; by default, as many as give the largest tensor about 8 million elements,
+            or 1 million where it is compiled for a CPU. As many rows are taken at once as still fit.
         steps: of the refinement; by default 100.
-        compiled: whether draws from the guide are weighed by one compiled function, which takes some 20 seconds to
-            make and a C++ compiler on a CPU: for many rows and thousands of draws.
+        compiled: whether draws from the guide are weighed by one compiled function, which takes about 20 seconds to
+            compile, and a C++ compiler on a CPU: for many rows and thousands of draws.
 
     Raises:
-        InputError: fewer draws than tell an error: two from each component of the proposal; steps without refinement.
+        InputError: fewer than two draws from a component of the proposal; steps without refinement.
 
     >>> Importance(draws=5000)
     Importance(draws=5000, proposal='guide', draws_at_once=None, steps=None, compiled=False)
@@ -73,7 +73,7 @@ class Importance(Method):
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        """Check that each component of the proposal has two draws, and that steps are of a refinement."""
+        """Check that each component of the proposal has two draws, and that steps belong to a refinement."""
         super().__post_init__()
         if self.steps is not None and self.proposal != "refined":
             raise InputError(
@@ -93,69 +93,68 @@ class Importance(Method):
 
     @property
     def from_prior(self) -> int:
-        """How many of the draws, the last ones, are drawn from the prior."""
+        """Number of draws from the prior, the last ones."""
         return max(2, round(PRIOR_SHARE * self.draws)) if self.proposal == "defensive" else 0
 
-    @property
-    def told(self) -> str:
-        """What the draws are."""
+    def describe(self) -> str:
+        """Description of the draws."""
         refined = f", refined by {self.steps or STEPS} steps" if self.proposal == "refined" else ""
         return f"{self.draws} draws for each from the {self.proposal} proposal{refined}"
 
     @property
-    def remedy(self) -> str:
-        """What to do where k-hat is large."""
+    def recommendation(self) -> str:
+        """Recommendation for rows whose k-hat is large."""
         others = {"guide": " or proposal='defensive'", "refined": ", more steps or pv.criticism.AIS()"}
         wider = others.get(self.proposal, "")
         return (
-            f"the {self.proposal} proposal is too narrow for the posterior there, or {self.draws} draws are too few to "
-            f"tell. Take more draws{wider}, or fit a guide with heavier tails, such as pv.StudentT()"
+            f"the {self.proposal} proposal is too narrow for the posterior there, or {self.draws} draws are too "
+            f"few. Take more draws{wider}, or fit a guide with heavier tails, such as pv.StudentT()"
         )
 
-    def weigher(self, programs: Programs) -> "Weigher":
-        """Prepare to weigh batches."""
+    def build_sampler(self, programs: Programs) -> "ImportanceSampler":
+        """Sampler of the log-weights of batches."""
         if self.proposal == "refined":
-            require_vae(programs, "proposal='refined'")
-        return Weigher(programs, self)
+            check_vae(programs, "proposal='refined'")
+        return ImportanceSampler(programs, self)
 
 
-class Weigher:
-    """Log-weights (K, B) of a batch, where only chunks of draws are held whole."""
+class ImportanceSampler:
+    """Sampler of log-weights (K, B) of batches, in chunks of draws that bound memory."""
 
     def __init__(self, programs: Programs, method: Importance) -> None:
         self.programs, self.method = programs, method
         self.checked = False
-        self.nesting = 1  # plate dimensions of the pair, as the dry run shows
+        self.nesting = 1  # plate dimensions of the pair, from the dry run
         self.prior_draws: Any = None
         self.compiled: dict[tuple[int, int], Function] = {}  # by numbers of draws and of rows
 
-    def __call__(self, batch: Batch) -> Weights:
-        """Weigh a batch by the method's proposal."""
+    def __call__(self, batch: Batch) -> LogWeights:
+        """Log-weights of a batch, by the method's proposal."""
         if not self.checked:
             self._check(batch)
         if self.method.proposal != "refined":
-            return self.weigh(self.programs, batch)
+            return self.log_weights(self.programs, batch)
         vae: Any = self.programs
         refined = refine_batch(vae, batch, steps=self.method.steps or STEPS)
-        return self.weigh(refined, refined.rows.batch())
+        return self.log_weights(refined, refined.rows.batch())
 
-    def weigh(self, programs: Programs, batch: Batch) -> Weights:
-        """Weigh draws from the guide of these programs, and of the prior.
+    def log_weights(self, programs: Programs, batch: Batch) -> LogWeights:
+        """Log-weights of draws from the guide of some programs, and from the prior.
 
-        Few rows with many draws go together rather than the reverse, for a guide looks at its rows in every chunk.
+        A chunk has few rows with many draws rather than the reverse, since each chunk evaluates the guide at its rows.
         """
         from_prior, x = self.method.from_prior, batch["x"]
         from_guide = self.method.draws - from_prior
-        numbers = COMPILED_AT_ONCE if self.method.compiled and x.device.type == "cpu" else WEIGHED_AT_ONCE
-        room = max(1, numbers // max(WIDTH, x[0].numel()))
-        k = self.method.draws_at_once or _even(from_guide, room)
-        n = _even(len(x), max(1, room // k))
+        numbers = MAX_ELEMENTS_COMPILED if self.method.compiled and x.device.type == "cpu" else MAX_ELEMENTS_WEIGHED
+        budget = max(1, numbers // max(MIN_WIDTH, x[0].numel()))
+        k = self.method.draws_at_once or _even_chunk_size(from_guide, budget)
+        n = _even_chunk_size(len(x), max(1, budget // k))
         parts = [rows.batch() for rows in Rows(batch).chunks(n)]
-        rows = [self._rows(programs, part, k, whole=len(part["x"]) == n) for part in parts]
+        rows = [self._row_weights(programs, part, k, whole=len(part["x"]) == n) for part in parts]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return Weights(torch.cat(rows, 1), (from_guide, from_prior), torch.finfo(dtype).eps)
+        return LogWeights(torch.cat(rows, 1), (from_guide, from_prior), torch.finfo(dtype).eps)
 
-    def _rows(self, programs: Programs, batch: Batch, at_once: int, *, whole: bool) -> Tensor:
+    def _row_weights(self, programs: Programs, batch: Batch, at_once: int, *, whole: bool) -> Tensor:
         """Log-weights of some rows, on the CPU."""
         model, from_prior = programs.model, self.method.from_prior
         sizes = map(len, chunk_ranges(self.method.draws - from_prior, at_once))
@@ -173,7 +172,7 @@ class Weigher:
         return torch.cat(chunks).cpu()
 
     def _chunk(self, programs: Programs, k: int, whole: bool, batch: Batch) -> Tensor:
-        """Log-weights of K draws from the guide; chunks of the whole size may be compiled."""
+        """Log-weights of K draws from the guide; chunks of the full size may be compiled."""
 
         def chunk(batch: Batch) -> Tensor:
             return self._weights(draw(programs.model, programs.guide, k, **batch))
@@ -192,27 +191,27 @@ class Weigher:
         return self.compiled[shape](dict(batch))
 
     def replayed(self, **batch: Tensor) -> Any:
-        """The guide at draws from the prior; one method, so that its plates are looked for once."""
+        """Guide at draws from the prior; a method, so that its plates are found once."""
         return poutine.replay(self.programs.guide, trace=self.prior_draws)(**batch)
 
     def _weights(self, particles: Particles) -> Tensor:
         latents = particles.latents.values()
         nothing = torch.zeros((), dtype=torch.float64)
-        log_prior = sum((wide(latent.log_prior) for latent in latents), nothing)
-        log_proposal = sum((wide(latent.log_posterior) for latent in latents), nothing)
+        log_prior = sum((as_float64(latent.log_prior) for latent in latents), nothing)
+        log_proposal = sum((as_float64(latent.log_posterior) for latent in latents), nothing)
         if self.method.from_prior:
             share = self.method.from_prior / self.method.draws
             log_proposal = torch.logaddexp(log_proposal + math.log1p(-share), log_prior + math.log(share))
-        return wide(particles.log_likelihood) + log_prior - log_proposal
+        return as_float64(particles.log_likelihood) + log_prior - log_proposal
 
     def _check(self, batch: Batch) -> None:
-        """Refuse, by a dry run on two rows, programs whose record is no weight of each row."""
-        particles, self.nesting = check_rows(self.programs, batch)
+        """Check by a dry run on two rows that the programs have a weight of each row."""
+        particles, self.nesting = check_programs_by_row(self.programs, batch)
         self._check_auxiliary(particles)
         self.checked = True
 
     def _check_auxiliary(self, particles: Particles) -> None:
-        """An auxiliary site leaves the guide's density known only where all others are functions of it."""
+        """Check that auxiliary sites leave the guide's density known: all other sites have to be functions of them."""
         latents = particles.latents
         moved = all(isinstance(unwrap(at.posterior), Delta) for at in latents.values() if at.prior is not None)
         extra = [name for name, at in latents.items() if at.prior is None]
@@ -227,6 +226,6 @@ class Weigher:
             )
 
 
-def _even(total: int, most: int) -> int:
-    """The size of chunks, each at most so large, that leaves the smallest rest: fewer than there are chunks."""
+def _even_chunk_size(total: int, most: int) -> int:
+    """Size of chunks, at most `most`, with the smallest remainder: less than the number of chunks."""
     return total // math.ceil(total / most)

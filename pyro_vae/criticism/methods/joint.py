@@ -1,4 +1,4 @@
-"""The log joint of a model at given latents, as a function of one unconstrained vector for each chain and row."""
+"""Log joint of a model as a function of one unconstrained vector for each chain and row."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.methods.base import Batch, not_weighed, unscaled
+from pyro_vae.criticism.methods.base import Batch, count_plate_dims, not_by_row_error
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.distributions.wrappers import distribution_name, unwrap
 from pyro_vae.objectives.particles import sample_sites
@@ -23,19 +23,19 @@ Program = Callable[..., Any]
 Site = dict[str, Any]
 
 DRAWS = 200
-"""Draws from the prior by which a point mass is found."""
+"""Number of draws from the prior by which point masses are detected."""
 
 TIES = 0.05
-"""The share of equal draws that is no coincidence of rounding."""
+"""Share of equal draws above which the prior is taken to have a point mass."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A latent site as a slice of the vector.
+class LatentSlice:
+    """Slice of the unconstrained vector that holds a latent site.
 
     Args:
-        name: the site.
-        to_support: maps unconstrained numbers to the site's support, one to one.
+        name: the name of the site.
+        to_support: the bijection of unconstrained numbers onto the site's support.
         plates: the sizes of its plates between those of chains and rows.
         event: the shape of an unconstrained event.
     """
@@ -46,83 +46,84 @@ class Place:
     event: tuple[int, ...]
 
     @classmethod
-    def of(cls, site: Site) -> "Place":
-        """Read it off a site drawn by K chains."""
-        to_support = bijection(site["fn"].support)
+    def of(cls, site: Site) -> "LatentSlice":
+        """Slice of a site that K chains have drawn."""
+        to_support = unconstraining_bijection(site["fn"].support)
         value, rank = site["value"], len(site["fn"].event_shape)
         raw = to_support.inv(value)
         batch = value.shape[: value.ndim - rank]
         return cls(site["name"], to_support, tuple(batch[1:-1]), tuple(raw.shape[len(batch) :]))
 
-    def flat(self, value: Tensor) -> Tensor:
-        """The site's slice, (K, B, D'), of a value (K, *plates, B, *event)."""
+    def flatten(self, value: Tensor) -> Tensor:
+        """Unconstrained vectors (K, B, D') of a value (K, *plates, B, *event)."""
         raw = self.to_support.inv(value).movedim(1 + len(self.plates), 1)
         return raw.reshape(*raw.shape[:2], -1)
 
-    def unflat(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """The value of a slice, and the log-Jacobian, (K, B)."""
+    def unflatten(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Value of unconstrained vectors (K, B, D'), and the log-Jacobian, (K, B)."""
         raw = part.reshape(*part.shape[:2], *self.plates, *self.event).movedim(1, 1 + len(self.plates))
         value = self.to_support(raw)
         jacobian = self.to_support.log_abs_det_jacobian(raw, value)
         jacobian = sum_rightmost(jacobian, jacobian.ndim - 2 - len(self.plates))
-        return value, by_row(jacobian)
+        return value, sum_plates(jacobian)
 
 
-def bijection(support: Any) -> Transform:
-    """The map from unconstrained numbers onto a support; a mixture has that of its components."""
+def unconstraining_bijection(support: Any) -> Transform:
+    """Bijection of unconstrained numbers onto a support; for a mixture, that of its components."""
     while isinstance(support, constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
     return biject_to(support)
 
 
-def by_row(terms: Tensor) -> Tensor:
-    """Sum over the plates between chains and rows: (K, *plates, B) to (K, B)."""
+def sum_plates(terms: Tensor) -> Tensor:
+    """Sums (K, B) of terms (K, *plates, B) over the plates between chains and rows."""
     return terms.reshape(len(terms), -1, terms.shape[-1]).sum(1)
 
 
 def log_prob(site: Site) -> Tensor:
-    """A site's log-density, (K, B)."""
+    """Log-density of a site, (K, B)."""
     terms = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    return by_row(scale_and_mask(terms, mask=site["mask"]))
+    return sum_plates(scale_and_mask(terms, mask=site["mask"]))
 
 
 class Joint:
-    """A model's two log-densities for K chains of B rows, by running the model alone.
+    """Log prior and log-likelihood of a model for K chains of B rows.
 
     Args:
         model: the model, a Pyro program.
-        batch: what it is conditioned on, by name.
+        batch: the data that it is conditioned on, by name.
         chains: the number K of chains.
-        nesting: plate dimensions of the model, that of the rows among them.
+        nesting: the number of plate dimensions of the model, that of the rows among them.
 
-    `latents` are its latent sites as drawn from the prior.
+    Attributes:
+        latents: the latent sites, drawn from the prior, by name.
     """
 
     def __init__(self, model: Program, batch: Batch, chains: int, nesting: int) -> None:
         self.model, self.batch, self.chains, self.nesting = model, batch, chains, nesting
         self.latents = {name: site for name, site in self.run(model).items() if not site["is_observed"]}
-        self.places = [Place.of(site) for site in self.latents.values()]
+        self.slices = [LatentSlice.of(site) for site in self.latents.values()]
 
     def run(self, program: Program, values: Mapping[str, Tensor] | None = None) -> dict[str, Site]:
-        """The random sites of a program, every chain at once; those with values are conditioned on them."""
+        """Sample sites of a program for all chains, by name, conditioned on the given values."""
         if values is not None:
             program = poutine.condition(program, data=dict(values))
         with pyro.plate("chains", self.chains, dim=-self.nesting - 1):
             return sample_sites(poutine.trace(program).get_trace(**self.batch))
 
-    def flat(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Latents by name as the vectors u, (K, B, D)."""
-        return torch.cat([place.flat(values[place.name]) for place in self.places], -1)
+    def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Unconstrained vectors u, (K, B, D), of latents by name."""
+        return torch.cat([site.flatten(values[site.name]) for site in self.slices], -1)
 
-    def unflat(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Latents by name from the vectors u (K, B, D), and log |dz / du|, (K, B)."""
-        sizes = [torch.Size((*place.plates, *place.event)).numel() for place in self.places]
-        pairs = [place.unflat(part) for place, part in zip(self.places, u.split(sizes, -1), strict=True)]
-        values = {place.name: value for place, (value, _) in zip(self.places, pairs, strict=True)}
+    def unflatten(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Latents by name of vectors u (K, B, D), and log |dz / du|, (K, B)."""
+        sizes = [torch.Size((*site.plates, *site.event)).numel() for site in self.slices]
+        pairs = [site.unflatten(part) for site, part in zip(self.slices, u.split(sizes, -1), strict=True)]
+        values = {site.name: value for site, (value, _) in zip(self.slices, pairs, strict=True)}
         return values, torch.stack([jacobian for _, jacobian in pairs]).sum(0)
 
     def log_probs(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log p(z) and log p(x|z) at latents, each (K, B)."""
+        """Log p(z) and log p(x|z) at latents, (K, B) each."""
         sites = self.run(self.model, values)
         prior = torch.stack([log_prob(site) for name, site in sites.items() if name in values]).sum(0)
         likelihood = torch.stack([log_prob(site) for name, site in sites.items() if name not in values]).sum(0)
@@ -130,10 +131,7 @@ class Joint:
 
 
 def check_model(model: Program, batch: Batch) -> int:
-    """Refuse, by a dry run on two rows, a model whose latents cannot be moved row by row.
-
-    Returns:
-        The number of its plate dimensions.
+    """Number of plate dimensions of a model, from a dry run that checks that latents of each row can be moved.
 
     Raises:
         InputError: no latent, nothing observed, no plate over rows, a site is scaled, or a latent is discrete, has
@@ -143,13 +141,13 @@ def check_model(model: Program, batch: Batch) -> int:
     sites = sample_sites(poutine.trace(model).get_trace(**batch))
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     if not latents or len(latents) == len(sites):
-        what = "no latent, so log p(x) is what it says itself" if not latents else "nothing that is observed"
-        raise InputError(f"the model has {what}: give it a latent, and its data to pyro.sample(..., obs=x).")
+        what = "no latent, so its log-likelihood is log p(x)" if not latents else "no observed site"
+        raise InputError(f"the model has {what}: give it a latent, and pass its data to pyro.sample(..., obs=x).")
     rows = len(batch["x"])
     for site in sites.values():
         if not any(frame.dim == -1 and frame.size == rows for frame in site["cond_indep_stack"]):
-            raise not_weighed(rows, 1)
-    nesting = unscaled(list(sites.values()))
+            raise not_by_row_error(rows, 1)
+    nesting = count_plate_dims(list(sites.values()))
     for name in latents:
         _check_coordinates(name, sites[name]["fn"])
     first, second = (Joint(model, batch, DRAWS, nesting).latents for _ in range(2))
@@ -166,7 +164,7 @@ def _check_coordinates(name: str, fn: Any) -> None:
             "gradients: sum that site out of the model, or take method=pv.criticism.Importance()."
         )
     try:
-        bijection(fn.support)
+        unconstraining_bijection(fn.support)
     except NotImplementedError:
         raise InputError(
             f"the support of the prior at site {name!r}, {fn.support}, has no map from unconstrained numbers in "
