@@ -11,12 +11,17 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.methods.annealing import AIS, SimulatedRows
-from pyro_vae.criticism.session import EvaluationSession, evaluation, reference_tensor
+from pyro_vae.criticism.session import EvaluationSession, check_rows, evaluation, reference_tensor
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, as_module, check_programs
 
 LARGE_GAP = 0.5
 """Gap, in nats, above which differences of models are doubtful."""
+
+BOUNDS_FAIL = (
+    "the bounds of row {row} are not finite: the model's density fails at latents of its own; "
+    "inspect its log_prob there."
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,7 +152,7 @@ def bdmc(
                 forward = sampler.log_weights(simulated.model, simulated.batch, steps)
                 reverse = sampler.log_weights(simulated.model, simulated.batch, steps, exact=simulated.latents)
             bounds = forward.estimate()[0], -reverse.estimate()[0]
-            _check_finite(start, *bounds)
+            check_rows(torch.stack(bounds).isfinite().all(0), start, BOUNDS_FAIL)
             accepted = [part.acceptance for part in (forward, reverse) if part.acceptance is not None]
             results.append((*bounds, torch.stack(accepted).mean(0)))
     lower, upper, acceptance = (torch.cat(parts) for parts in zip(*results, strict=True))
@@ -178,15 +183,6 @@ def _simulate_rows(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]
             "right shape, bdmc(programs, x=x); its observed sites are then simulated."
         )
     return Rows({"x": drawn, **given})
-
-
-def _check_finite(start: int, *bounds: Tensor) -> None:
-    wrong = ~torch.stack(bounds).isfinite().all(0)
-    if bool(wrong.any()):
-        raise FloatingPointError(
-            f"the bounds of row {start + int(wrong.to(torch.uint8).argmax())} are not finite: the model's density "
-            "fails at latents of its own; inspect its log_prob there."
-        )
 
 
 def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: Any) -> None:

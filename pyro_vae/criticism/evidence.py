@@ -16,7 +16,7 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.base_measure import base_measure
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import MIN_TAIL_DRAWS
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
 from pyro_vae.data.fingerprint import fingerprint_of
 from pyro_vae.model.programs import Programs, check_programs
 
@@ -219,12 +219,7 @@ def evidence(
         for start, batch in session.batches(batch_size, "evidence", progress):
             weights = sampler(batch)
             log_p, mcse = weights.estimate()
-            if not bool((log_p < math.inf).all()):
-                row = start + int((~(log_p < math.inf)).to(torch.uint8).argmax())
-                raise FloatingPointError(
-                    f"the weights of row {row} are not finite: the model's or the guide's density fails there; inspect "
-                    "vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
-                )
+            check_rows(log_p < math.inf, start, f"the weights of row {{row}} are not finite: {DENSITY_FAILS}")
             accepted = [] if weights.acceptance is None else [weights.acceptance]
             results.append((log_p, mcse, weights.pareto_k(), *accepted))
         data = {name: tensor for name, tensor in session.rows.tensors.items() if name != "row"}  # an index, not data

@@ -14,14 +14,14 @@ from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import LogWeights
 from pyro_vae.criticism.refine import (
+    ELBO_FAILS,
     LR,
     PARTICLES,
-    check_finite,
     check_step_size,
     check_vae,
     refine_batch,
 )
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import EvaluationSession, check_rows
 from pyro_vae.data.fingerprint import fingerprint_of
 from pyro_vae.families import Family, Flow, LowRankNormal, MultivariateNormal
 from pyro_vae.model.vae import VAE
@@ -211,7 +211,7 @@ def inference_gap(
                     weights.append(sampler.log_weights(programs, given))
             results.append(_split(weights[0], weights[1], None if other is None else other(batch)))
             for bounds in results[-1][3:5]:
-                check_finite(bounds, start)
+                check_rows(bounds.isfinite(), start, ELBO_FAILS)
         measure, fingerprint = base_measure(vae, batch), fingerprint_of(session.rows.tensors)
     log_p, error, khat, star, plain, of_family, of_encoder, of_both = (
         torch.cat(parts) for parts in zip(*results, strict=True)
@@ -247,16 +247,8 @@ def _split(star: LogWeights, plain: LogWeights, other: LogWeights | None) -> lis
     else:
         approximation, total = error.hypot(_se(star.values)), error.hypot(_se(plain.values))
     amortisation = _se(star.values - plain.values)
-    return [
-        log_p,
-        error,
-        measured.pareto_k(),
-        star.values.mean(0),
-        plain.values.mean(0),
-        approximation,
-        amortisation,
-        total,
-    ]
+    elbos = star.values.mean(0), plain.values.mean(0)
+    return [log_p, error, measured.pareto_k(), *elbos, approximation, amortisation, total]
 
 
 def _se(terms: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.criticism.methods.base import Batch, check_unscaled
 from pyro_vae.model.programs import Programs
 from pyro_vae.objectives.particles import draw, sample_sites
-
-Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,8 @@ class ObservationPlan:
         trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
         guided = poutine.trace(guide).get_trace(**batch)
         simulated = sample_sites(trace)
-        for name, site in [*simulated.items(), *sample_sites(guided).items()]:
-            if not bool((torch.as_tensor(site["scale"]) == 1).all()):
-                raise InputError(
-                    f"site {name!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
-                    "so data cannot be drawn from its model: give unscaled programs, with a plate of "
-                    "x.shape[0] rows."
-                )
+        sites = [*simulated.values(), *sample_sites(guided).values()]
+        check_unscaled(sites, "data cannot be drawn from its model")
         return cls(by_rows, {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)})
 
     def simulated_batch(self, trace: Any, batch: Batch) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ them with the data. A few data sets are in memory at a time, however many are dr
 """
 
 import copy
+import importlib.metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_vae.core.errors import InputError, check_integers
@@ -124,7 +125,7 @@ def predictive_check(
         "model": _describe_model(vae),
         "data": {**given.source, "fingerprint": fingerprint(given.x)},
         "notes": [*_notes(vae, given, kind, candidates), *accumulator.notes],
-        "pyro_vae_version": _version(),
+        "pyro_vae_version": importlib.metadata.version("pyro-vae"),
     }
     return to_datatree(groups, attrs)
 
@@ -183,12 +184,6 @@ def _describe_model(vae: Programs) -> str:
         f"prior {declared.prior!r}, likelihood {declared.likelihood!r}, guide {declared.guide!r}, "
         f"{declared.latent_dim} latents"
     )
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("pyro-vae")
 
 
 def _check_arguments(

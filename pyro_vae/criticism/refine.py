@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.rng import seeded
-from pyro_vae.criticism.session import EvaluationSession
+from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
 from pyro_vae.data.rows import Rows
 from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.model.vae import VAE
@@ -35,6 +35,8 @@ COMPARISON_DRAWS = 64
 
 EQUAL_WEIGHTS = 1e-3
 """Standard deviation of log-weights, in nats, below which a posterior is exact but for rounding: a gap of 5e-7 nats."""
+
+ELBO_FAILS = f"the bound of row {{row}} is not finite: {DENSITY_FAILS}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,7 +230,7 @@ def refine(
     with session.activate(seed):
         for start, batch in session.batches(batch_size, "refining", progress):
             parts.append(refine_batch(vae, batch, steps=steps, lr=lr, particles=particles))
-            check_finite(parts[-1].bound, start)
+            check_rows(parts[-1].bound.isfinite(), start, ELBO_FAILS)
     return Refined(
         vae,
         {name: torch.cat([part.raw[name] for part in parts]) for name in parts[0].raw},
@@ -306,23 +308,6 @@ def check_step_size(lr: Any) -> None:
     if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < math.inf:
         raise InputError(
             f"lr = {lr!r} has to be a number above 0, the first step on the unconstrained scale: take lr={LR}."
-        )
-
-
-def check_finite(bounds: Tensor, first: int) -> None:
-    """Check that ELBOs are finite.
-
-    Args:
-        bounds: the ELBO of each row of a batch, (B,).
-        first: the number of its first row.
-
-    Raises:
-        FloatingPointError: an ELBO is NaN or infinite; the message names its row.
-    """
-    if not bool((finite := bounds.isfinite()).all()):
-        raise FloatingPointError(
-            f"the bound of row {first + int((~finite).nonzero()[0])} is not finite: the model's or the guide's density "
-            "fails there; inspect vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
         )
 
 

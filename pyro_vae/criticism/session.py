@@ -12,6 +12,11 @@ from pyro_vae.core.progress import track
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.programs import Programs, as_module, evaluation, reference_tensor
 
+DENSITY_FAILS = (
+    "the model's or the guide's density fails there; "
+    "inspect vae.decode(vae.encode(x).sample()).log_prob(x) for that row."
+)
+
 
 @dataclass(eq=False)
 class EvaluationSession:
@@ -67,3 +72,18 @@ class EvaluationSession:
         for start in track(starts, description, progress):
             part = Rows(self.rows.batch(slice(start, start + size)))
             yield start, part.to(self.device, self.dtype).batch()
+
+
+def check_rows(valid: Tensor, first: int, message: str) -> None:
+    """Check values of rows for NaN and infinity.
+
+    Args:
+        valid: whether the value of each row of a batch is valid, (B,).
+        first: the index of the batch's first row.
+        message: of the error, with `{row}` for the index of the first invalid row.
+
+    Raises:
+        FloatingPointError: a value is not valid.
+    """
+    if not bool(valid.all()):
+        raise FloatingPointError(message.format(row=first + int((~valid).nonzero()[0])))

@@ -121,13 +121,22 @@ def count_plate_dims(sites: Iterable[Any]) -> int:
         InputError: a site is scaled.
     """
     sites = list(sites)
-    if scaled := [site["name"] for site in sites if not bool((torch.as_tensor(site["scale"]) == 1).all())]:
-        raise InputError(
-            f"site {scaled[0]!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, "
-            "so its weights do not estimate p(x): use unscaled programs, with a plate of x.shape[0] rows."
-        )
+    check_unscaled(sites, "its weights do not estimate p(x)")
     plates = [plate for site in sites for plate in site["cond_indep_stack"] if plate.vectorized]
     return max((-(plate.dim or 0) for plate in plates), default=0)
+
+
+def check_unscaled(sites: Iterable[Any], consequence: str) -> None:
+    """Check that no site is scaled.
+
+    Raises:
+        InputError: a site is scaled; the message says the consequence.
+    """
+    if scaled := [site["name"] for site in sites if not bool((torch.as_tensor(site["scale"]) == 1).all())]:
+        raise InputError(
+            f"site {scaled[0]!r} is scaled, by poutine.scale or a plate that takes a batch for a part of the data, so "
+            f"{consequence}: use unscaled programs, with a plate of x.shape[0] rows."
+        )
 
 
 def as_float64(log_prob: Tensor) -> Tensor:
