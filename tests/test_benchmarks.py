@@ -299,7 +299,7 @@ def test_step_and_an_epoch_are_timed_and_no_hook_is_left(bench: Any) -> None:
     assert len(optimizer._global_optimizer_post_hooks) == before
 
 
-def test_more_of_anything_costs_more(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_flops_grow_along_each_axis(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The axis varies what it names: products of a step, counted."""
     scaling = bench("scaling")
     monkeypatch.setattr(scaling, "STEPS", 3)

@@ -47,7 +47,7 @@ LAWS: tuple[Callable[..., None], ...] = (
     test_families.test_density_is_normalised,
     test_families.test_draws_follow_the_density,
     test_families.test_log_prob_is_scipys,
-    test_families.test_each_row_has_its_own_parameters,
+    test_families.test_parameters_differ_between_rows,
     test_families.test_extreme_outputs_give_finite_densities,
     test_family_parameters.test_starting_values_are_the_datas,
     test_family_parameters.test_starting_values_are_finite_on_degenerate_data,

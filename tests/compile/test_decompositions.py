@@ -142,7 +142,7 @@ BIASED = {
 
 @pytest.mark.parametrize("name", BIASED)
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (1, 4), (5, 1)], ids=str)
-def test_bias_stands_apart_where_a_compiler_fuses_it(name: str, shape: tuple[int, ...]) -> None:
+def test_bias_is_added_separately_where_a_compiler_fuses_it(name: str, shape: tuple[int, ...]) -> None:
     dtype, options, apart = BIASED[name]
     bias, left, right = ((10 * torch.randn(size)).to(dtype) for size in (shape, (5, 3), (3, 4)))
 

@@ -25,7 +25,7 @@ def draws() -> dict[str, Any]:
     return {name: draw() for name, draw in DRAW.items()}
 
 
-def test_every_generator_is_drawn_from_here() -> None:
+def test_draws_cover_every_generator() -> None:
     assert DRAW.keys() == GENERATORS.keys()
 
 
@@ -66,7 +66,7 @@ def test_block_leaves_no_trace(fault: bool) -> None:
     assert draws() == expected
 
 
-def test_own_numbers_depend_on_the_seed_alone_and_go_on() -> None:
+def test_private_rng_depends_only_on_its_seed_and_continues() -> None:
     def two(seed: int, between: Callable[[], Any]) -> list[dict[str, Any]]:
         own, found = PrivateRng(seed), []
         for _ in range(2):
@@ -156,7 +156,7 @@ def test_block_touches_the_state_of_its_own_device_alone(block: Any, monkeypatch
     assert {device for _, device in devices.touched} == {"cuda:1"}
 
 
-def test_no_other_module_seeds_or_forks_a_global_generator() -> None:
+def test_global_generators_are_seeded_and_forked_in_one_module() -> None:
     word = re.compile(r"\bfork_rng\b|(?<!Generator\(\)\.)\bmanual_seed\b|\bset_rng_state\b|\bnp\.random\.seed\b")
     found = {
         f"{file.relative_to(PACKAGE)}: {line.strip()}"

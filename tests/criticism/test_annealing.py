@@ -78,7 +78,7 @@ def test_narrow_posterior_is_reached() -> None:
     assert abs(found.mean - float(truth(x, model).mean())) < 0.1
 
 
-def test_it_finds_the_mode_that_the_guide_misses() -> None:
+def test_annealing_finds_the_mode_that_the_guide_misses() -> None:
     def likelihood(z: Tensor) -> Any:
         return dist.Normal(z.square(), 0.5)
 
@@ -158,7 +158,7 @@ PLAIN = {"LogNormal", "Beta", "Mixture", "Dirichlet", "Gamma"}
         if not FAMILIES[name].masses
     ],
 )
-def test_every_prior_agrees_with_draws_from_it(prior: str) -> None:
+def test_annealing_agrees_with_draws_from_every_prior(prior: str) -> None:
     vae = small_vae(
         prior=FAMILIES[prior].family, guide=FAMILIES[guide_for(prior)].family, likelihood=pv.Normal(scale=6.0)
     ).double()

@@ -45,7 +45,7 @@ def test_true_evidence_lies_between(start: Any, drawn: list[SimulatedRows]) -> N
 
 
 @pytest.mark.parametrize(("start", "temperatures"), [("prior", 6), pytest.param("guide", 2, marks=pytest.mark.slow)])
-def test_both_weights_are_unbiased_however_few_temperatures(
+def test_forward_and_reverse_weights_are_unbiased_for_few_temperatures(
     start: Any, temperatures: int, drawn: list[SimulatedRows]
 ) -> None:
     found = sandwich(exact(spread=1.3), 1000, temperatures=temperatures, start=start)

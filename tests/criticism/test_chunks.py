@@ -51,7 +51,7 @@ def test_many_draws_of_few_rows_go_together(seen: list[tuple[int, int, bool]]) -
 
 
 @pytest.mark.parametrize("proposal", ["guide", "defensive", "refined"])
-def test_every_row_keeps_its_own_weights_and_what_is_given_with_it(proposal: Any, seen: list[Any]) -> None:
+def test_chunks_keep_weights_and_given_tensors_of_each_row(proposal: Any, seen: list[Any]) -> None:
     x = rows(9) * torch.linspace(0, 3, 9)[:, None].double()  # far apart, so that none can stand for another
     found = estimate(exact(spread=1.3), x, draws=40, proposal=proposal)
     assert len(seen) > 3

@@ -45,7 +45,7 @@ def in_random_order(x: Tensor, y: Tensor, neighbours: int, rng: np.random.Genera
 
 @pytest.mark.parametrize(("n", "m"), [(200, 200), (150, 40), (30, 300)])
 @pytest.mark.parametrize("neighbours", [1, 5])
-def test_it_is_the_papers_formula(n: int, m: int, neighbours: int) -> None:
+def test_density_coverage_equals_the_papers_formula(n: int, m: int, neighbours: int) -> None:
     x, y = torch.randn(n, 4), 1.3 * torch.randn(m, 4) + 0.2
     found = density_coverage(x, y, neighbours=neighbours)
     assert (found.density, found.coverage) == pytest.approx(published(x, y, neighbours), rel=1e-12)
@@ -63,7 +63,7 @@ def test_by_hand() -> None:
     assert density_coverage(x, y[1:], neighbours=1).coverage == pytest.approx(1 / 3)
 
 
-def test_no_unit_place_direction_order_or_portion_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_density_coverage_is_invariant_to_unit_place_rotation_order_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.randn(100, 3).double(), torch.randn(80, 3).double() + 0.3
     turn = torch.linalg.qr(torch.randn(3, 3).double()).Q
     plain = density_coverage(x, y)
@@ -79,7 +79,7 @@ def test_no_unit_place_direction_order_or_portion_matters(monkeypatch: pytest.Mo
         assert (again.density, again.coverage) == pytest.approx((plain.density, plain.coverage), rel=1e-12)
 
 
-def test_no_more_distances_are_held_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fidelity, "DISTANCES", 2000)
     for to_data, to_replicates, _ in fidelity._distances(torch.randn(90, 2).double(), torch.randn(70, 2).double()):
         assert to_data.numel() + to_replicates.numel() <= 2000
@@ -268,9 +268,9 @@ OF_OTHERS = {
 
 
 @pytest.mark.parametrize("classifier", OF_OTHERS.values(), ids=OF_OTHERS)
-def test_no_importance_where_a_classifier_has_none_of_these_features(classifier: object) -> None:
+def test_importance_is_none_where_a_classifier_has_none_of_these_features(classifier: object) -> None:
     assert classifier_test(torch.randn(60, 2), torch.randn(60, 2), classifier=classifier).importance is None
 
 
-def test_no_importance_where_no_feature_is_used() -> None:
+def test_importance_is_none_where_no_feature_is_used() -> None:
     assert classifier_test(torch.ones(60, 2), torch.ones(60, 2)).importance is None

@@ -121,7 +121,7 @@ def test_khat_is_that_which_arviz_gives_for_all_draws(draws: int) -> None:
         if not FAMILIES[prior].masses
     ],
 )
-def test_both_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) -> None:
+def test_proposals_agree_with_draws_from_the_prior(prior: str, guide: str) -> None:
     vae = small_vae(
         prior=FAMILIES[prior].family, guide=FAMILIES[guide].family, likelihood=pv.Normal(scale=6.0)
     ).double()

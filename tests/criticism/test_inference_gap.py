@@ -105,7 +105,7 @@ def test_shared_parameter_counts_as_family() -> None:
     assert float(gap.amortisation.abs().max()) < 0.05
 
 
-def test_at_the_exact_posterior_there_is_no_gap() -> None:
+def test_gap_is_zero_at_the_exact_posterior() -> None:
     gap = measured(exact(), rows(20), draws=100, steps=50, batch_size=10)
     for part in (gap.approximation, gap.amortisation, gap.total):
         assert float(part.abs().max()) < 1e-8
@@ -127,7 +127,7 @@ def test_too_narrow_a_guide_is_warned_of() -> None:
     assert early.warning in repr(early)
 
 
-def test_its_evidence_is_that_of_the_refined_proposal() -> None:
+def test_gap_evidence_equals_that_of_the_refined_proposal() -> None:
     x = rows(5)
     found = measured(misled_vae(), x, draws=50, steps=5).evidence
     other = estimate(misled_vae(), x, method=Importance(50, "refined", steps=5))
@@ -177,7 +177,7 @@ def test_picture_shows_both_parts_of_each_row() -> None:
     assert rendered(pv.plots.inference_gap(measured(misled_vae(), rows(1), draws=50, steps=5))).std() > 0
 
 
-def test_one_row_far_away_does_not_hide_the_others() -> None:
+def test_gap_figure_cuts_off_an_outlying_row() -> None:
     gap = measured(misled_vae(pv.Normal()), rows(40), draws=50, steps=5)
     far = gap.amortised.clone()
     far[3] -= 1000

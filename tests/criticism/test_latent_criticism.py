@@ -85,7 +85,7 @@ def test_means_that_do_not_vary_have_no_spread(draws: int) -> None:
     assert (found.mean(0) < 0.01).all()  # where a unit counts as active
 
 
-def test_only_the_first_rows_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aggregate_kl_and_spread_use_only_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent, "MAX_ROWS", 40)
     vae, x, _ = exact_one_latent(0.5, 40)
     for estimate in (aggregate_kl, spread_of_means):

@@ -131,7 +131,7 @@ def test_seed_decides_and_everything_stays_as_it_was() -> None:
     assert latents(vae, x, seed=4).surgery != first.surgery
 
 
-def test_picture_tells_active_from_unused() -> None:
+def test_latent_usage_figure_distinguishes_active_from_unused() -> None:
     x = table_data("breast cancer")
     found = latents(optimum(x, 10).put_into(linear(30, 10, pv.Normal(scale="per_feature"))), x)
     picture = pv.plots.latent_usage(found)

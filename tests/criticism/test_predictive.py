@@ -156,7 +156,7 @@ def test_quantities_of_features_leave_missing_values_out() -> None:
     assert (some["rows"]["tail"].isnull().all("row_quantity").values == (~mask.any(1)).numpy()).all()
 
 
-def test_two_samples_are_of_whole_rows() -> None:
+def test_two_sample_tests_use_only_fully_observed_rows() -> None:
     x, mask = rows(400), torch.ones(400, 5, dtype=torch.bool)
     mask[:300, 2] = False
     tree = check(exact(), {"x": torch.where(mask, x, torch.nan), "mask": mask}, draws=5, two_sample=True)

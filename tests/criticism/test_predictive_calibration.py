@@ -68,7 +68,7 @@ def small_images() -> pv.VAE:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["counts", "images", "posterior"])
-def test_no_quantity_of_the_catalogue_doubts_the_right_model(kind: str) -> None:
+def test_test_statistics_do_not_reject_the_right_model(kind: str) -> None:
     """As above, of everything that suits the data; posterior replicates reject less."""
     vae = {"counts": lambda: counts(True), "images": small_images, "posterior": exact}[kind]()
     options = {"kind": "posterior"} if kind == "posterior" else {}
@@ -96,7 +96,7 @@ def test_poisson_on_overdispersed_counts_is_caught() -> None:
     [(1.0, "no sign of distributions"), (0.7, "overconfident"), (1.5, "underconfident")],
     ids=["right", "too narrow", "too wide"],
 )
-def test_coverage_tells_narrow_from_wide(scale: float, told: str) -> None:
+def test_coverage_distinguishes_narrow_from_wide(scale: float, told: str) -> None:
     tree = check(noisy(scale), rows(300), draws=200, statistics=["mean"])
     sentences = findings(tree)
     assert sum(told in each for each in sentences) == 1
@@ -157,7 +157,7 @@ def test_binary_data_have_uniform_ranks_under_the_right_model() -> None:
     assert float(flipped["calibration"]["pit_q_value"].max()) < 0.01
 
 
-def test_two_samples_are_distinguished_only_where_they_differ() -> None:
+def test_two_sample_tests_distinguish_only_different_samples() -> None:
     right = pv.predictive_check(exact(), rows(400), draws=20, progress=False)
     wrong = pv.predictive_check(noisy(1.6), rows(400), draws=20, progress=False)
     assert float(right["two_sample"]["classifier_p_value"]) > 0.01

@@ -96,7 +96,7 @@ GUIDES = {
 
 
 @pytest.mark.parametrize("name", GUIDES)
-def test_any_guide_gains_and_its_evidence_stays(name: str) -> None:
+def test_refining_any_guide_gains_and_keeps_its_evidence(name: str) -> None:
     words, guide = GUIDES[name]
     x = 3 * torch.randn(12, 4, generator=seeded(1))
     vae = pv.VAE((4,), 2, likelihood=pv.Normal(scale=1), guide=guide, encoder=pv.MLP(hidden=(6,)), **words)

@@ -178,7 +178,7 @@ def test_wrong_global_posteriors_are_caught(wide: float, word: str) -> None:
     assert any(f"a: the guide is {word}confident" in finding for finding in found.findings)
 
 
-def test_two_levels_within_a_row_and_data_that_lie_otherwise_in_the_program() -> None:
+def test_sbc_handles_two_latents_of_a_row_and_permuted_data() -> None:
     """z1 ~ N(0, 1), z2|z1 ~ N(z1, 1), x four times N(z2, 1): z2|x ~ N(8/9 mean x, 2/9), z1|z2 ~ N(z2/2, 1/2)."""
 
     def guide(x: Tensor) -> None:

@@ -179,14 +179,14 @@ def value(name: str, x: Tensor) -> Tensor:
     return STATISTICS[name].function(argument(x, STATISTICS[name]))
 
 
-def test_every_test_quantity_has_an_oracle_and_suits_a_kind() -> None:
+def test_test_statistics_have_an_oracle_and_suit_a_kind() -> None:
     assert list(ORACLES) == list(STATISTICS)
     assert {name for _, name in CASES} == set(STATISTICS)
     assert len({statistic.label for statistic in STATISTICS.values()}) == len(STATISTICS)
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_it_is_its_oracles(kind: str, name: str) -> None:
+def test_test_statistic_equals_its_oracle(kind: str, name: str) -> None:
     x, statistic = rows(kind), STATISTICS[name]
     if statistic.of == "discrepancy":
         loc, scale = torch.randn_like(x), torch.rand_like(x) + 0.5
@@ -315,7 +315,7 @@ def test_pictures_have_the_numbers_one_reads_off() -> None:
     assert float(value("high frequencies", at_the_limit.double())) == pytest.approx(0, abs=1e-6)
 
 
-def test_only_the_first_rows_have_neighbours() -> None:
+def test_neighbour_distance_uses_only_the_first_rows() -> None:
     x = torch.randn(300, 3)
     assert torch.equal(value("neighbour distance", x), value("neighbour distance", x[:256]))
     assert float(value("neighbour distance", x[:20].repeat(2, 1) + 1e5)) == 0  # each row has its like
@@ -363,7 +363,7 @@ def test_image_is_one() -> None:
     assert [DataKind(shape).size for shape in shapes] == [784, 784, 12, 5, 1, 9, 9, 128]
 
 
-def test_each_kind_of_data_gets_what_suits_it() -> None:
+def test_default_statistics_suit_each_kind_of_data() -> None:
     asked = {name: set(default_statistics(kind)) for name, kind in KINDS.items()}
     pictures = {"ink", "edges", "centre row", "autocorrelation", "high frequencies", "components"}
     moments = {"standard deviation", "skewness", "median", "largest value", "share of zeros"}

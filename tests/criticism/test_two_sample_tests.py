@@ -95,7 +95,7 @@ def test_classifier_p_values_are_right_under_equality(classifier: object) -> Non
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_both_tests_catch_what_is_wrong(kind: str) -> None:
+def test_two_sample_tests_detect_wrong_samples(kind: str) -> None:
     x, y = WRONG[kind](1000), torch.randn(1000, 2)
     assert mmd_test(x, y).p_value == 0.001
     found = classifier_test(x, y)
@@ -104,7 +104,7 @@ def test_both_tests_catch_what_is_wrong(kind: str) -> None:
     assert mmd_test(x, y).mmd2 > 0
 
 
-def test_one_wrong_latent_among_many_is_caught() -> None:
+def test_classifier_test_detects_one_wrong_latent_among_many() -> None:
     x = torch.randn(1500, 20)
     x[:, 7] *= 1.8
     assert classifier_test(x, torch.randn(1500, 20)).p_value < 1e-3

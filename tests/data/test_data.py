@@ -126,7 +126,7 @@ def test_batch_takes_the_same_rows_of_every_tensor(index: Tensor | slice) -> Non
     assert torch.equal(batch["size_factor"], torch.arange(3.0)[index])
 
 
-def test_nothing_is_copied_that_need_not_be() -> None:
+def test_rows_are_not_copied_without_need() -> None:
     x, mask = torch.tensor(X), torch.ones(3, dtype=torch.bool)
     rows = Rows({"x": x, "mask": mask})
     assert rows.batch()["x"] is x
@@ -321,9 +321,7 @@ def test_cifar10_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-def test_without_files_or_network_the_error_says_what_belongs_where(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_files_without_network_are_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(self: Any) -> None:
         raise OSError("Name or service not known")
 

@@ -265,7 +265,7 @@ def test_refuses_tables(name: str, tmp_path: Path) -> None:
         fit(small(), stream(tmp_path / "x.parquet"))
 
 
-def test_refuses_what_is_no_parquet_and_groups_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_refuses_other_files_and_groups_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = parquet(tmp_path)
     with pytest.raises(pv.InputError, match=r"unknown column 'y'.*Known: x"):
         stream(path, columns=["y"])

@@ -272,7 +272,7 @@ def test_auto_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(pv.data.load(npy(tmp_path), stream=False).train, Rows)
 
 
-def test_fingerprint_tells_other_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_distinguishes_other_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = stream(npy(tmp_path))
     known = rows.fingerprint()
     assert rows.to("cpu", torch.float64).fingerprint() == known == stream(npy(tmp_path)).fingerprint()
@@ -353,7 +353,7 @@ def test_bad_row_of_a_data_set_is_named_when_it_comes(workers: int, monkeypatch:
         next(read)
 
 
-def test_one_function_tells_memory_from_elsewhere(tmp_path: Path) -> None:
+def test_is_in_memory_recognizes_mapped_and_given_data(tmp_path: Path) -> None:
     mapped = np.load(npy(tmp_path), mmap_mode="r")
     kept: list[Any] = [
         VALUES,

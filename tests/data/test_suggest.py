@@ -178,7 +178,7 @@ def pasted(found: Suggestion) -> pv.VAE:
     return vae
 
 
-def test_every_rule_is_met() -> None:
+def test_suggest_has_a_case_for_every_rule() -> None:
     answered = set()
     for simulate, _, _ in SIMULATED.values():
         data = _data(simulate(np.random.default_rng(0)))
@@ -294,14 +294,14 @@ def test_suggest_refuses_other_than_data(x: Any, message: str) -> None:
         suggest(x)
 
 
-def test_it_is_fast_on_many_rows_and_looks_at_all_of_them() -> None:
+def test_suggest_reads_every_row_of_large_data() -> None:
     x = torch.rand(20_000, 50, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
     assert suggest(x).family == pv.Beta()
     x[3] = 0
     assert suggest(x).family == pv.ContinuousBernoulli()
 
 
-def test_it_prints_the_family_the_sentence_and_the_line() -> None:
+def test_suggestion_prints_family_reason_and_code() -> None:
     shown = str(suggest(np.random.default_rng(0).poisson(3, (N, 2))))
     first, second, *rest = shown.splitlines()
     assert first.startswith("Poisson: counts whose variance is ")

@@ -30,7 +30,7 @@ def summed(logits: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(7,), (1, 300), (5, 7), (2, 3, 40), (0, 4)], ids=str)
 @pytest.mark.parametrize("kind", SIGNS)
 @torch.no_grad()
-def test_it_is_the_softplus_summed_whatever_the_blocks(
+def test_softplus_sum_equals_the_direct_sum_for_any_block_size(
     shape: tuple[int, ...], dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits, signs = logits_of(shape, dtype), SIGNS[kind](shape).to(dtype)

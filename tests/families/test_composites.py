@@ -109,7 +109,7 @@ def test_censored_masses_and_density_are_the_familys(name: str) -> None:
     assert built(pv.Censored(getattr(pv, name)(0, 1))).log_prob(torch.tensor(-0.1)).item() == -math.inf
 
 
-def test_one_sided_means() -> None:
+def test_means_of_one_sided_bounds_equal_scipys() -> None:
     np.testing.assert_allclose(built(pv.Censored(pv.Normal(1, 2))).mean, 2 * (0.5 * 0.6914625 + 0.3520653), rtol=1e-6)
     np.testing.assert_allclose(
         built(pv.Truncated(pv.Normal(-20, 2))).mean, scipy.stats.truncnorm(10, np.inf, -20, 2).mean(), rtol=1e-9

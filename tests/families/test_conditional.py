@@ -141,7 +141,7 @@ def test_per_feature_is_one_trained_number_for_each_element(name: str, key: str)
 
 
 @each_trained
-def test_nothing_is_computed_from_the_context(name: str, key: str) -> None:
+def test_parameters_without_constants_depend_on_the_context(name: str, key: str) -> None:
     event, family = event_of(name), cases.FAMILIES[name].family
     for network in (None, cases.NETWORKS["MLP"].network):
         conditional = likelihood(family, event, network)
@@ -152,7 +152,7 @@ def test_nothing_is_computed_from_the_context(name: str, key: str) -> None:
 
 
 @each_trained
-def test_nothing_without_a_context_is_per_feature(name: str, key: str) -> None:
+def test_parameters_without_a_context_are_per_feature(name: str, key: str) -> None:
     event, family = event_of(name), cases.FAMILIES[name].family
     prior, explicit = (Place("prior", event).build(f) for f in (family, with_source(name, key, "per_feature")))
     assert constants(prior) == constants(explicit)
@@ -161,7 +161,7 @@ def test_nothing_without_a_context_is_per_feature(name: str, key: str) -> None:
 
 
 @each_trained
-def test_all_but_one_parameter_may_be_constants(name: str, key: str) -> None:
+def test_parameters_may_be_constants_except_one(name: str, key: str) -> None:
     """Every mixture of sources has the context's batch shape, whichever parameter follows it."""
     family, event = cases.FAMILIES[name].family, event_of(name)
     values = cases.FAMILIES[name].parameters(event, cases.seeded())

@@ -86,7 +86,7 @@ def test_zero_inflation_adds_zeros_by_hand(family: Family, gate_logits: float) -
     ],
     ids=repr,
 )
-def test_only_counts_have_extra_zeros(family: Family, message: str) -> None:
+def test_zero_inflated_refuses_other_than_counts(family: Family, message: str) -> None:
     with pytest.raises(pv.InputError, match=rf"^ZeroInflated.family = \w+\(.*\) {message}"):
         pv.ZeroInflated(family)
 

@@ -247,7 +247,7 @@ def test_log_prob_is_scipys(name: str) -> None:
 
 
 @cases.over_families("likelihood")
-def test_each_row_has_its_own_parameters(name: str) -> None:
+def test_parameters_differ_between_rows(name: str) -> None:
     """A network that emits the raw form of random parameters, other ones for each row, gives scipy's densities."""
     case = cases.FAMILIES[name]
     if case.log_prob is None:
@@ -325,7 +325,7 @@ def test_extreme_outputs_give_finite_densities(name: str, dtype: torch.dtype) ->
 
 @DTYPES
 @cases.over_places()
-def test_both_floating_types_run(name: str, family: Family, place: Place, dtype: torch.dtype) -> None:
+def test_families_run_in_both_floating_types(name: str, family: Family, place: Place, dtype: torch.dtype) -> None:
     conditional = place.converted(place.build(family), dtype)
     distribution = conditional(place.contexts((2,), cases.seeded(), dtype))
     draws = distribution.sample()

@@ -226,7 +226,7 @@ def test_bits_per_dimension_are_per_observed_pixel() -> None:
     assert "validation_bits_per_dim" not in history.columns
 
 
-def test_only_pixels_are_reported_in_bits() -> None:
+def test_bits_per_dim_is_reported_only_for_pixels() -> None:
     x = torch.arange(32.0)[:, None].expand(32, 4) % 3
     history = fitted(pv.Categorical(3), x, 4, 3)
     assert "bits_per_dim" not in history.columns

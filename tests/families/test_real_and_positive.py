@@ -52,7 +52,7 @@ def test_draws_beyond_the_type_stay_positive_and_finite(family: pv.families.Fami
         assert bool(torch.isfinite(weight.grad).all()), name
 
 
-def test_all_zero_element_starts_an_exponential_at_a_finite_rate() -> None:
+def test_exponential_starts_at_a_finite_rate_for_an_all_zero_element() -> None:
     for x in (torch.zeros(5, 3), torch.tensor([[0.0, 1.0, 5.0]])):
         conditional = Place("prior", (3,)).build(pv.Exponential())
         conditional.initialize(x)
@@ -132,7 +132,7 @@ def test_loud_factors_are_shortened_and_stay_finite_in_float32(size: int) -> Non
 
 
 @pytest.mark.parametrize("role", ["prior", "likelihood", "guide"])
-def test_more_factors_than_elements_are_refused(role: str) -> None:
+def test_low_rank_refuses_more_factors_than_elements(role: str) -> None:
     with pytest.raises(pv.InputError, match=rf"^{role}: LowRankNormal\(rank=4.* the 3 elements .* rank of at most 3"):
         Place(role, (3,), None if role == "prior" else (2,)).build(pv.LowRankNormal(rank=4))
     with pytest.raises(pv.InputError, match="at least 1"):

@@ -218,7 +218,7 @@ def test_data_inside_of_the_support_is_let_in() -> None:
         checked(pv.LogisticNormal(), shares)
 
 
-def test_one_part_and_a_mask_are_refused_on_the_simplex() -> None:
+def test_simplex_refuses_one_part_and_a_mask() -> None:
     for family in (pv.Dirichlet(), pv.LogisticNormal()):
         with pytest.raises(InputError, match="shares of at least 2 parts"):
             Place("prior", (1,)).build(family)

@@ -47,7 +47,7 @@ GUIDES = {
 
 
 @pytest.mark.parametrize("name", GUIDES)
-def test_with_the_exact_parameters_every_draw_weighs_the_evidence(name: str) -> None:
+def test_weights_of_the_exact_model_equal_the_evidence_for_every_draw(name: str) -> None:
     guide, model = GUIDES[name]
     p, q = model.w.shape
     x = 3 * torch.randn(7, p, dtype=torch.float64)

@@ -347,6 +347,6 @@ def test_tensors_that_the_model_does_not_take_are_refused(use: str) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_no_rows_cannot_be_sampled(n: int) -> None:
+def test_sample_refuses_zero_rows(n: int) -> None:
     with pytest.raises(pv.InputError, match="at least 1 row"):
         small().sample(n)

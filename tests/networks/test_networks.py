@@ -51,9 +51,7 @@ def test_table_entry_without_a_case_fails() -> None:
 
 
 @cases.over_maps()
-def test_any_leading_dimensions_equal_the_flattened_application(
-    network: Network, in_shape: Shape, out_shapes: Outputs
-) -> None:
+def test_networks_keep_leading_dimensions(network: Network, in_shape: Shape, out_shapes: Outputs) -> None:
     module = build(network, in_shape, out_shapes)
     for leading in (*cases.LEADING, (0,), (2, 0, 3)):
         x = context(*leading, *in_shape)

@@ -42,7 +42,7 @@ def still(objective: Objective) -> Objective:
     [pytest.param(one, marks=pytest.mark.slow if one.estimator in BEHIND else ()) for one in EVERY],
     ids=repr,
 )
-def test_it_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
+def test_objective_fits_with_our_loop_and_with_pyros(objective: Objective) -> None:
     x = torch.randn(40, 3) @ torch.randn(3, 3)
     first = still(objective)
 

@@ -193,7 +193,7 @@ def test_gradient_is_zero_where_one_latent_of_the_guide_depends_on_another(objec
 
 
 @pytest.mark.parametrize("objective", [ELBO(3, estimator="stl"), IWAE(5, "dreg"), IWAE(5, "stl")], ids=repr)
-def test_it_is_what_detached_parameters_and_a_scaled_gradient_give(objective: Objective) -> None:
+def test_gradient_equals_detached_parameters_with_a_scaled_gradient(objective: Objective) -> None:
     vae, x = vae_of(pv.Normal(), pv.Normal()).double(), torch.randn(6, 3).double()
     loss, gradient = loss_and_gradient(objective, vae, x)
     vae.zero_grad()
@@ -240,7 +240,7 @@ class OfFamily:
 
 
 @over_families("guide")
-def test_of_every_family_the_landing_leaves_the_score_out_and_nothing_else(name: str) -> None:
+def test_sticking_the_landing_omits_only_the_score_for_every_family(name: str) -> None:
     pair, x, k = OfFamily(FAMILIES[name].family), torch.randn(5, 4).double(), 3
     plain, stl = (pair.gradient(ELBO(k, estimator=e), x) for e in ("plain", "stl"))
     pyro.set_rng_seed(1)

@@ -43,7 +43,7 @@ def test_value_and_gradient_equal_pyros(pair: str) -> None:
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if p is not TwoPlates], ids=lambda p: p.__name__)
-def test_any_programs_value_equals_pyros(program: type) -> None:
+def test_value_of_own_programs_equals_pyros(program: type) -> None:
     """But for two latents a row, that Pyro weighs one by one and we by the row."""
     pair, x, losses = program(), torch.randn(6, 3), []
     for elbo in (Renyi(0.3, 4), pyro_renyi(0.3, 4, pair.nesting)):

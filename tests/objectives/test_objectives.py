@@ -49,7 +49,7 @@ def test_value_and_gradient_equal_pyros(pair: str, kl: str, particles: int) -> N
 
 
 @pytest.mark.parametrize("pair", [name for name, (*_, closed) in PAIRS.items() if not closed])
-def test_analytic_is_refused_where_there_is_no_closed_form(pair: str) -> None:
+def test_analytic_kl_is_refused_without_a_closed_form(pair: str) -> None:
     prior, guide, _ = PAIRS[pair]
     vae = vae_of(prior, guide)
     with pytest.raises(pv.InputError, match=r"no closed form of the KL from \w+ to \w+ at site 'z': take kl='sampled'"):
@@ -123,7 +123,7 @@ def test_kl_that_does_not_split_over_latents_is_not_split(prior: pv.families.Fam
 @pytest.mark.parametrize("kl", PYRO)
 @pytest.mark.parametrize("particles", [1, 3])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_any_programs_value_equals_pyros(program: type, particles: int, kl: str) -> None:
+def test_value_of_own_programs_equals_pyros(program: type, particles: int, kl: str) -> None:
     pair, x, losses = program(), torch.randn(6, 3), []
     if program is Auxiliary and kl == "analytic":
         with pytest.raises(pv.InputError, match="site 'shift' of the guide is auxiliary"):

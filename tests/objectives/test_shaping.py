@@ -93,7 +93,7 @@ def test_free_bits_are_the_larger_of_both(groups: int | None, kl: Any) -> None:
         torch.testing.assert_close(objective.bound(particles), expected)
 
 
-def test_no_gradient_pushes_a_kl_below_its_free_bits() -> None:
+def test_free_bits_have_no_gradient_below_them() -> None:
     vae, x = vae_and_rows()
     _, free = loss_and_gradient(ELBO(free_bits=100), vae, x)
     _, paid = loss_and_gradient(ELBO(beta=0), vae, x)
@@ -170,7 +170,7 @@ def test_stratified_batches_estimate_the_aggregate_without_bias() -> None:
     assert total / len(batches) == pytest.approx(float(densities[0].mean()), rel=1e-6)
 
 
-def test_fit_tells_the_number_of_rows_and_records_the_parts() -> None:
+def test_fit_passes_the_number_of_rows_and_records_the_parts() -> None:
     x = torch.randn(50, 3)
     vae = pv.VAE((3,), 2, encoder=pv.MLP((8,)))
     history = pv.fit(vae, x, validation=x, objective=BetaTC(3), epochs=2, batch_size=7, progress=False)

@@ -34,7 +34,7 @@ def test_on_one_row_value_and_gradient_equal_pyros() -> None:
         torch.testing.assert_close(ours[name], gradient, rtol=1e-10, atol=1e-12, msg=name)
 
 
-def test_every_row_has_weights_of_its_own() -> None:
+def test_rws_normalizes_weights_of_each_row() -> None:
     vae, x = vae_of(pv.Normal(), pv.Normal()).double(), torch.randn(6, 3).double()
     pyro.set_rng_seed(1)
     rows = RWS(4).bound(RWS(4).draw(vae.model, vae.guide, x=x))

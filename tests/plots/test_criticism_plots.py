@@ -60,7 +60,7 @@ def test_picture_of_any_check_can_be_read(draw, event, data, kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quantities", [1, 4, 30])
-def test_any_number_of_test_quantities_can_be_read(quantities, kind) -> None:
+def test_test_statistics_figure_is_legible_for_any_number(quantities, kind) -> None:
     picture = plots.test_statistics(checked.tree((1,), kind=kind, quantities=quantities))
     readable(picture)
     labelled(picture)
@@ -209,7 +209,7 @@ def test_title_says_which_way_it_fails(wrong, kind, said) -> None:
     assert picture.get_suptitle().startswith(said)
 
 
-def test_two_ways_to_fail_are_a_wrong_shape() -> None:
+def test_coverage_too_narrow_and_too_wide_is_a_wrong_shape() -> None:
     tree = checked.tree((2,))
     tree["calibration"]["coverage_overall"][:] = [0.6, 0.8, 0.9, 0.9]
     assert plots.pit(tree).get_suptitle().startswith("Of the wrong shape")

@@ -48,7 +48,7 @@ def test_picture_of_any_number_of_latents_can_be_read(latent_dim) -> None:
 
 
 @pytest.mark.parametrize(("prior", "guide"), PRIORS, ids=lambda family: type(family).__name__)
-def test_any_prior_will_do(prior, guide) -> None:
+def test_latent_figures_accept_any_prior(prior, guide) -> None:
     x = torch.rand(30, 4)
     vae = model(prior=prior, guide=guide).initialize(x)
     readable(aggregate_posterior(vae, x))

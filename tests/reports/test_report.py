@@ -179,7 +179,7 @@ def test_report_of_one_run_is_complete(folder: Path) -> None:
     assert {str(label) for label in tree["checks"]["noun"].values} <= set(parsed.said("th"))
 
 
-def test_what_to_try_next_is_what_the_values_ask_for_and_can_be_typed(
+def test_next_step_of_a_report_is_the_suggestion_as_runnable_commands(
     tmp_path: Path,
     undrawn: None,
     no_pictures: None,

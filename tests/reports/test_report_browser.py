@@ -46,7 +46,7 @@ def test_every_picture_loads(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_reaches_over_the_edge(opened: Any, width: int) -> None:
+def test_page_has_no_horizontal_overflow(opened: Any, width: int) -> None:
     at_width(opened, width)
     opened.execute_script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     across = "return [document.documentElement.scrollWidth, window.innerWidth]"
@@ -131,7 +131,7 @@ def test_print_shows_what_is_folded(opened: Any) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 3
 
 
-def test_page_is_whole_without_scripts(chromium: Any) -> None:
+def test_page_is_complete_without_scripts(chromium: Any) -> None:
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         chromium.get((pages() / PAGES[0]).as_uri())

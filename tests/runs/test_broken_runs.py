@@ -84,7 +84,7 @@ def test_broken_run_is_refused_with_its_sentence(what: str, run: Path) -> None:
     assert str(run) in str(caught.value)
 
 
-def test_nothing_in_a_run_is_executed(run: Path) -> None:
+def test_run_folder_executes_no_code(run: Path) -> None:
     trap = run.parent / "trap"
     for line in (f"prior: !!python/object/apply:os.mkdir [{trap}]", f"x: !!python/object/new:os.mkdir [{trap}]"):
         (run / "spec.yaml").write_text(f"format: 2\n{line}\n")

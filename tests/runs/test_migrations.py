@@ -74,7 +74,7 @@ def test_stored_training_is_not_resumed(folder: Path) -> None:
         )
 
 
-def test_every_migration_names_what_there_is() -> None:
+def test_migrations_name_existing_objects() -> None:
     assert sorted(MIGRATIONS) == list(range(1, FORMAT))
     classes = {name: one for table in tables.TABLES.values() for name, one in table.items()}
     newest = MIGRATIONS[FORMAT - 1]

@@ -59,7 +59,7 @@ def test_full_disk_leaves_the_run_before_and_writes_the_new_one_elsewhere(
     assert content(tmp_path / "by-hand") == content(saved)
 
 
-def test_where_nothing_can_be_written_the_model_in_memory_is_named(
+def test_unwritable_run_error_names_the_model_in_memory(
     tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*given: Any) -> None:

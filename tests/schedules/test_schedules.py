@@ -58,7 +58,7 @@ def digits() -> torch.Tensor:
     return x
 
 
-def test_fit_tells_the_time_in_epochs_and_records_the_values() -> None:
+def test_fit_passes_the_time_in_epochs_and_records_the_values() -> None:
     x = digits()
     vae = pv.VAE((64,), 2, encoder=pv.MLP((8,)))
     objective = ELBO(beta=Linear(0, 1, 4), free_bits=Sigmoid(0.3, 0.1, 2))

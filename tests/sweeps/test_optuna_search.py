@@ -77,7 +77,7 @@ def test_best_point_is_the_study_s(base: dict[str, Any]) -> None:
     assert pv.load(found.best).declaration.latent_dim == 8
 
 
-def test_it_goes_on_with_what_is_missing(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_resumes_with_the_missing_trials(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
     train = WORKERS.train
 

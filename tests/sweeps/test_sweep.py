@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 OVER = {"latent_dim": [1, 2], "likelihood": ["Laplace", {"Normal": {"scale": "learned"}}]}
 
 
-def test_every_point_is_the_run_that_fit_makes(base: dict[str, Any]) -> None:
+def test_sweep_points_equal_runs_of_fit(base: dict[str, Any]) -> None:
     found = sweep({"latent_dim": [1, 2], "prior": ["Laplace"]}, base)
     assert len(found.results) == 2
     for result in found.results:
@@ -201,7 +201,7 @@ def test_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -
         read(tmp_path / "sweep.csv")
 
 
-def test_losses_of_different_kinds_are_kept_apart(base: dict[str, Any]) -> None:
+def test_losses_of_different_kinds_are_reported_separately(base: dict[str, Any]) -> None:
     over = {"objective": ["ELBO", {"ELBO": {"beta": 4}}], "seed": [0, 1]}
     found = sweep(over, base)
     assert len(found.kinds) == 2

@@ -211,7 +211,7 @@ def test_profile_is_a_table_and_a_trace_in_the_run(
     assert "most time of 1 steps" in capsys.readouterr().out
 
 
-def test_progress_tells_parts_and_time_left_and_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_parts_and_time_left_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     fit(small(), rows(), validation=rows(), progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3

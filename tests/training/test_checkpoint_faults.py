@@ -135,7 +135,7 @@ def test_folder_that_another_process_writes_is_refused(how: dict[str, Any], tmp_
         fit(vae, rows(), run=run, **how)
 
 
-def test_two_trainings_in_one_process_do_not_meet(tmp_path: Path) -> None:
+def test_run_folder_is_locked_within_a_process(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     held = files.lock_folder(tmp_path / "run" / "checkpoints")
     with pytest.raises(pv.InputError, match="being written by another process"):
@@ -194,7 +194,7 @@ def test_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: pyt
     assert came == [signal.SIGTERM]
 
 
-def test_without_checkpoints_only_the_keyboard_is_waited_for() -> None:
+def test_fit_without_checkpoints_handles_only_the_keyboard_interrupt() -> None:
     class Ended(Exception):
         pass
 

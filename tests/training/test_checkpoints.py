@@ -76,7 +76,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, run
     assert newest.with_suffix(".damaged").exists()
 
 
-def test_every_bit_counts(whole: Path) -> None:
+def test_checkpoint_with_a_flipped_bit_is_refused(whole: Path) -> None:
     file = steps(whole)[-1]
     data, state = file.read_bytes(), snapshot.pack(snapshot.read(file))[0]
     for at in range(0, len(data), max(1, len(data) // 150)):
@@ -87,7 +87,7 @@ def test_every_bit_counts(whole: Path) -> None:
             continue
 
 
-def test_where_all_are_damaged_nothing_is_begun(run: Path) -> None:
+def test_resume_refuses_where_all_checkpoints_are_damaged(run: Path) -> None:
     for file in steps(run):
         torn(file)
     before, vae = content(run), small()

@@ -98,7 +98,7 @@ def test_priors_likelihoods_and_guides_train_as_they_do_uncompiled(words: dict[s
 
 
 @pytest.mark.usefixtures("graphs")
-def test_masks_and_dynamic_rows_do_too() -> None:
+def test_compiled_fit_supports_masks_and_dynamic_rows() -> None:
     x = rows()
     require_alike(both(small, {"x": x, "mask": x > -1}, optimizer=pv.Adam(0.01)))
     dynamic = pv.data.Rows({"x": x.sigmoid()}, dynamic=True)
@@ -119,7 +119,7 @@ def test_masks_and_dynamic_rows_do_too() -> None:
         for precision in ("64-true", "bf16-mixed")
     ],
 )
-def test_all_that_is_done_around_a_step_is_done(optimizer: Any, precision: Any) -> None:
+def test_compiled_fit_supports_accumulation_clipping_and_precision(optimizer: Any, precision: Any) -> None:
     runtime = pv.Runtime("cpu", precision)
     rtol = 1e-6 if precision == "64-true" else 2e-2
     require_alike(both(small, rows(), optimizer=optimizer, runtime=runtime), rtol)
@@ -149,7 +149,7 @@ def test_graph_draws_new_numbers_each_step(graphs: list[Any]) -> None:
         pv.AdamW(Linear(0.02, 0, 3), ema=0.9, clip_norm=1, accumulate_grad_batches=2),
     ],
 )
-def test_it_resumes_bit_for_bit(optimizer: Any, tmp_path: Path) -> None:
+def test_compiled_fit_resumes_bit_for_bit(optimizer: Any, tmp_path: Path) -> None:
     dynamic = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
     require_resumable(
         lambda: small(likelihood=pv.Bernoulli()),
@@ -205,7 +205,7 @@ def test_programs_that_change_are_trained_uncompiled_from_then_on(monkeypatch: p
     assert len(told) == 1
 
 
-def test_no_compiler_is_a_warning_and_for_auto_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_is_a_warning_and_for_auto_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(recorded: Any, inputs: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
 

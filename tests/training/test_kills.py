@@ -29,7 +29,7 @@ def killed(folder: Path, *how: int) -> dict[str, Any]:
         pytest.param(8, 0, True, marks=pytest.mark.slow),
     ],
 )
-def test_every_resume_succeeds_and_ends_identical(
+def test_resume_after_any_kill_ends_identical(
     runs: int, writing: int, compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if compiled:

@@ -49,13 +49,13 @@ def require_equal(first: dict[str, Any], second: dict[str, Any], rtol: float = 0
 
 
 @pytest.mark.parametrize("name", [*CERTAIN, *(f"{name}, compiled" for name in COMPILED)])
-def test_two_processes_make_the_steps_of_one_on_the_same_batches(name: str, outcome: Any) -> None:
+def test_ranks_make_the_steps_of_one_process_on_the_same_batches(name: str, outcome: Any) -> None:
     alone = certain(runtime=pv.Runtime(accelerator="cpu"), **CERTAIN[name.removesuffix(", compiled")])
     for rank in (0, 1):
         require_equal(outcome[1][rank][name], alone, 1e-10)
 
 
-def test_they_have_the_same_weights_and_history_though_they_draw_apart(outcome: Any) -> None:
+def test_ranks_have_equal_weights_and_history_with_different_draws(outcome: Any) -> None:
     first, second = (one["drawing"] for one in outcome[1])
     require_equal(first, second)
     assert first["warnings"] == second["warnings"] == []
@@ -65,7 +65,7 @@ def test_they_have_the_same_weights_and_history_though_they_draw_apart(outcome: 
     )
 
 
-def test_they_resume_bit_for_bit(outcome: Any) -> None:
+def test_ranks_resume_bit_for_bit(outcome: Any) -> None:
     for one in outcome[1]:
         require_equal(one["drawing"], one["resumed"])
         assert one["resumed"]["warnings"] == []
@@ -77,7 +77,7 @@ def test_refusal_is_raised_in_all_processes(outcome: Any) -> None:
     assert "holds a run already" in told[0]
 
 
-def test_one_process_goes_on_where_two_have_been(outcome: Any) -> None:
+def test_resume_with_fewer_processes_warns_and_continues(outcome: Any) -> None:
     vae = small(likelihood=LIKELIHOOD, prior=pv.VampPrior(4))
     x = pv.data.Rows({"x": rows(22).sigmoid()}, dynamic=True)
     with pytest.warns(UserWarning, match=r"processes 2 \(now 1\): it continues, and not bit for bit"):

@@ -54,17 +54,17 @@ NAMED["with a memory of steps"] = functools.partial(NeedsClosure, lr=0.01, max_i
 
 
 @pytest.mark.parametrize("optimizer", NAMED)
-def test_with_every_optimizer(optimizer: str, tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_fit_with_every_optimizer(optimizer: str, tmp_path: Path) -> None:
     require_resumable(small, rows(), tmp_path, some, optimizer=NAMED[optimizer], validation=rows(9))
 
 
 @pytest.mark.parametrize("objective", [*CHOSEN.values(), *REMEMBERING], ids=repr)
-def test_with_every_objective(objective: Any, tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_fit_with_every_objective(objective: Any, tmp_path: Path) -> None:
     require_resumable(small, rows(), tmp_path, lambda files: [files[3]], objective=objective)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_with_every_schedule(schedule: str, tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_fit_with_every_schedule(schedule: str, tmp_path: Path) -> None:
     beta = {"GECO": GECO(rate=1), "MultiStep": MultiStep((0.5, 1), (2,))}.get(schedule) or SCHEDULES[schedule](
         0.5, 1, 2
     )
@@ -79,7 +79,7 @@ def binary(n: int = ROWS) -> pv.data.Rows:
     return pv.data.Rows({"x": rows(n).sigmoid()}, dynamic=True)
 
 
-def test_with_dynamic_binarisation(tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_fit_with_dynamic_binarisation(tmp_path: Path) -> None:
     make = functools.partial(small, likelihood=pv.Bernoulli())
     require_resumable(make, binary(), tmp_path, some, validation=binary(5))
 
@@ -109,7 +109,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_with_any_model(name: str, tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_fit_with_every_model(name: str, tmp_path: Path) -> None:
     require_resumable(MODELS[name], rows(), tmp_path, some)
 
 
@@ -136,7 +136,7 @@ def stored() -> Any:
     return SimpleNamespace(model=model, guide=guide, state_dict=state_dict)
 
 
-def test_with_programs_of_ones_own_and_other_random_states(tmp_path: Path) -> None:
+def test_resume_restores_own_programs_and_random_states(tmp_path: Path) -> None:
     reference, history = stored(), None
     history = fit(reference, rows(), run=tmp_path / "whole", checkpoints=EVERY_STEP)
     learned = reference.state_dict()
@@ -162,7 +162,7 @@ def test_other_random_states_are_left_alone_where_nobody_draws_from_them(tmp_pat
 # More and less than going on
 
 
-def test_more_epochs_are_the_same_as_that_many_from_the_start(tmp_path: Path) -> None:
+def test_resume_with_more_epochs_equals_a_fit_of_that_many(tmp_path: Path) -> None:
     longer, resumed = small(), small()
     reference = longer, fit(longer, rows(), epochs=5)
     fit(small(), rows(), epochs=2, run=tmp_path / "run", checkpoints=pv.Checkpoints())
@@ -178,7 +178,7 @@ def test_finished_run_is_resumed_to_itself(tmp_path: Path) -> None:
     assert len(pv.load(tmp_path / "run").state_dict()) == len(first.state_dict())
 
 
-def test_where_nothing_is_yet_resume_begins(tmp_path: Path) -> None:
+def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path) -> None:
     first, second = small(), small()
     reference = first, fit(first, rows())
     require_equal(reference, (second, fit(second, rows(), run=tmp_path / "run", resume=True)))

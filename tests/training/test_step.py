@@ -85,7 +85,7 @@ def test_gradient_is_scaled_down_to_its_largest_norm_and_never_up(share: float, 
     [Linear(0.1, 0, 2), Cosine(0.1, 0.01, 3, warmup=1), Exponential(0.1, 0.001, 2), MultiStep((0.1, 0.02), (1.5,))],
     ids=lambda schedule: type(schedule).__name__,
 )
-def test_each_step_is_made_at_the_rate_of_its_time(schedule: Any) -> None:
+def test_step_uses_the_learning_rate_of_its_time(schedule: Any) -> None:
     programs, history = after(pv.SGD(schedule, lr_by_part={"decoder": 0.05}), batch_size=10, epochs=3)
     x, by_hand = rows(20).double(), DeterministicPrograms()
     order = torch.Generator().manual_seed(0)

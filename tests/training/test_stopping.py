@@ -46,7 +46,7 @@ def test_rule_in_small(losses: Losses, rule: dict[str, Any], best: int | None, s
     assert other.best(history([-loss for loss in losses], "log_likelihood")) == best
 
 
-def test_only_epochs_since_the_last_change_of_a_hyperparameter_count() -> None:
+def test_patience_counts_epochs_since_the_last_change_of_a_hyperparameter() -> None:
     rule = pv.EarlyStopping(patience=2)
     ramp = history([1.0, 2.0, 3.0, 4.0, 4.5, 4.1], beta=[0.2, 0.5, 1.0, 1.0, 1.0, 1.0])
     assert [rule.best(History(ramp.records[:n]), ["beta"]) for n in range(1, 7)] == [0, 1, 2, 2, 2, 2]
@@ -94,7 +94,7 @@ def test_training_ends_where_the_rule_says_with_the_best_weights(ema: float | No
     assert "weights" not in last[1].stopped
 
 
-def test_all_epochs_without_a_stop_leave_the_best_weights_too() -> None:
+def test_best_weights_are_restored_after_all_epochs_without_a_stop() -> None:
     vae, history = trained(pv.EarlyStopping(patience=50), epochs=12)
     best = int(np.argmin(history["validation_loss"])) + 1
     assert best < 12

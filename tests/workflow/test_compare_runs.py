@@ -171,7 +171,7 @@ def test_runs_on_other_data_are_refused(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_one_training_twice_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_refuses_the_same_training_twice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree("normal-0", "copy")
     refused(capsys, ["compare", "normal-0", "mix-0", "copy"], "normal-0 and copy", "one seed")
 

@@ -93,7 +93,7 @@ def test_validation_sees_the_same_random_numbers_in_every_epoch() -> None:
     assert len(set(history["loss"])) == 3  # where training draws new ones
 
 
-def test_without_validation_the_latents_are_watched_on_training_rows() -> None:
+def test_kl_of_latents_is_of_training_rows_without_validation() -> None:
     vae, x = small(), rows(30)
     history = fit(vae, x, optimizer=STILL, objective=ELBO(kl="analytic"))
     q = vae.encode(x).base_dist
@@ -124,7 +124,7 @@ class Watched(nn.Module):
             pyro.sample("z", dist.Normal(self.loc + x.mean(-1), 1.0))
 
 
-def test_every_row_is_used_once_an_epoch_the_short_last_batch_too() -> None:
+def test_epoch_uses_every_row_once_with_a_short_last_batch() -> None:
     programs, x = Watched(), torch.arange(10.0).reshape(10, 1)
     fit(programs, x, batch_size=4, epochs=2)
     assert [len(step) for step in programs.steps] == [4, 4, 2, 4, 4, 2]
@@ -193,7 +193,7 @@ def test_every_optimizer_lowers_the_loss(optimizer: str) -> None:
     assert history["loss"][-1] < history["loss"][0] - 0.1
 
 
-def test_one_step_is_the_optimizers_step_on_the_mean_loss() -> None:
+def test_step_equals_the_optimizers_step_on_the_mean_loss() -> None:
     x = rows(10).double()
     vae = small().double().initialize(x)
     by_hand = copy.deepcopy(vae)
@@ -222,7 +222,7 @@ def test_one_step_is_the_optimizers_step_on_the_mean_loss() -> None:
     ],
     ids=["tensor", "mapping", "array", "float64 array", "table", "list", "dataset", "rows"],
 )
-def test_any_form_of_the_data_gives_the_same_weights(form: Callable[[Tensor], Any]) -> None:
+def test_weights_do_not_depend_on_the_form_of_the_data(form: Callable[[Tensor], Any]) -> None:
     states = []
     for data in (rows(), form(rows())):
         vae = small()
@@ -324,7 +324,7 @@ def test_progress_goes_to_stderr_a_line_an_epoch(capsys: pytest.CaptureFixture[s
     assert all("loss" in line and "validation" in line for line in lines)
 
 
-def test_no_progress_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_false_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     fit(small(), rows(), progress=False)
     assert capsys.readouterr() == ("", "")
 

@@ -101,7 +101,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_any_pair_of_programs_trains_to_the_exact_posterior(kind: str) -> None:
+def test_own_programs_train_to_the_exact_posterior(kind: str) -> None:
     pair = PROGRAMS[kind]()
     for lr in (0.1, 0.02):
         history = fit(
