@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,26 +100,31 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     if not COMPILE:
         train(folder / "warm")  # a training in this process, so that the children find everything imported
     plan, chance, found = pv.Checkpoints(every_minutes=0), random.Random(seed), Counter()
+    drain(listening)
     start = time.monotonic()
     assert os.waitpid(child(folder / "whole", checkpoints=plan), 0)[1] == 0
-    lasts = time.monotonic() - start
+    writings = drain(listening).count(BEGUN)
+    interval = 0.02 if COMPILE else (time.monotonic() - start) / writings  # compiled: importing takes most of the time
     assert COMPILE or content(folder / "whole") == content(folder / "warm")
     for kill in range(kills):
-        run = folder / f"run {kill}"
-        while True:  # some are killed again
+        run, killed = folder / f"run {kill}", 0
+        while True:
             drain(listening)
             number = child(run, checkpoints=plan, resume=True)
-            if COMPILE:  # most of the time goes into importing
-                drain(listening, begun=chance.randrange(1, 14))
-            time.sleep(chance.uniform(0, 0.02 if COMPILE else 1.05 * lasts))
+            # a number of writings, not a share of the time, for a machine is not always equally fast
+            seen = wait_for_writings(listening, chance.randrange(writings), number)
+            time.sleep(chance.uniform(0, interval))
             os.kill(number, signal.SIGKILL)
             died = os.waitpid(number, 0)[1] == signal.SIGKILL
-            seen = drain(listening)
+            seen += drain(listening)
             found["kills"] += died
             found["while a checkpoint was written"] += died and seen.endswith(BEGUN)
             found["too late"] += not died
             found["before the first"] += died and not list((run / "checkpoints").glob("*.safetensors"))
-            if not died or chance.random() < 0.6:
+            killed += died
+            if not killed:  # ended before the kill: once more from its start
+                shutil.rmtree(run)
+            elif not died or chance.random() < 0.6:  # the others are killed again
                 break
         ended = os.waitpid(child(run, checkpoints=plan, resume=True), 0)[1]
         found["resumed"] += ended == 0
@@ -170,15 +176,20 @@ def windows(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def drain(listening: int, begun: int = 0) -> bytes:
-    """What was told since the last time; with a number, waits until so many writings have begun."""
-    seen, end = b"", time.monotonic() + 60
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            seen += os.read(listening, 10**6)
-        if seen.count(BEGUN) >= begun or time.monotonic() > end:
-            return seen
+def drain(listening: int) -> bytes:
+    """Marks of writings since the last call."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(listening, 10**6)
+    return b""
+
+
+def wait_for_writings(listening: int, begun: int, process: int) -> bytes:
+    """Marks since the last call, once `begun` writings have begun or the process has ended."""
+    seen = drain(listening)
+    while seen.count(BEGUN) < begun and not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.001)
+        seen += drain(listening)
+    return seen
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_resume_after_any_kill_ends_identical(
     found = killed(tmp_path, runs, 7)
     assert found["resumed"] == found["identical"] == runs
     assert found["left behind"] == 0
-    assert found["kills"] >= 0.6 * runs  # or nothing is shown
+    assert found["kills"] >= runs  # every run was killed at least once
     assert found["while a checkpoint was written"] >= writing
 
 
