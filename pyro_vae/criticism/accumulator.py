@@ -161,7 +161,7 @@ class PredictiveAccumulator:
             "q_value": adjust_p_values(p_values),
             "rows": np.array([one.rows for one in scalars]),
             "scope": np.array([one.scope for one in scalars], dtype=str),
-            "noun": np.array([one.label for one in scalars], dtype=str),
+            "label": np.array([one.label for one in scalars], dtype=str),
             "sentence": np.array(sentences, dtype=str),
         }
         values = {"replicated": (dims, replicated[None]), "realized": (dims, realized[None].copy())}

@@ -65,7 +65,7 @@ def pit(tree: "DataTree") -> Figure:
     handles, words = left.get_legend_handles_labels()
     keyed = [(handle, word) for handle, word in zip(handles, words, strict=True) if word]
     picture.legend(*zip(*reversed(keyed), strict=True), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
-    headline(picture, said_of(tree), size=10)
+    headline(picture, describe_pit(tree), size=10)
     return picture
 
 
@@ -76,7 +76,7 @@ def furthest(found: Any) -> list[int]:
     return [int(at) for at in np.lexsort(keys)]
 
 
-def said_of(tree: "DataTree") -> str:
+def describe_pit(tree: "DataTree") -> str:
     """What coverage says, with the number of the level that says it most clearly."""
     found = group(tree, "calibration")
     levels, overall = found["level"].to_numpy(), found["coverage_overall"].to_numpy()

@@ -68,7 +68,7 @@ def test_statistics(tree: "DataTree") -> Figure:
         small(
             axes,
             f"{wrapped(str(one['quantity'].item()), inches, 8)}\n{numbers}",
-            xlabel="of data, for each z" if varies else wrapped(str(one["noun"].item()), inches, 8),
+            xlabel="of data, for each z" if varies else wrapped(str(one["label"].item()), inches, 8),
             ylabel="of replicates, same z" if varies else ("replicates" if place % across == 0 else ""),
             size=8,
             colour=STANDS_OUT if float(one["q_value"]) < FDR_LEVEL else INK,

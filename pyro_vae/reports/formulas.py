@@ -1,4 +1,4 @@
-"""The model as mathematics in MathML, which browsers show without scripts, each formula with its text beside it."""
+"""Formulas of a model in LaTeX, and in MathML, which browsers show without scripts."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from pyro_vae.model.summary import formula
 from pyro_vae.model.vae import VAE
 
 GREEK = {"z": r"\theta", "x": r"\phi", "": r"\lambda"}
-"""The weights behind a distribution, by what it depends on."""
+"""Symbol of the weights behind a distribution, by the variable that it depends on."""
 
 
 def mathml(tex: str) -> Markup:
-    r"""Turn a formula into MathML with its text as alternative.
+    r"""MathML of a formula, with its text as alternative.
 
     Args:
         tex: LaTeX, without dollars.
@@ -32,19 +32,19 @@ def mathml(tex: str) -> Markup:
     return Markup(made.replace("<math ", f'<math alttext="{escape(readable(f"$${tex}$$"))}" ', 1))
 
 
-def model(vae: VAE) -> list[str]:
-    """The three distributions of a VAE in LaTeX: what is drawn from what, with the source of each parameter.
+def model_formulas(vae: VAE) -> list[str]:
+    """Prior, likelihood and guide of a VAE in LaTeX, with the source of each parameter.
 
     >>> from pyro_vae import MLP, Normal
-    >>> print(readable(f"${model(VAE((3,), 2, likelihood=Normal(scale=1), encoder=MLP(hidden=(8,))))[1]}$"))
+    >>> print(readable(f"${model_formulas(VAE((3,), 2, likelihood=Normal(scale=1), encoder=MLP(hidden=(8,))))[1]}$"))
     x_n | z_n ~ Normal(loc=loc_θ(z_n), scale=1)
     """
     lines = (("z_n", vae.prior, ""), (r"x_n \mid z_n", vae.likelihood, "z"), (r"z_n \mid x_n", vae.posterior, "x"))
     return [rf"{left} \sim {_distribution(part, context)}" for left, part, context in lines]
 
 
-def densities(vae: VAE) -> list[tuple[str, str]]:
-    """The families of a VAE, each once, with what their docstrings say in LaTeX of their densities."""
+def density_formulas(vae: VAE) -> list[tuple[str, str]]:
+    """Names and densities in LaTeX of the families of a VAE, each once, from their docstrings."""
     found = dict.fromkeys(type(family) for role in ("prior", "likelihood", "guide") for family in _inside(vae, role))
     formulas = ((family.__name__, re.search(r"\$\$(.*?)\$\$", family.__doc__ or "", re.DOTALL)) for family in found)
     return [(name, match[1].strip()) for name, match in formulas if match]
@@ -58,7 +58,7 @@ def _inside(vae: VAE, role: str) -> Iterator[Family]:
 
 
 def _distribution(conditional: Conditional, context: str) -> str:
-    """What `describe.formula` says, in LaTeX: a parameter that is computed has its context and weights."""
+    """LaTeX of `model.summary.formula`: a computed parameter has its context and weights."""
     name = formula(conditional, context).partition("(")[0]
     shown = []
     for parameter, slot in conditional.slots.items():

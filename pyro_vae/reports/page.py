@@ -1,4 +1,4 @@
-"""A page: sections of sentences, pictures, tables and formulas, rendered as one file that needs nothing else."""
+"""Page: sections of sentences, pictures, tables and formulas, rendered as one self-contained HTML file."""
 
 import base64
 import hashlib
@@ -6,10 +6,10 @@ import importlib.metadata
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,26 +17,16 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.core.files import naming_unwritable, write_atomically
 from pyro_vae.reports.bibtex import Reference
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 GENERATOR = "pyro_vae report"
-"""What a page says of its maker, by which one that may be replaced is known."""
+"""Content of a page's generator tag, by which pages that may be replaced are recognised."""
 
-MANY = 12
-"""Rows from which a table is folded."""
+MAX_UNFOLDED = 12
+"""Maximum number of rows of a table that is not folded."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, embedded.
-
-    Args:
-        source: a data URI.
-        alt: what it shows, for those who do not see it.
-        size: width and height in pixels.
-        caption: what it means, and how it is read.
-    """
+    """Embedded picture: a data URI, a description for screen readers, width and height in pixels, and a caption."""
 
     source: str
     alt: str
@@ -46,22 +36,22 @@ class Picture:
 
     @classmethod
     def of(cls, figure: Figure, alt: str, caption: str = "") -> "Picture":
-        """Embed a figure as PNG."""
-        written = io.BytesIO()
-        figure.savefig(written, format="png", metadata={"Software": None})
-        source = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+        """Picture of a figure, as PNG."""
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})
+        source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
         width, height = figure.get_size_inches() * figure.dpi
         return cls(source, alt, (round(width), round(height)), caption)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is sorted by its header buttons.
+    """Table that is sorted by its header buttons.
 
     Args:
-        caption: what it holds, with units.
+        caption: its content, with units.
         head: the names of the columns; the first column names the rows.
-        rows: cells, text or numbers; a number is written with four digits, and sorted by all of them.
+        rows: cells, text or numbers; a number is shown with four digits, and sorted by all of them.
     """
 
     caption: str
@@ -69,20 +59,20 @@ class Table:
     rows: Sequence[Sequence[Any]]
     kind = "table"
 
+    @classmethod
+    def of(cls, caption: str, columns: Mapping[str, Sequence[Any]]) -> "Table":
+        """Table of columns by name."""
+        return cls(caption, list(columns), list(zip(*columns.values(), strict=True)))
+
     @property
     def folded(self) -> bool:
         """Whether it is so long that it is shown on demand, and in print."""
-        return len(self.rows) > MANY
+        return len(self.rows) > MAX_UNFOLDED
 
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy.
-
-    Args:
-        label: what it is.
-        text: the text.
-    """
+    """Text to copy, with its label."""
 
     label: str
     text: str
@@ -91,12 +81,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula.
-
-    Args:
-        label: what it says.
-        markup: MathML.
-    """
+    """Formula in MathML, with its label."""
 
     label: str
     markup: str
@@ -105,11 +90,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Sentences:
-    """A list of sentences.
-
-    Args:
-        items: them.
-    """
+    """List of sentences."""
 
     items: Sequence[str]
     kind = "sentences"
@@ -117,31 +98,23 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Bibliography:
-    """References with their links, and as BibTeX.
-
-    Args:
-        entries: them.
-    """
+    """References with their links, and as BibTeX."""
 
     entries: Sequence[Reference]
     kind = "bibliography"
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Several things of one kind beside each other, below each other where the page is narrow.
-
-    Args:
-        columns: the title of each, and what stands below it.
-    """
+class SideBySide:
+    """Columns of blocks, each with a title; below each other where the page is narrow."""
 
     columns: Sequence[tuple[str, Sequence[Any]]]
-    kind = "beside"
+    kind = "side_by_side"
 
 
 @dataclass
 class Section:
-    """A section of a page.
+    """Section of a page.
 
     Args:
         title: its heading.
@@ -153,11 +126,11 @@ class Section:
 
     @property
     def id(self) -> str:
-        """Its anchor."""
+        """Anchor of the section."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     def draw(self, make: Callable[[], Figure], alt: str, caption: str = "") -> None:
-        """Add a picture, or the sentence that says why there is none for this kind of data."""
+        """Add a picture, or the reason why there is none for this kind of data."""
         try:
             self.blocks.append(Picture.of(make(), alt, caption))
         except InputError as error:
@@ -166,23 +139,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page.
-
-    Args:
-        title: of the page.
-        facts: what stands below the title.
-        sections: in their order.
-    """
+    """Page with a title, facts below it, and sections."""
 
     title: str
     facts: Sequence[str]
     sections: Sequence[Section]
 
     def html(self) -> str:
-        """The page as text; whatever is not made here is escaped."""
+        """HTML of the page; text that is not made here is escaped."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # here, for importing it takes time
         from markupsafe import Markup
 
-        environment = _environment()
+        environment = Environment(
+            loader=PackageLoader("pyro_vae.reports"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["format_cell"] = format_cell
         style, script = (environment.get_template(name).render().strip() for name in ("page.css", "page.js"))
         return environment.get_template("page.html").render(
             page=self,
@@ -194,42 +169,33 @@ class Page:
         )
 
     def write(self, target: Path) -> Path:
-        """Write the page beside its place and move it there when it is complete."""
+        """Path of the page, written atomically."""
         with naming_unwritable(target), write_atomically(target) as fresh:
             fresh.write_text(self.html(), encoding="utf-8")
         return target
 
 
-def reserve(target: Path) -> Path:
-    """Make sure, before any work, that a page can be written; one that a report wrote may be replaced.
+def check_target(target: Path) -> Path:
+    """Path of a page, checked before any work; a page that a report wrote may be replaced.
 
     Raises:
-        InputError: no such folder, no .html, or a file in the way that no report wrote.
+        InputError: no such folder, no .html, or an existing file that no report wrote.
     """
     if target.suffix != ".html":
-        raise InputError(f"{target} is no place for a report: name a file that ends in .html.")
+        raise InputError(f"{target} is not a place for a report: name a file that ends in .html.")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target} cannot be written: {target.parent} is no folder that you may write to.")
+        raise InputError(f"{target} cannot be written: {target.parent} is not a folder that you may write to.")
     if target.exists():
         head = target.read_text(encoding="utf-8", errors="replace")[:2000] if target.is_file() else ""
         if f'content="{GENERATOR}' not in head:
-            raise InputError(f"{target} exists and is no report, so it is left alone: name another file with --to.")
+            raise InputError(f"{target} exists and is not a report, so it is kept: name another file with --to.")
     return target
 
 
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # here, for importing it takes time
+def format_cell(value: Any) -> str:
+    """Text of a cell: a number with four digits.
 
-    loader = PackageLoader("pyro_vae.reports")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["shown"] = shown
-    return made
-
-
-def shown(value: Any) -> str:
-    """Write a cell: a number with four digits.
-
-    >>> shown(0.123456), shown(3), shown(float("nan")), shown("x")
+    >>> format_cell(0.123456), format_cell(3), format_cell(float("nan")), format_cell("x")
     ('0.1235', '3', '', 'x')
     """
     if isinstance(value, float):

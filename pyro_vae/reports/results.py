@@ -1,4 +1,4 @@
-"""What a report rests on: a run, loaded, and all that was measured of it on the same rows."""
+"""Results of a report: a run, and what is computed of it on one set of rows."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pyro_vae.criticism.evidence import Evidence, evidence
 from pyro_vae.criticism.latent_usage import Latents, latents
 from pyro_vae.criticism.methods import Method
 from pyro_vae.criticism.predictive import predictive_check
-from pyro_vae.criticism.summary import findings, significant
+from pyro_vae.criticism.summary import significant
 from pyro_vae.data import Rows
 from pyro_vae.model.vae import VAE
 from pyro_vae.runs.folder import RunFolder
@@ -27,17 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How closely a report looks.
-
-    Args:
-        split: which rows: "train", "validation" or "test".
-        draws: replicate data sets; None for as many as the check needs.
-        rows: rows at most, from the first.
-        method: how log p(x) is measured.
-        seed: of everything random.
-        progress: whether to show progress in a terminal.
-    """
+class ReportSettings:
+    """Settings of a report; see `report`."""
 
     split: str
     draws: int | None
@@ -48,26 +39,26 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A run and what was measured of it.
+class RunResults:
+    """Results of a run, each computed on first use.
 
     Args:
         run: the folder.
         vae: the model.
-        rows: the rows looked at.
-        available: how many rows there were to look at.
-        settings: how closely.
+        rows: the rows on which it is evaluated.
+        available: the number of rows from which they were taken.
+        settings: the report's settings.
     """
 
     run: RunFolder
     vae: VAE
     rows: Rows
     available: int
-    settings: Settings
+    settings: ReportSettings
 
     @classmethod
-    def of(cls, run: RunFolder, vae: VAE, rows: Rows, settings: Settings) -> "Measured":
-        """Take the first rows, in the model's precision; what is random in them is drawn once."""
+    def of(cls, run: RunFolder, vae: VAE, rows: Rows, settings: ReportSettings) -> "RunResults":
+        """Results on the first rows, in the model's precision; dynamic rows are drawn once."""
         chosen = replace(rows, labels=None, tensors={name: t[: settings.rows] for name, t in rows.tensors.items()})
         with seeded(settings.seed), torch.no_grad():
             chosen = replace(chosen, tensors=chosen.batch(), dynamic=False)
@@ -75,100 +66,94 @@ class Measured:
         chosen = replace(chosen.to(dtype=vae.likelihood.device_tensor.dtype), labels=labels)
         return cls(run, vae, chosen, len(rows), settings)
 
+    @property
+    def _words(self) -> dict[str, Any]:
+        """Keywords that every check takes."""
+        return {"seed": self.settings.seed, "progress": self.settings.progress}
+
     @cached_property
     def spec(self) -> Mapping[str, Any]:
-        """What spec.yaml says."""
+        """Content of spec.yaml."""
         return self.run.spec()
 
     @cached_property
     def history(self) -> History:
-        """The training history."""
+        """Training history."""
         return self.run.history()
 
     @cached_property
     def tree(self) -> "DataTree":
-        """The predictive check: new data sets from the model beside these rows."""
-        settings = self.settings
-        return predictive_check(
-            self.vae, self.rows, draws=settings.draws, seed=settings.seed, progress=settings.progress
-        )
+        """Predictive check of the rows."""
+        return predictive_check(self.vae, self.rows, draws=self.settings.draws, **self._words)
 
     @cached_property
     def evidence(self) -> Evidence:
-        """Log p(x) of these rows."""
-        settings = self.settings
-        return evidence(self.vae, self.rows, method=settings.method, seed=settings.seed, progress=settings.progress)
+        """Log p(x) of the rows."""
+        return evidence(self.vae, self.rows, method=self.settings.method, **self._words)
 
     @cached_property
     def latents(self) -> Latents:
-        """The use of the latents by these rows; an InputError says when they are too few."""
-        return latents(self.vae, self.rows, seed=self.settings.seed, progress=self.settings.progress)
+        """Usage of the latents; an InputError where there are too few rows."""
+        return latents(self.vae, self.rows, **self._words)
 
     @property
-    def findings(self) -> list[str]:
-        """What the check says, in sentences."""
-        return findings(self.tree)
+    def significant(self) -> list[str]:
+        """Labels of the test statistics in which replicates and data differ, the most significant first."""
+        labels = self.tree["checks"].to_dataset()["label"].values
+        return [str(labels[at]) for at in significant(self.tree)]
 
     @property
-    def striking(self) -> list[str]:
-        """The test statistics in which replicates and data differ, the most striking first."""
-        nouns = self.tree["checks"].to_dataset()["noun"].values
-        return [str(nouns[at]) for at in significant(self.tree)]
+    def coverage(self) -> float:
+        """Share of the data in 90 % intervals."""
+        return float(self.tree["calibration"].sel(level=0.9, method="nearest")["coverage_overall"])
 
     @property
-    def covered(self) -> float:
-        """The share of the data in 90 % intervals."""
-        at = self.tree["calibration"].sel(level=0.9, method="nearest")
-        return float(at["coverage_overall"])
-
-    @property
-    def told_apart(self) -> float:
-        """The accuracy of a classifier that tells replicates from data; NaN where there is none."""
+    def classifier_accuracy(self) -> float:
+        """Accuracy of a classifier that distinguishes replicates from data; NaN where there is none."""
         parts = self.tree.children
         return float(parts["two_sample"]["classifier_accuracy"]) if "two_sample" in parts else math.nan
 
     @property
     def active(self) -> float:
-        """The number of active latents; NaN of too few rows."""
+        """Number of active latents; NaN for too few rows."""
         try:
             return len(self.latents.active)
         except InputError:
             return math.nan
 
     @property
-    def told_rows(self) -> str:
-        """Which rows were looked at."""
-        count, split = len(self.rows), self.settings.split
-        name = f"{split} " if self.rows.source else ""
+    def described_rows(self) -> str:
+        """Description of the rows: "the first 500 of 2,000 test rows"."""
+        count, name = len(self.rows), f"{self.settings.split} " if self.rows.source else ""
         if count < self.available:
             return f"the first {count:,} of {self.available:,} {name}rows"
         return f"all {count:,} {name}rows"
 
 
 def load_run(path: Path) -> tuple[RunFolder, VAE]:
-    """Load a run of a VAE.
+    """Run and its VAE, loaded from a folder.
 
     Raises:
-        InputError: no run, or one of programs that are no VAE, or of parts that a folder cannot hold.
+        InputError: not a run folder, or one of programs other than a VAE, or of parts that a folder cannot hold.
     """
     run = RunFolder(path)
     run.spec()
     try:
         return run, run.load()
     except InputError as error:
-        raise InputError(f"a report tells of a VAE that its folder holds whole: {error}") from error
+        raise InputError(f"a report needs a VAE that its folder holds completely: {error}") from error
 
 
-def rows_of(run: RunFolder, data: Any, split: str) -> Rows:
-    """Load the rows that a run is looked at with.
+def load_rows(run: RunFolder, data: Any, split: str) -> Rows:
+    """Rows on which a run is evaluated.
 
     Args:
         run: the run.
-        data: a name, a file, rows themselves, or None for the data of the run.
-        split: which of the rows of a name or a file.
+        data: a name, a file, the rows themselves, or None for the data of the run.
+        split: the split of a name or a file.
 
     Raises:
-        InputError: the data is not there; the message says how to give it.
+        InputError: the data does not exist; the message says how to give it.
     """
     if data is not None and not isinstance(data, str | Path):
         return Rows.of(data)

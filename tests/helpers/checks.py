@@ -89,7 +89,7 @@ def _checks(quantities: list[str], kind: str, draws: int, rng: np.random.Generat
         "q_value": np.minimum(1, p * 3),
         "rows": np.full(count, 60),
         "scope": ["data"] * count,
-        "noun": [f"{name} over all of the rows" for name in quantities],
+        "label": [f"{name} over all of the rows" for name in quantities],
         "sentence": [f"the {name} is what it is" for name in quantities],
     }
     drawn = {"replicated": replicated[None], "realized": realized[None]}

@@ -9,7 +9,7 @@ import pytest
 import pyro_vae as pv
 from pyro_vae.registry.tables import TABLES
 from pyro_vae.reports.bibtex import Reference, cited, references
-from pyro_vae.reports.formulas import densities, mathml
+from pyro_vae.reports.formulas import density_formulas, mathml
 
 PACKAGE = Path(pv.__file__).parent
 KINDS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -100,7 +100,7 @@ def test_every_formula_of_the_tables_becomes_mathml() -> None:
                 assert left == [], f"{component.__name__}: {left} are no MathML"
 
 
-def test_densities_of_a_model_are_those_of_its_families() -> None:
+def test_density_formulas_of_a_model_are_those_of_its_families() -> None:
     likelihood = pv.ZeroInflated(pv.NegativeBinomial())
     vae = pv.VAE((3,), 2, likelihood=likelihood, guide=pv.Laplace(), encoder=pv.MLP(hidden=(4,)))
-    assert [name for name, _ in densities(vae)] == ["Normal", "ZeroInflated", "NegativeBinomial", "Laplace"]
+    assert [name for name, _ in density_formulas(vae)] == ["Normal", "ZeroInflated", "NegativeBinomial", "Laplace"]

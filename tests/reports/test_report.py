@@ -167,7 +167,7 @@ def test_report_of_one_run_is_complete(folder: Path) -> None:
     assert "seed: 0" in code
     assert "--method Importance --method.draws 60 --seed 0" in code
     assert "pyro-vae fit --config" in code
-    assert "Looked at here: all 90 test rows." in said
+    assert "Evaluated on all 90 test rows." in said
     assert "x | z ~ Normal(loc=loc(z), scale=scale)" in code
     formulas = [math["alttext"] for math in parsed.all("math")]
     assert "x_n | z_n ~ Normal(loc=loc_θ(z_n), scale=scale)" in formulas
@@ -176,7 +176,7 @@ def test_report_of_one_run_is_complete(folder: Path) -> None:
         pv.load(folder / "learned"), pv.data.load(str(folder / "table.csv"), test=0.3).test, draws=60, progress=False
     )
     assert set(pv.criticism.findings(tree)) <= set(parsed.said("li"))
-    assert {str(label) for label in tree["checks"]["noun"].values} <= set(parsed.said("th"))
+    assert {str(label) for label in tree["checks"]["label"].values} <= set(parsed.said("th"))
 
 
 def test_next_step_of_a_report_is_the_suggestion_as_runnable_commands(
@@ -283,9 +283,9 @@ def test_wrong_input_is_a_sentence_before_any_work(
     run = str(folder / "learned")
     assert "is not a run folder" in refused(capsys, str(folder / "none"))
     assert "ends in .html" in refused(capsys, run, "--to", str(tmp_path / "r.pdf"))
-    assert "no folder" in refused(capsys, run, "--to", str(tmp_path / "none" / "r.html"))
+    assert "not a folder" in refused(capsys, run, "--to", str(tmp_path / "none" / "r.html"))
     (tmp_path / "mine.html").write_text("<p>mine</p>")
-    assert "is no report" in refused(capsys, run, "--to", str(tmp_path / "mine.html"))
+    assert "is not a report" in refused(capsys, run, "--to", str(tmp_path / "mine.html"))
     assert "rows = 1" in refused(capsys, run, "--rows", "1")
     assert "draws = 0" in refused(capsys, run, "--draws", "0")
     assert "two or more different" in refused(capsys, run, run)
@@ -313,7 +313,7 @@ def test_missing_data_is_requested(
     assert "--data" in refused(capsys, str(tmp_path / "memory"))
     page = pv.report(tmp_path / "memory", data=x, **QUICK)
     said = " ".join(text for _, text in Parsed(page).texts)
-    assert "Not looked at: 40 rows are too few." in said
+    assert "Not evaluated: 40 rows are too few." in said
     assert "were in memory" in said
 
 
@@ -321,7 +321,7 @@ def test_programs_of_the_users_own_are_refused_in_a_sentence(tmp_path: Path, no_
     vae = pv.VAE((3,), 2, encoder=pv.MLP(hidden=(4,)))
     own = SimpleNamespace(model=vae.model, guide=vae.guide)
     pv.fit(own, torch.randn(40, 3), epochs=1, run=tmp_path / "own", progress=False)
-    with pytest.raises(pv.InputError, match=r"a report tells of a VAE .* declares no VAE"):
+    with pytest.raises(pv.InputError, match=r"a report needs a VAE .* declares no VAE"):
         pv.report(tmp_path / "own", data=torch.randn(40, 3))
     vae = pv.VAE((3,), 2, guide=pv.Normal(scale=1), encoder=torch.nn.Linear(3, 2), decoder=pv.MLP(hidden=(4,)))
     pv.fit(vae, torch.randn(40, 3), epochs=1, run=tmp_path / "part", progress=False)
