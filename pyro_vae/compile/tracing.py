@@ -220,8 +220,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function
 
     # `CompiledFunction` checks the sizes of all arguments, so that no kernel has to.
     options = {"fallback_random": True, "size_asserts": False}
-    made: Function = _inductor.compile(graph, [*inputs], options=options)
-    return made
+    return _inductor.compile(graph, [*inputs], options=options)
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:

@@ -45,25 +45,16 @@ class Bounded(constraints.interval):
         return f"[{self.lower_bound:g}, {self.upper_bound:g}]"
 
 
-class IntegerInterval(constraints.Constraint):
-    """A whole number between two: a parameter of this kind is never trained, so its raw form is itself.
+class IntegerInterval(constraints.integer_interval):
+    """An integer between two bounds: a parameter of this kind is never trained, so its raw form is itself.
 
     >>> IntegerInterval(1, 8).check(torch.tensor([0.0, 1.0, 1.5, 9.0]))
     tensor([False,  True, False, False])
     """
 
-    is_discrete = True
-
-    def __init__(self, lower_bound: int, upper_bound: int) -> None:
-        self.lower_bound, self.upper_bound = lower_bound, upper_bound
-
     def __repr__(self) -> str:
         """Description, for messages."""
         return f"the whole numbers in [{self.lower_bound}, {self.upper_bound}]"
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each value is whole and within the bounds."""
-        return (value % 1 == 0) & (self.lower_bound <= value) & (value <= self.upper_bound)
 
 
 class ScaleTril(constraints.Constraint):
@@ -154,10 +145,6 @@ class _BoundedTransform(Transform):
         self.shift = math.log(share) - math.log1p(-share)
         self.codomain = constraint
 
-    def __eq__(self, other: object) -> bool:
-        mine = (self.floor, self.range, self.shift)
-        return isinstance(other, _BoundedTransform) and mine == (other.floor, other.range, other.shift)
-
     def _call(self, x: Tensor) -> Tensor:
         return self.floor + self.range * torch.sigmoid(x + self.shift)
 
@@ -180,9 +167,6 @@ class _ScaleTrilTransform(Transform):
         super().__init__()
         self.scale, self.floor = _BoundedTransform(constraint.scale), constraint.floor
         self.codomain = constraint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ScaleTrilTransform) and (self.scale, self.floor) == (other.scale, other.floor)
 
     def _call(self, x: Tensor) -> Tensor:
         one = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
@@ -209,9 +193,6 @@ class _OrderedTransform(Transform):
         super().__init__()
         self.ceiling, self.gap = constraint.ceiling, constraint.gap
         self.codomain = constraint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _OrderedTransform) and (self.ceiling, self.gap) == (other.ceiling, other.gap)
 
     def _call(self, x: Tensor) -> Tensor:
         share = pad(x + self._start(x), (0, 1)).softmax(-1)

@@ -1,11 +1,11 @@
 """Distributions of counts: numbers of successes, and counts with extra zeros."""
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
+
+from pyro_vae.distributions.wrappers import ExpandMixin
 
 
 class IntegerUpTo(torch.distributions.constraints.integer_interval):
@@ -16,18 +16,14 @@ class IntegerUpTo(torch.distributions.constraints.integer_interval):
         return super().check(value) & (self.upper_bound % 1 == 0)
 
 
-class UnexpandedBinomial(dist.Binomial):
+class UnexpandedBinomial(ExpandMixin, dist.Binomial):
     """The binomial that knows its number of trials as it was given, one for any number of rows."""
+
+    unexpanded = ("given",)
 
     def __init__(self, total_count: Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
         self.given = total_count
         super().__init__(total_count, logits=logits, validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "UnexpandedBinomial":
-        """Expand as torch does; the number given broadcasts to any shape."""
-        expanded: UnexpandedBinomial = super().expand(batch_shape, self.__new__(type(self)))
-        expanded.given = self.given
-        return expanded
 
     @torch.distributions.constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> IntegerUpTo:
@@ -35,9 +31,10 @@ class UnexpandedBinomial(dist.Binomial):
         return IntegerUpTo(0, self.given)
 
 
-class UnexpandedBetaBinomial(dist.BetaBinomial):
+class UnexpandedBetaBinomial(ExpandMixin, dist.BetaBinomial):
     """The beta-binomial that knows its number of trials as it was given; Pyro's validates its Beta in any case."""
 
+    unexpanded = ("given",)
     support = UnexpandedBinomial.support
 
     def __init__(
@@ -47,12 +44,6 @@ class UnexpandedBetaBinomial(dist.BetaBinomial):
         first, second, self.total_count = broadcast_all(concentration1, concentration0, total_count)
         self._beta = dist.Beta(first, second, validate_args=validate_args)
         torch.distributions.Distribution.__init__(self, first.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "UnexpandedBetaBinomial":
-        """Expand as Pyro does; the number given broadcasts to any shape."""
-        expanded: UnexpandedBetaBinomial = super().expand(batch_shape, self.__new__(type(self)))
-        expanded.given = self.given
-        return expanded
 
 
 class UncachedZeroInflated(dist.ZeroInflatedDistribution):

@@ -47,15 +47,8 @@ class DiscretizedLogisticMixture(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
         """Expand every parameter."""
-        new: DiscretizedLogisticMixture = self._get_checked_instance(DiscretizedLogisticMixture, _instance)
-        shape = torch.Size(batch_shape)
-        new.bins = self.bins
-        for name in ("logits", "loc", "scale"):
-            parameter: Tensor = getattr(self, name)
-            setattr(new, name, parameter.expand(*shape, parameter.shape[-1]))
-        super(DiscretizedLogisticMixture, new).__init__(shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        values = (parameter.expand(*batch_shape, -1) for parameter in (self.logits, self.loc, self.scale))
+        return DiscretizedLogisticMixture(*values, bins=self.bins, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log mass of each level, by a formula that neither subtracts nor overflows."""

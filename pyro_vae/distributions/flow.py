@@ -34,26 +34,22 @@ class FlowDistribution(ZukoToPyro):
     @property
     def event_shape(self) -> torch.Size:
         """That of the base, for every transform keeps the dimension."""
-        shape: torch.Size = self.dist.base.event_shape
-        return shape
+        return self.dist.base.event_shape
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density; known already for a draw of its own."""
         if value not in self.cache:  # a transform with a context wants all of its batch dimensions
             value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
-        density: Tensor = super().log_prob(value)
-        return density
+        return super().log_prob(value)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draw, keeping the log density that comes with the draw."""
-        draw: Tensor = self(torch.Size(sample_shape))
-        return draw
+        return self(torch.Size(sample_shape))
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draw without a gradient."""
         with torch.no_grad():
-            draw: Tensor = self.dist.sample(torch.Size(sample_shape))
-            return draw
+            return self.dist.sample(torch.Size(sample_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
         """Expand the base; the transform broadcasts."""

@@ -94,8 +94,7 @@ def cdf(distribution: TorchDistribution, x: Tensor, draws: int = DRAWS) -> Estim
     def closed() -> Tensor:
         if elements.event_shape:  # of a vector's family, it would be that of all elements together
             raise NotImplementedError
-        value: Tensor = elements.cdf(x)
-        return value
+        return elements.cdf(x)
 
     return _moment("cdf", closed, distribution, draws, lambda drawn: (drawn <= x).to(torch.result_type(drawn, 1.0 * x)))
 

@@ -9,29 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from pyro_vae.distributions.wrappers import ExpandMixin
 
-class FusedNormal(dist.Normal):
+
+class FusedNormal(ExpandMixin, dist.Normal):
     """The Gaussian whose density is computed from its parameters as they were given.
 
     torch expands a scale that is one number to every pixel of every row first, and then takes as many logarithms.
     """
 
+    unexpanded = ("given",)
+
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.given: Any = SimpleNamespace(loc=loc, scale=scale, _validate_args=False)
         super().__init__(loc, scale, validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "FusedNormal":
-        """Expand as torch does; the given parameters broadcast to any shape."""
-        expanded: FusedNormal = super().expand(batch_shape, self.__new__(type(self)))
-        expanded.given = self.given
-        return expanded
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each element, by torch's formula."""
         if value.shape[value.ndim - len(self._batch_shape) :] != self._batch_shape:
             value = value.expand(torch.broadcast_shapes(value.shape, self._batch_shape))
-        density: Tensor = torch.distributions.Normal.log_prob(self.given, value)
-        return density
+        return torch.distributions.Normal.log_prob(self.given, value)
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
         """Sum over the elements of an event in fewer passes than they have, one by one."""
@@ -70,7 +67,7 @@ class FusedIndependentNormal(dist.Independent):
         return density if density.ndim >= len(self.batch_shape) else density.expand(self.batch_shape)
 
 
-class StableLowRankMultivariateNormal(dist.LowRankMultivariateNormal):
+class StableLowRankMultivariateNormal(ExpandMixin, dist.LowRankMultivariateNormal):
     r"""The Gaussian of covariance $F F^\top + \mathrm{diag}(d)$, each factor's signal at most 1e5 times the noise.
 
     A factor $F_k$ with $F_k^\top \mathrm{diag}(d)^{-1} F_k$ over that is shortened to it: the Cholesky factor of the
@@ -91,15 +88,9 @@ class StableLowRankMultivariateNormal(dist.LowRankMultivariateNormal):
         self.cov_factor = cov_factor.expand(*batch, *cov_factor.shape[-2:])
         torch.distributions.Distribution.__init__(self, batch, loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableLowRankMultivariateNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: StableLowRankMultivariateNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, by torch's formula, which mixes no floating types."""
-        density: Tensor = super().log_prob(value.to(self.loc.dtype))
-        return density
+        return super().log_prob(value.to(self.loc.dtype))
 
 
 _MAX_SIGNAL_TO_NOISE = math.sqrt(1e5)

@@ -1,14 +1,14 @@
 """The ordered logistic distribution, stable for any predictor."""
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from pyro_vae.distributions.wrappers import ExpandMixin
 
-class StableOrderedLogistic(dist.OrderedLogistic):
+
+class StableOrderedLogistic(ExpandMixin, dist.OrderedLogistic):
     """The ordered logistic whose masses keep their digits, and their gradients, however far the predictor is."""
 
     def __init__(self, predictor: Tensor, cutpoints: Tensor, validate_args: bool | None = None) -> None:
@@ -18,11 +18,6 @@ class StableOrderedLogistic(dist.OrderedLogistic):
         gaps = cutpoints.diff().clamp(min=torch.finfo(cutpoints.dtype).eps)
         logits = below + above + pad(log_one_minus_exp(-gaps), (1, 1))
         dist.Categorical.__init__(self, logits=logits, validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableOrderedLogistic":
-        """Expand as Pyro does, which refuses subclasses with a constructor of their own."""
-        expanded: StableOrderedLogistic = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
 
 
 def log_one_minus_exp(x: Tensor) -> Tensor:

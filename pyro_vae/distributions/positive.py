@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import ExpTransform, TransformedDistribution
 
+from pyro_vae.distributions.wrappers import ExpandMixin
+
 
 def _clamped_exp(logarithm: Tensor) -> Tensor:
     """The exponential, kept within the normal numbers of the type before it is taken, for its gradient's sake."""
@@ -15,7 +17,7 @@ def _clamped_exp(logarithm: Tensor) -> Tensor:
     return logarithm.clamp(math.log(info.tiny) + 1, math.log(info.max) - 1).exp()
 
 
-class OpenLogNormal(dist.LogNormal):
+class OpenLogNormal(ExpandMixin, dist.LogNormal):
     """The log-normal distribution whose draws are positive and finite in the type they have.
 
     Pyro's validates its Gaussian in any case, which is a host sync.
@@ -24,11 +26,6 @@ class OpenLogNormal(dist.LogNormal):
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         base = dist.Normal(loc, scale, validate_args=validate_args)
         TransformedDistribution.__init__(self, base, ExpTransform(), validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "OpenLogNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: OpenLogNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Exponentiate a Gaussian draw."""

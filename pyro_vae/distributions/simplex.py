@@ -9,6 +9,7 @@ from torch.distributions import StickBreakingTransform
 from torch.nn.functional import logsigmoid, pad
 
 from pyro_vae.distributions.unit import clamp_to_open_unit, logistic_normal_mean
+from pyro_vae.distributions.wrappers import ExpandMixin
 
 
 class OpenDirichlet(dist.Dirichlet):
@@ -41,17 +42,12 @@ class StableStickBreaking(StickBreakingTransform):
         return torch.arange(x.shape[-1], 0, -1, dtype=x.dtype, device=x.device).log()
 
 
-class StickBreakingNormal(dist.LogisticNormal):
+class StickBreakingNormal(ExpandMixin, dist.LogisticNormal):
     """Pyro's logistic normal over precise breaks, which knows its mean and which Gaussian a draw came from."""
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(loc, scale, validate_args=validate_args)
         self.transforms = [StableStickBreaking(cache_size=1)]
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "StickBreakingNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: StickBreakingNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
 
     @property
     def mean(self) -> Tensor:

@@ -27,8 +27,7 @@ class AffineConstraint(torch_constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value, in the unit of the base, lies in it."""
-        inside: Tensor = self.base.check((value - match_tensor(self.loc, value)) / match_tensor(self.scale, value))
-        return inside
+        return self.base.check((value - match_tensor(self.loc, value)) / match_tensor(self.scale, value))
 
 
 def _transform_to_affine(constraint: AffineConstraint) -> Transform:
@@ -68,8 +67,7 @@ class AffineTransformedDistribution(OpenTransformedDistribution):
     @property
     def unit(self) -> UnitTransform:
         """The change of unit."""
-        unit: UnitTransform = self.transforms[0]
-        return unit
+        return self.transforms[0]
 
     @property
     def support(self) -> Any:
@@ -84,8 +82,7 @@ class AffineTransformedDistribution(OpenTransformedDistribution):
     @property
     def variance(self) -> Tensor:
         """The variance, in the new unit."""
-        variance: Tensor = self.unit.scale**2 * self.base_dist.variance
-        return variance
+        return self.unit.scale**2 * self.base_dist.variance
 
 
 def is_real(constraint: Any) -> bool:

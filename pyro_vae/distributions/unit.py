@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import SigmoidTransform, register_kl
 from torch.nn.functional import softplus
 
+from pyro_vae.distributions.wrappers import ExpandMixin
+
 _NEAR = 0.2  # half logits below which differences of large terms are taken from their series instead
 # log(h / tanh h) / h^2 and (coth h - 1/h) / h, in powers of h^2
 _LOG_RATIO = (1 / 3, -7 / 90, 62 / 2835, -127 / 18900, 146 / 66825, -1414477 / 1915538625)
@@ -138,17 +140,12 @@ _MIXTURE = (
 )
 
 
-class SigmoidNormal(dist.TransformedDistribution):
+class SigmoidNormal(ExpandMixin, dist.TransformedDistribution):
     """A Gaussian's sigmoid, which knows its mean and which Gaussian a draw came from."""
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         gaussian = dist.Normal(loc, scale, validate_args=validate_args)
         super().__init__(gaussian, SigmoidTransform(cache_size=1), validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "SigmoidNormal":
-        """Expand as torch does, which refuses subclasses with a constructor of their own."""
-        expanded: SigmoidNormal = super().expand(batch_shape, _instance or self.__new__(type(self)))
-        return expanded
 
     @property
     def mean(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Functions of any distribution: its innermost one, its name, and itself with some elements masked."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Independent, MaskedDistribution, MixtureSameFamily, TorchDistribution
@@ -28,14 +28,27 @@ def distribution_name(distribution: Any) -> str:
     return next(kind.__name__ for kind in kinds if kind.__module__.startswith(("pyro.", "torch.")))
 
 
+class ExpandMixin:
+    """Mixin that expands a distribution as its base class does, which refuses subclasses with their own constructor."""
+
+    unexpanded: ClassVar[tuple[str, ...]] = ()
+    """Attributes that broadcast to any batch shape, and are kept as they are."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Distribution of that batch shape."""
+        expanded = super().expand(batch_shape, _instance or self.__new__(type(self)))  # type: ignore[misc]
+        for name in self.unexpanded:
+            setattr(expanded, name, getattr(self, name))
+        return expanded
+
+
 class _Observed(MaskedDistribution):
     """A masked distribution in which unobserved values, NaN included, affect neither density nor gradient."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each element, 0 where it is not observed."""
         known = torch.where(torch.as_tensor(self._mask), value, any_element(self.base_dist.support))
-        log_prob: Tensor = super().log_prob(known)
-        return log_prob
+        return super().log_prob(known)
 
 
 def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:

@@ -204,8 +204,7 @@ class Conditional(nn.Module):
     @torch.no_grad()
     def trained_value(self, name: str) -> Tensor:
         """The present value of a trained constant: a scalar if it is "learned", else of the parameter's shape."""
-        value: Tensor = self._transforms[name](self.constants[name])
-        return value
+        return self._transforms[name](self.constants[name])
 
     def extra_repr(self) -> str:
         """Show the family."""

@@ -75,8 +75,7 @@ class ParameterSlot:
         if self.init is not None and len(x):
             return self.init(x)
         transform = transform_to(self.constraint)
-        value: Tensor = transform(x.new_zeros(transform.inverse_shape(self.shape)))
-        return value
+        return transform(x.new_zeros(transform.inverse_shape(self.shape)))
 
 
 @dataclass(frozen=True)

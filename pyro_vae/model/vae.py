@@ -170,16 +170,14 @@ class VAE(nn.Module):
 
         `mask` and `size_factor` may be given, as to `model`.
         """
-        likelihood: TorchDistribution = self.likelihood(z, **given)
-        return likelihood
+        return self.likelihood(z, **given)
 
     def encode(self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
         """Approximate posterior q(z|x) given data (*batch, *event_shape), a distribution of that batch shape.
 
         The encoder gets the mean of an element where `mask` is false, and x divided by `size_factor`.
         """
-        posterior: TorchDistribution = self.posterior(self.normalize_size(x, size_factor), seen=mask)
-        return posterior
+        return self.posterior(self.normalize_size(x, size_factor), seen=mask)
 
     def normalize_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
         """Input of the encoder, (*batch, *event_shape): x divided by the size factor (*batch,)."""

@@ -84,8 +84,7 @@ class _Encoder(HeadedNetwork):
     def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         offsets, batch = offsets or {}, context.shape[:-3]
         features = self.body(context.reshape(-1, *self.in_shape))
-        outputs: dict[str, Tensor] = self.heads(features.reshape(*batch, features.shape[-1]), offsets)
-        return outputs
+        return self.heads(features.reshape(*batch, features.shape[-1]), offsets)
 
 
 class _Decoder(HeadedNetwork):

@@ -51,5 +51,4 @@ class _MLP(HeadedNetwork):
 
     def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         flat = context.flatten(context.ndim - self.in_rank) if self.in_rank else context.unsqueeze(-1)
-        outputs: dict[str, Tensor] = self.heads(self.body(flat), offsets or {})
-        return outputs
+        return self.heads(self.body(flat), offsets or {})

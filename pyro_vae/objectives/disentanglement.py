@@ -249,5 +249,4 @@ def _pairs(latent: Latent, objective: str) -> Tensor:
             f"{objective} needs the density of each latent by itself, and {distribution_name(posterior)} as a guide "
             "does not factorise: take one with independent elements, such as guide=pv.Normal()."
         )
-    pairs: Tensor = posterior.base_dist.log_prob(latent.value.unsqueeze(1))
-    return pairs
+    return posterior.base_dist.log_prob(latent.value.unsqueeze(1))
