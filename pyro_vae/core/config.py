@@ -43,7 +43,12 @@ class Config:
 
 
 def _check_option(
-    where: str, value: Any, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None
+    where: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    known: Iterable[str] | None = None,
+    **_others: Any,
 ) -> None:
     numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     for number in numbers:

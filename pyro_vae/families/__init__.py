@@ -2,9 +2,8 @@
 
 from pyro_vae.distributions import constraints as constraints
 from pyro_vae.families.aggregate import Aggregate
-from pyro_vae.families.base import Family, Parameter, Source
-from pyro_vae.families.binary import Bernoulli
-from pyro_vae.families.categorical import Categorical, OneHot, OrderedLogistic
+from pyro_vae.families.base import Family, Source, parameter
+from pyro_vae.families.categorical import Bernoulli, Categorical, OneHot, OrderedLogistic
 from pyro_vae.families.counts import BetaBinomial, Binomial, NegativeBinomial, Poisson
 from pyro_vae.families.directional import VonMises
 from pyro_vae.families.flow import Flow
@@ -59,4 +58,4 @@ FAMILIES: dict[str, type[Family]] = {
     "Scaled": Scaled,
 }
 
-__all__ = ["FAMILIES", "Family", "Parameter", "Source", *FAMILIES]
+__all__ = ["FAMILIES", "Family", "Source", "parameter", *FAMILIES]

@@ -5,6 +5,7 @@ given place follows from one rule (`Source`), and the map from what a network em
 from the parameter's constraint. `pyro_vae.families.conditional` turns both into a module; nothing here computes.
 """
 
+import dataclasses
 import math
 import operator
 from abc import ABC
@@ -49,8 +50,9 @@ class Parameter:
         shape: its shape, from the event shape and the family.
         init: its value before training, of that shape, from data rows `x` of shape (N, *event); without
             it, or without data, the value the constraint gives to a raw zero.
-        one_value: whether `"learned"`, one value for all elements, has a meaning.
+        allows_scalar: whether `"learned"`, one value for all elements, has a meaning.
         scales_with_size_factor: whether a row's size factor multiplies it: a rate, a number of trials.
+        init_noise: standard deviation of the noise, on the raw scale, that its trained constants start with.
     """
 
     constraint: Constraint
@@ -58,22 +60,34 @@ class Parameter:
     init: Callable[[Tensor, Any], Tensor] | None = None
     allows_scalar: bool = True
     scales_with_size_factor: bool = False
+    init_noise: float = 0.0
 
     @property
     def trainable(self) -> bool:
-        """Whether it can be trained; a whole number cannot."""
+        """Whether it can be trained; an integer cannot."""
         return not self.constraint.is_discrete
 
 
+def parameter(constraint: Constraint, default: Source = None, **options: Any) -> Any:
+    """Dataclass field of a `Family` that is one of its parameters.
+
+    Args:
+        constraint: the values it may take.
+        default: the source that it has unless another one is given.
+        options: the other arguments of `Parameter`.
+    """
+    return dataclasses.field(default=default, metadata={"parameter": Parameter(constraint, **options)})
+
+
 class Family(Config, ABC):
-    """Base of every family. A new one is a frozen dataclass of `Source` fields beside the class data below.
+    """Base of every family. A new one is a frozen dataclass of `parameter` fields beside the class data below.
 
     One whose parameters are not only its own fields (a mixture, a flow, a VampPrior) overrides `bind` and nothing
     else.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {}
-    """Every parameter that is a field, by the field's name, which is that of the distribution's argument."""
+    """Every parameter that is a field, trainable ones first, by its name: that of the distribution's argument."""
 
     distribution: ClassVar[Callable[..., Distribution]]
     """The Pyro distribution, called with the parameters by name."""
@@ -86,6 +100,12 @@ class Family(Config, ABC):
 
     support_text: ClassVar[str] = "real numbers"
     """Values it describes, for the catalogue; of a composite, those with its default family."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        fields = {name: value.metadata for name, value in vars(cls).items() if isinstance(value, dataclasses.Field)}
+        own = {name: metadata["parameter"] for name, metadata in fields.items() if "parameter" in metadata}
+        cls.parameters = dict(sorted({**cls.parameters, **own}.items(), key=lambda item: not item[1].trainable))
 
     # What follows are traits: a family sets one as a class value, or as a property where it depends on a field.
 
@@ -136,11 +156,15 @@ class Family(Config, ABC):
                 parameter.constraint,
                 tuple(parameter.shape(site.event_shape, self)),
                 getattr(self, name),
-                init=parameter.init and partial(_start, parameter.init, self),
+                init=parameter.init and partial(self._init, name),
                 scales_with_size_factor=parameter.scales_with_size_factor,
                 broadcasts=self.event_ranks is None and parameter.shape is event_shaped,
+                init_noise=parameter.init_noise,
             )
         return slots
+
+    def _init(self, name: str, x: Tensor) -> Tensor:
+        return self.parameters[name].init(x, self)  # type: ignore[misc]  # by name, since a lambda cannot be pickled
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
         """Canonicalise a source: numbers become floats and arrays nested tuples, so that a family hashes."""
@@ -205,10 +229,6 @@ class Composite(Family, ABC):
                 "the other has no meaning here, so take the inner family alone."
             )
         return {name: replace(slot, broadcasts=False, **changes) for name, slot in bound.slots.items()}
-
-
-def _start(function: Callable[[Tensor, Family], Tensor], family: Family, x: Tensor) -> Tensor:
-    return function(x, family)
 
 
 def as_nested_floats(where: str, value: Any) -> Any:

@@ -16,8 +16,8 @@ from pyro_vae.core.errors import unknown_name_error
 from pyro_vae.core.formatting import in_python, in_yaml, on_the_command_line, signature, written
 from pyro_vae.core.latex import readable
 from pyro_vae.distributions.constraints import real
-from pyro_vae.families import FAMILIES, Family, Parameter
-from pyro_vae.families.base import event_shaped
+from pyro_vae.families import FAMILIES, Family
+from pyro_vae.families.base import Parameter, event_shaped
 
 WIDTH = 118
 KINDS = (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.counts import UnexpandedBetaBinomial, UnexpandedBinomial
-from pyro_vae.families.base import Family, Parameter, Source
+from pyro_vae.families.base import Family, Source, parameter
 
 RATES = constraints.positive
 """Counts expected per unit of the size factor."""
@@ -62,8 +62,7 @@ class Poisson(Family):
     Poisson(rate='per_feature')
     """
 
-    rate: Source = None
-    parameters = {"rate": Parameter(RATES, init=_rate, scales_with_size_factor=True)}
+    rate: Source = parameter(RATES, init=_rate, scales_with_size_factor=True)
     distribution = dist.Poisson
     is_count = True
     fix_hint = (
@@ -99,12 +98,8 @@ class NegativeBinomial(Family):
     NegativeBinomial(mean=None, dispersion='per_feature')
     """
 
-    mean: Source = None
-    dispersion: Source = None
-    parameters = {
-        "mean": Parameter(RATES, init=_rate, scales_with_size_factor=True),
-        "dispersion": Parameter(DISPERSIONS, init=_dispersion),
-    }
+    mean: Source = parameter(RATES, init=_rate, scales_with_size_factor=True)
+    dispersion: Source = parameter(DISPERSIONS, init=_dispersion)
     is_count = True
     fix_hint = Poisson.fix_hint
     roles = ("likelihood",)
@@ -136,14 +131,6 @@ def _pseudo_counts(sign: int, x: Tensor, family: Family) -> Tensor:
     return (torch.sigmoid(sign * odds) * pseudo).clamp(min=2 * PSEUDO_COUNTS.lower_bound)
 
 
-def _successes(x: Tensor, family: Family) -> Tensor:
-    return _pseudo_counts(1, x, family)
-
-
-def _failures(x: Tensor, family: Family) -> Tensor:
-    return _pseudo_counts(-1, x, family)
-
-
 @dataclass(frozen=True)
 class Binomial(Family):
     r"""Independent numbers of successes among n trials.
@@ -166,12 +153,8 @@ class Binomial(Family):
     Binomial(total_count=10.0, logits=None)
     """
 
-    total_count: Source = 1.0
-    logits: Source = None
-    parameters = {
-        "logits": Parameter(constraints.real, init=_log_odds),
-        "total_count": Parameter(TRIALS, scales_with_size_factor=True),
-    }
+    total_count: Source = parameter(TRIALS, 1.0, scales_with_size_factor=True)
+    logits: Source = parameter(constraints.real, init=_log_odds)
     distribution = UnexpandedBinomial
     fix_hint = (
         "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
@@ -205,14 +188,9 @@ class BetaBinomial(Family):
     BetaBinomial(total_count=10.0, concentration1=None, concentration0='per_feature')
     """
 
-    total_count: Source = 1.0
-    concentration1: Source = None
-    concentration0: Source = None
-    parameters = {
-        "concentration1": Parameter(PSEUDO_COUNTS, init=_successes),
-        "concentration0": Parameter(PSEUDO_COUNTS, init=_failures),
-        "total_count": Parameter(TRIALS, scales_with_size_factor=True),
-    }
+    total_count: Source = parameter(TRIALS, 1.0, scales_with_size_factor=True)
+    concentration1: Source = parameter(PSEUDO_COUNTS, init=lambda x, family: _pseudo_counts(1, x, family))
+    concentration0: Source = parameter(PSEUDO_COUNTS, init=lambda x, family: _pseudo_counts(-1, x, family))
     distribution = UnexpandedBetaBinomial
     fix_hint = Binomial.fix_hint
     roles = ("likelihood",)

@@ -7,15 +7,11 @@ from torch import Tensor
 
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.von_mises import StableVonMises
-from pyro_vae.families.base import Family, Parameter, Source
+from pyro_vae.families.base import Family, Source, parameter
 
 
 def _resultant(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.sin().mean(0), x.cos().mean(0)
-
-
-def _direction(x: Tensor, family: Family) -> Tensor:
-    return torch.atan2(*_resultant(x))
 
 
 def _concentration(x: Tensor, family: Family) -> Tensor:
@@ -48,12 +44,8 @@ class VonMises(Family):
     VonMises(loc=None, concentration='learned')
     """
 
-    loc: Source = None
-    concentration: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=_direction),
-        "concentration": Parameter(constraints.positive, init=_concentration),
-    }
+    loc: Source = parameter(constraints.real, init=lambda x, _: torch.atan2(*_resultant(x)))
+    concentration: Source = parameter(constraints.positive, init=_concentration)
     distribution = StableVonMises
     fix_hint = (
         "give angles in radians between -pi and pi: wrap them with torch.atan2(x.sin(), x.cos()), after "

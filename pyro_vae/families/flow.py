@@ -8,7 +8,7 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.flow import FlowKernel, import_zuko
-from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.base import Family, Source, init_mean, init_std, parameter
 from pyro_vae.families.site import BoundFamily, ParameterSlot, SiteSpec
 
 Maker = Callable[["Flow", int, int], Any]
@@ -77,12 +77,8 @@ class Flow(Family):
     transforms: int = field(3, low=1)
     hidden: tuple[int, ...] = field((64, 64), low=1)
     context: int = field(32, low=1)
-    loc: Source = "per_feature"
-    scale: Source = "per_feature"
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=init_std),
-    }
+    loc: Source = parameter(constraints.real, "per_feature", init=init_mean)
+    scale: Source = parameter(constraints.positive, "per_feature", init=init_std)
     event_ranks = (1,)
     data_kind = "Vectors"
     support_text = "vectors of real numbers"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.location_scale import FiniteLogistic, UncheckedStudentT
-from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.base import Family, Source, init_mean, init_std, parameter
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,8 @@ class Laplace(Family):
     Laplace(loc=None, scale='learned')
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=init_std),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale: Source = parameter(constraints.positive, init=init_std)
     distribution = dist.Laplace
 
 
@@ -60,19 +56,10 @@ class StudentT(Family):
     StudentT(df='learned', loc=None, scale='per_feature')
     """
 
-    df: Source = None
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "df": Parameter(constraints.Bounded(0.5, 1000.0, unit=10.0)),
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=init_std),
-    }
+    df: Source = parameter(constraints.Bounded(0.5, 1000.0, unit=10.0))
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale: Source = parameter(constraints.positive, init=init_std)
     distribution = UncheckedStudentT
-
-
-def _logistic_spread(x: Tensor, family: Family) -> Tensor:
-    return init_std(x, family) * (math.sqrt(3) / math.pi)
 
 
 @dataclass(frozen=True)
@@ -93,21 +80,15 @@ class Logistic(Family):
     Logistic(loc=None, scale='learned')
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=_logistic_spread),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale: Source = parameter(
+        constraints.positive, init=lambda x, family: init_std(x, family) * (math.sqrt(3) / math.pi)
+    )
     distribution = FiniteLogistic
 
 
 def _quantile(x: Tensor, share: float) -> Tensor:
     return x.kthvalue(1 + int(share * (len(x) - 1)), dim=0).values  # torch.quantile refuses over 16 million values
-
-
-def _median(x: Tensor, family: Family) -> Tensor:
-    return _quantile(x, 0.5)
 
 
 def _half_width(x: Tensor, family: Family) -> Tensor:
@@ -136,12 +117,8 @@ class Cauchy(Family):
     Cauchy(loc=0.0, scale=1.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=_median),
-        "scale": Parameter(constraints.positive, init=_half_width),
-    }
+    loc: Source = parameter(constraints.real, init=lambda x, _: _quantile(x, 0.5))
+    scale: Source = parameter(constraints.positive, init=_half_width)
     distribution = dist.Cauchy
 
 
@@ -168,12 +145,7 @@ class AsymmetricLaplace(Family):
     AsymmetricLaplace(loc=None, scale=None, asymmetry=3.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    asymmetry: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=init_std),
-        "asymmetry": Parameter(constraints.Bounded(0.01, 100.0)),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale: Source = parameter(constraints.positive, init=init_std)
+    asymmetry: Source = parameter(constraints.Bounded(0.01, 100.0))
     distribution = dist.AsymmetricLaplace

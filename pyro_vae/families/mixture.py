@@ -14,16 +14,12 @@ from torch import Tensor
 from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.mixture import ReparameterizedNormalMixture
-from pyro_vae.families.base import Composite, Family, Parameter, Source
+from pyro_vae.families.base import Composite, Family, Source, parameter
 from pyro_vae.families.normal import Normal
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 CLUSTERED_ROWS = 2000
 """Largest number of rows in which cluster centres are searched."""
-
-
-def _one_per_component(event: Shape, family: "Mixture") -> Shape:
-    return (*event[: family.rank(event)], family.components)
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,11 @@ class Mixture(Composite):
     family: Family = Normal()
     components: int = field(10, low=2)
     of: Literal["events", "elements"] = "events"
-    weights: Source = None
-    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
+    weights: Source = parameter(
+        constraints.real,
+        shape=lambda event, family: (*event[: family.rank(event)], family.components),
+        allows_scalar=False,
+    )
 
     def rank(self, event: Shape) -> int:
         """Number of dimensions of an event before that of the components."""

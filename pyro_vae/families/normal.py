@@ -1,7 +1,7 @@
 """Gaussian families: independent elements, and correlated ones."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
@@ -11,7 +11,7 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.normal import FusedNormal, StableLowRankMultivariateNormal
-from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.base import Family, Source, init_mean, init_std, parameter
 from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
@@ -38,21 +38,9 @@ class Normal(Family):
     Normal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale": Parameter(constraints.positive, init=init_std),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale: Source = parameter(constraints.positive, init=init_std)
     distribution = FusedNormal
-
-
-def _matrix(event: tuple[int, ...], family: Family) -> tuple[int, ...]:
-    return (*event, event[-1])
-
-
-def _diagonal(x: Tensor, family: Family) -> Tensor:
-    return torch.diag_embed(init_std(x, family))
 
 
 @dataclass(frozen=True)
@@ -76,20 +64,17 @@ class MultivariateNormal(Family):
     MultivariateNormal(loc=0.0, scale_tril=((1.0, 0.0), (0.5, 1.0)))
     """
 
-    loc: Source = None
-    scale_tril: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "scale_tril": Parameter(constraints.scale_tril, shape=_matrix, init=_diagonal, allows_scalar=False),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    scale_tril: Source = parameter(
+        constraints.scale_tril,
+        shape=lambda event, _: (*event, event[-1]),
+        init=lambda x, family: init_std(x, family).diag_embed(),
+        allows_scalar=False,
+    )
     event_ranks = (1,)
     data_kind = "Vectors"
     support_text = "vectors of real numbers"
     distribution = dist.MultivariateNormal
-
-
-def _one_per_factor(event: tuple[int, ...], family: "LowRankNormal") -> tuple[int, ...]:
-    return (*event, family.rank)
 
 
 def _waves(x: Tensor, family: "LowRankNormal") -> Tensor:
@@ -98,10 +83,6 @@ def _waves(x: Tensor, family: "LowRankNormal") -> Tensor:
     place = torch.arange(size, dtype=x.dtype, device=x.device)[:, None] + 0.5
     wave = torch.cos(place * torch.arange(family.rank, dtype=x.dtype, device=x.device) * (math.pi / size))
     return 0.1 * init_std(x, family)[:, None] * wave
-
-
-def _squared_spread(x: Tensor, family: Family) -> Tensor:
-    return init_std(x, family).square()
 
 
 @dataclass(frozen=True)
@@ -132,25 +113,25 @@ class LowRankNormal(Family):
     """
 
     rank: int = field(1, low=1)
-    loc: Source = None
-    cov_factor: Source = None
-    cov_diag: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=init_mean),
-        "cov_factor": Parameter(constraints.real, shape=_one_per_factor, init=_waves, allows_scalar=False),
-        "cov_diag": Parameter(constraints.Bounded(1e-8, 1e12), init=_squared_spread),
-    }
+    loc: Source = parameter(constraints.real, init=init_mean)
+    cov_factor: Source = parameter(
+        constraints.real,
+        shape=lambda event, family: (*event, family.rank),
+        init=_waves,
+        init_noise=0.1,  # at zero they have no gradient
+        allows_scalar=False,
+    )
+    cov_diag: Source = parameter(constraints.Bounded(1e-8, 1e12), init=lambda x, family: init_std(x, family).square())
     distribution = StableLowRankMultivariateNormal
     event_ranks = (1,)
     data_kind = "Vectors"
     support_text = "vectors of real numbers"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Resolve the parameters; without data the factors start at noise, for at zero they have no gradient."""
+        """The family in its place, with no more factors than elements."""
         if self.rank > site.event_shape[0]:
             raise InputError(
                 f"{site.role}: {self!r} has more factors than the {site.event_shape[0]} elements of its events: take "
                 f"a rank of at most {site.event_shape[0]}, or MultivariateNormal() for any covariance."
             )
-        bound = super().bind(site)
-        return replace(bound, slots={**bound.slots, "cov_factor": replace(bound.slots["cov_factor"], init_noise=0.1)})
+        return super().bind(site)

@@ -1,6 +1,6 @@
 """Families of pixels: whole numbers on a scale of grey."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.discretized_logistic import DiscretizedLogisticMixture
-from pyro_vae.families.base import Family, Parameter, Source, init_std
+from pyro_vae.families.base import Family, Source, init_std, parameter
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 STARTING_ROWS = 2000
@@ -64,14 +64,9 @@ class DiscretizedLogistic(Family):
 
     bins: int = field(256, low=2, high=2**16)
     components: int = field(5, low=1)
-    logits: Source = None
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "logits": Parameter(constraints.real, shape=_per_component, allows_scalar=False),
-        "loc": Parameter(constraints.real, shape=_per_component, init=_quantiles),
-        "scale": Parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, init=_spread),
-    }
+    logits: Source = parameter(constraints.real, shape=_per_component, allows_scalar=False)
+    loc: Source = parameter(constraints.real, shape=_per_component, init=_quantiles, init_noise=0.5)
+    scale: Source = parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, init=_spread)
     is_pixel = True
     fix_hint = (
         "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
@@ -82,7 +77,6 @@ class DiscretizedLogistic(Family):
     support_text = "whole numbers 0 to bins - 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """The family in its place, its components apart also without data."""
-        slots = self.own_slots(site)
-        slots["loc"] = replace(slots["loc"], init_noise=0.5)
-        return BoundFamily(slots, partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False))
+        """The family in its place, with its number of levels."""
+        made = partial(DiscretizedLogisticMixture, bins=self.bins, validate_args=False)
+        return BoundFamily(self.own_slots(site), made)

@@ -14,13 +14,7 @@ from torch.distributions.constraints import positive as above_zero
 
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.positive import OpenExponential, OpenLogNormal, OpenWeibull
-from pyro_vae.families.base import Family, Parameter, Source
-
-_FIX_HINT = (
-    "these numbers have to be over zero; where some are exactly zero, add a small offset (x + 0.5 of the smallest "
-    "step that was measured) or take Exponential(), which allows them; for negative ones take a family for real "
-    "values, such as Normal(scale='learned')"
-)
+from pyro_vae.families.base import Family, Source, parameter
 
 rates = constraints.Bounded(1e-6, 1e6)
 """Rates: 1e-6 to 1e6 in one over the data's own unit."""
@@ -38,16 +32,21 @@ def _level(x: Tensor) -> Tensor:
     return mean.clamp(min=1e-3 * typical) if bool(typical > 0) else torch.ones_like(mean)
 
 
-def _gamma_concentration(x: Tensor, family: Family) -> Tensor:
-    return _variation(x) ** -2
+class _PositiveFamily(Family):
+    """Base of families of numbers over zero."""
 
-
-def _gamma_rate(x: Tensor, family: Family) -> Tensor:
-    return _gamma_concentration(x, family) / _level(x)
+    data_support = above_zero
+    fix_hint = (
+        "these numbers have to be over zero; where some are exactly zero, add a small offset (x + 0.5 of the smallest "
+        "step that was measured) or take Exponential(), which allows them; for negative ones take a family for real "
+        "values, such as Normal(scale='learned')"
+    )
+    data_kind = "Positive numbers"
+    support_text = "positive numbers"
 
 
 @dataclass(frozen=True)
-class Gamma(Family):
+class Gamma(_PositiveFamily):
     r"""The gamma distribution of positive numbers, with independent elements.
 
     $$ p(x) = \prod_j \frac{b_j^{a_j}}{\Gamma(a_j)}\,x_j^{a_j - 1} e^{-b_j x_j}, \qquad x_j > 0 $$
@@ -67,33 +66,17 @@ class Gamma(Family):
     Gamma(concentration='learned', rate=None)
     """
 
-    concentration: Source = None
-    rate: Source = None
-    parameters = {
-        "concentration": Parameter(constraints.Bounded(0.01, 1e4), init=_gamma_concentration),
-        "rate": Parameter(rates, init=_gamma_rate),
-    }
+    concentration: Source = parameter(constraints.Bounded(0.01, 1e4), init=lambda x, _: _variation(x) ** -2)
+    rate: Source = parameter(rates, init=lambda x, _: _variation(x) ** -2 / _level(x))
     distribution = dist.Gamma  # its draws are at least the smallest normal number
-    data_support = above_zero
-    fix_hint = _FIX_HINT
-    data_kind = "Positive numbers"
-    support_text = "positive numbers"
 
 
 def _log_variance(x: Tensor) -> Tensor:
     return torch.log1p(_variation(x).square())
 
 
-def _log_loc(x: Tensor, family: Family) -> Tensor:
-    return _level(x).log() - _log_variance(x) / 2
-
-
-def _log_scale(x: Tensor, family: Family) -> Tensor:
-    return _log_variance(x).sqrt()
-
-
 @dataclass(frozen=True)
-class LogNormal(Family):
+class LogNormal(_PositiveFamily):
     r"""Positive numbers whose logarithms are Gaussian, with independent elements.
 
     $$ p(x) = \prod_j \frac{1}{x_j s_j\sqrt{2\pi}} \exp\Big(-\frac{(\log x_j - m_j)^2}{2 s_j^2}\Big), \qquad x_j > 0 $$
@@ -112,21 +95,9 @@ class LogNormal(Family):
     LogNormal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=_log_loc),
-        "scale": Parameter(constraints.Bounded(1e-4, 10.0), init=_log_scale),
-    }
+    loc: Source = parameter(constraints.real, init=lambda x, _: _level(x).log() - _log_variance(x) / 2)
+    scale: Source = parameter(constraints.Bounded(1e-4, 10.0), init=lambda x, _: _log_variance(x).sqrt())
     distribution = OpenLogNormal
-    data_support = above_zero
-    fix_hint = _FIX_HINT
-    data_kind = "Positive numbers"
-    support_text = "positive numbers"
-
-
-def _exponential_rate(x: Tensor, family: Family) -> Tensor:
-    return 1 / _level(x)
 
 
 @dataclass(frozen=True)
@@ -147,24 +118,19 @@ class Exponential(Family):
     Exponential(rate=1.0)
     """
 
-    rate: Source = None
-    parameters = {"rate": Parameter(rates, init=_exponential_rate)}
+    rate: Source = parameter(rates, init=lambda x, _: 1 / _level(x))
     distribution = OpenExponential
     fix_hint = "these numbers may not be negative; for such take a family for real values, such as Normal()"
     data_kind = "Positive numbers"
     support_text = "0 and positive numbers"
 
 
-def _weibull_concentration(x: Tensor, family: Family) -> Tensor:
+def _weibull_concentration(x: Tensor) -> Tensor:
     return _variation(x) ** -1.086
 
 
-def _weibull_scale(x: Tensor, family: Family) -> Tensor:
-    return _level(x) / torch.lgamma(1 + 1 / _weibull_concentration(x, family)).exp()
-
-
 @dataclass(frozen=True)
-class Weibull(Family):
+class Weibull(_PositiveFamily):
     r"""The Weibull distribution of positive numbers, with independent elements: times to failure, wind speeds.
 
     $$ p(x) = \prod_j \frac{k_j}{s_j} \Big(\frac{x_j}{s_j}\Big)^{k_j - 1} e^{-(x_j / s_j)^{k_j}}, \qquad x_j > 0 $$
@@ -186,14 +152,8 @@ class Weibull(Family):
     Weibull(scale=None, concentration=2.0)
     """
 
-    scale: Source = None
-    concentration: Source = None
-    parameters = {
-        "scale": Parameter(constraints.positive, init=_weibull_scale),
-        "concentration": Parameter(constraints.Bounded(0.1, 100.0), init=_weibull_concentration),
-    }
+    scale: Source = parameter(
+        constraints.positive, init=lambda x, _: _level(x) / torch.lgamma(1 + 1 / _weibull_concentration(x)).exp()
+    )
+    concentration: Source = parameter(constraints.Bounded(0.1, 100.0), init=lambda x, _: _weibull_concentration(x))
     distribution = OpenWeibull
-    data_support = above_zero
-    fix_hint = _FIX_HINT
-    data_kind = "Positive numbers"
-    support_text = "positive numbers"

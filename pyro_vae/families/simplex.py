@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.simplex import OpenDirichlet, StableStickBreaking, StickBreakingNormal
-from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.base import Family, Source, init_mean, init_std, parameter
 from pyro_vae.families.site import Shape
 from pyro_vae.families.unit import concentrations, logit_scale
 
@@ -58,22 +58,13 @@ class Dirichlet(Family):
     Dirichlet(concentration=0.1)
     """
 
-    concentration: Source = None
-    parameters = {"concentration": Parameter(concentrations, shape=_per_part, init=_moments)}
+    concentration: Source = parameter(concentrations, shape=_per_part, init=_moments)
     distribution = OpenDirichlet
     event_ranks = (1,)
     data_support = constraints.open_simplex
     fix_hint = _FIX_HINT
     data_kind = "Shares that sum to one"
     support_text = "vectors of shares, positive, that sum to one"
-
-
-def _mean_break(x: Tensor, family: Family) -> Tensor:
-    return init_mean(StableStickBreaking().inv(x), family)
-
-
-def _spread_break(x: Tensor, family: Family) -> Tensor:
-    return init_std(StableStickBreaking().inv(x), family)
 
 
 @dataclass(frozen=True)
@@ -98,12 +89,12 @@ class LogisticNormal(Family):
     LogisticNormal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, shape=_per_break, init=_mean_break),
-        "scale": Parameter(logit_scale, shape=_per_break, init=_spread_break),
-    }
+    loc: Source = parameter(
+        constraints.real, shape=_per_break, init=lambda x, family: init_mean(StableStickBreaking().inv(x), family)
+    )
+    scale: Source = parameter(
+        logit_scale, shape=_per_break, init=lambda x, family: init_std(StableStickBreaking().inv(x), family)
+    )
     distribution = StickBreakingNormal
     event_ranks = (1,)
     data_support = constraints.open_simplex

@@ -13,12 +13,15 @@ from pyro_vae.families.normal import Normal
 from pyro_vae.families.site import BoundFamily, SiteSpec
 
 
+@dataclass(frozen=True)
 class _Bounded(Composite, ABC):
     """Base of truncated and censored families: their fields and their checks."""
 
-    low: float | None
-    high: float | None
+    family: Family = Normal()
+    low: float | None = 0.0
+    high: float | None = None
     cut: ClassVar[type[BoundedDistribution]]
+    support_text = "numbers in [low, inf) by default"
 
     def __post_init__(self) -> None:
         """Check the family and the bounds.
@@ -74,12 +77,7 @@ class Truncated(_Bounded):
     Truncated(family=Normal(loc=0.0, scale=1.0), low=0.0, high=2.0)
     """
 
-    family: Family = Normal()
-    low: float | None = 0.0
-    high: float | None = None
-
     cut = TruncatedDistribution
-    support_text = "numbers in [low, inf) by default"
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,5 @@ class Censored(_Bounded):
     """
 
     has_point_masses = True
-    family: Family = Normal()
-    low: float | None = 0.0
-    high: float | None = None
-
     cut = CensoredDistribution
     roles = ("likelihood",)
-    support_text = "numbers in [low, inf) by default"

@@ -7,7 +7,7 @@ from torch.distributions import SigmoidTransform
 
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.unit import OpenBeta, SigmoidNormal, StableContinuousBernoulli, langevin
-from pyro_vae.families.base import Family, Parameter, Source, init_mean, init_std
+from pyro_vae.families.base import Family, Source, init_mean, init_std, parameter
 
 concentrations = constraints.Bounded(1e-2, 1e4)
 """Concentrations: below, a draw in float32 is 0 or 1; above, float32 loses the density's second decimal."""
@@ -43,8 +43,7 @@ class ContinuousBernoulli(Family):
     ContinuousBernoulli(logits=None)
     """
 
-    logits: Source = None
-    parameters = {"logits": Parameter(constraints.real, init=_logits)}
+    logits: Source = parameter(constraints.real, init=_logits)
     fix_hint = "scale the data to [0, 1], as in x / 255 for bytes, or take a family for real values"
     data_kind = "Unit interval"
     support_text = "numbers in [0, 1]"
@@ -57,19 +56,11 @@ _FIX_HINT = (
 )
 
 
-def _mean_and_total(x: Tensor, family: Family) -> tuple[Tensor, Tensor]:
+def _concentration(share: Tensor, x: Tensor, family: Family) -> Tensor:
+    """Share of the total concentration that gives the elements of x their variance."""
     mean = x.mean(0)
-    return mean, (mean * (1 - mean) / init_std(x, family).square() - 1).clamp(1, 1e3)
-
-
-def _concentration1(x: Tensor, family: Family) -> Tensor:
-    mean, total = _mean_and_total(x, family)
-    return (mean * total).clamp(min=0.02)
-
-
-def _concentration0(x: Tensor, family: Family) -> Tensor:
-    mean, total = _mean_and_total(x, family)
-    return ((1 - mean) * total).clamp(min=0.02)
+    total = (mean * (1 - mean) / init_std(x, family).square() - 1).clamp(1, 1e3)
+    return (share * total).clamp(min=0.02)
 
 
 @dataclass(frozen=True)
@@ -92,25 +83,13 @@ class Beta(Family):
     Beta(concentration1=1.0, concentration0=1.0)
     """
 
-    concentration1: Source = None
-    concentration0: Source = None
-    parameters = {
-        "concentration1": Parameter(concentrations, init=_concentration1),
-        "concentration0": Parameter(concentrations, init=_concentration0),
-    }
+    concentration1: Source = parameter(concentrations, init=lambda x, family: _concentration(x.mean(0), x, family))
+    concentration0: Source = parameter(concentrations, init=lambda x, family: _concentration(1 - x.mean(0), x, family))
     distribution = OpenBeta
     data_support = constraints.open_unit
     fix_hint = _FIX_HINT
     data_kind = "Unit interval"
     support_text = "numbers in (0, 1)"
-
-
-def _mean_logit(x: Tensor, family: Family) -> Tensor:
-    return init_mean(SigmoidTransform().inv(x), family)
-
-
-def _spread_logit(x: Tensor, family: Family) -> Tensor:
-    return init_std(SigmoidTransform().inv(x), family)
 
 
 logit_scale = constraints.Bounded(1e-4, 1e2)
@@ -137,12 +116,8 @@ class LogitNormal(Family):
     LogitNormal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = None
-    scale: Source = None
-    parameters = {
-        "loc": Parameter(constraints.real, init=_mean_logit),
-        "scale": Parameter(logit_scale, init=_spread_logit),
-    }
+    loc: Source = parameter(constraints.real, init=lambda x, family: init_mean(SigmoidTransform().inv(x), family))
+    scale: Source = parameter(logit_scale, init=lambda x, family: init_std(SigmoidTransform().inv(x), family))
     distribution = SigmoidNormal
     data_support = constraints.open_unit
     fix_hint = _FIX_HINT

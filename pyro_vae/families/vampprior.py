@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
-from pyro_vae.families.base import Family, Parameter, Source
+from pyro_vae.families.base import Family, Source, parameter
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
-
-
-def _one_per_component(event: Shape, family: "VampPrior") -> Shape:
-    return (family.components,)
 
 
 class PseudoInputs(nn.Module):
@@ -62,8 +58,9 @@ class VampPrior(Family):
     """
 
     components: int = field(500, low=1)
-    weights: Source = 0.0
-    parameters = {"weights": Parameter(constraints.real, shape=_one_per_component, allows_scalar=False)}
+    weights: Source = parameter(
+        constraints.real, 0.0, shape=lambda _, family: (family.components,), allows_scalar=False
+    )
     event_ranks = (1,)
     roles = ("prior",)
     data_kind = "Priors that depend on the model"

@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions import constraints
 from pyro_vae.distributions.counts import UncachedZeroInflated
-from pyro_vae.families.base import Composite, Family, Parameter, Source
+from pyro_vae.families.base import Composite, Family, Source, parameter
 from pyro_vae.families.counts import NegativeBinomial
 from pyro_vae.families.site import BoundFamily, SiteSpec
 
@@ -47,8 +47,7 @@ class ZeroInflated(Composite):
     """
 
     family: Family = NegativeBinomial()
-    gate_logits: Source = None
-    parameters = {"gate_logits": Parameter(constraints.real, init=_excess)}
+    gate_logits: Source = parameter(constraints.real, init=_excess)
     distribution = UncachedZeroInflated
     roles = ("likelihood",)
     support_text = "whole numbers 0, 1, ... by default"
