@@ -11,7 +11,7 @@ from helpers import cases
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 
-from pyro_vae.distributions.constraints import Bounded, ScaleTril, describe, positive, scale_tril, supports_equal
+from pyro_vae.distributions.constraints import Bounded, describe, positive, scale_tril, supports_equal
 from pyro_vae.families import FAMILIES
 
 BOUNDED = {
@@ -125,16 +125,9 @@ def test_inverse_is_finite_beyond_the_bounds(beyond: float) -> None:
         assert bool(torch.isfinite(transform(positive).inv(torch.tensor(beyond, dtype=dtype))))
 
 
-def test_bounded_has_a_bijection_and_equal_transforms() -> None:
-    assert biject_to(positive) == transform(Bounded(1e-4, 1e6))
-    assert transform(positive) != transform(Bounded(1e-4, 1e5))
-    assert transform(positive) != transform(Bounded(1e-4, 1e6, unit=2.0))
-    first, second = transform(scale_tril), transform(ScaleTril(Bounded(1e-4, 1e6)))
-    matrix = torch.eye(2)
-    first.inv(matrix), second.inv(matrix)  # an inverse is cached, and must not change what is equal
-    assert first == second
-    assert first != transform(ScaleTril(Bounded(1e-3, 1e6)))
-    assert first != transform(ScaleTril(Bounded(1e-4, 1e6), floor=1e-3))
+def test_bounded_has_a_bijection() -> None:
+    raw = torch.linspace(-3, 3, 7)
+    assert torch.equal(biject_to(positive)(raw), transform(positive)(raw))
 
 
 # ---- ScaleTril -----------------------------------------------------------------------------------------------
