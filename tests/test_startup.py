@@ -8,7 +8,7 @@ import pytest
 
 import pyro_vae as pv
 
-HEAVY = {"arviz", "arviz_stats", "h5netcdf", "jsonargparse", "lightning", "matplotlib", "optuna", "pandas", "pyarrow"}
+HEAVY = {"arviz", "arviz_stats", "h5netcdf", "lightning", "matplotlib", "optuna", "pandas", "pyarrow"}
 HEAVY |= {"rich", "scipy", "sklearn", "torchvision", "xarray", "zuko"}
 OURS = {
     "cli",

@@ -64,21 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if words[0] not in VERBS:
             raise unknown_name_error("command", words[0], VERBS)
-        _run(words)
+        from pyro_vae.cli.parser import Parser  # with torch
+
+        verb = load_verb(words[0])
+        verb(**Parser(words[0], verb).parse(words[1:]))
     except (InputError, ProcessLostError, RunNotWrittenError, FloatingPointError) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("pyro-vae: interrupted.", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _run(words: list[str]) -> None:
-    from pyro_vae.registry import options  # with torch
-
-    if words[0] == "families" and len(words) > 1 and not words[1].startswith("-"):
-        words.insert(1, "--name")  # jsonargparse has no optional argument without a name
-    verb = load_verb(words[0])
-    if words[0] == "sweep":
-        words = options.passed_on(words, verb, load_verb("fit"))
-    options.run({words[0]: verb}, words)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +21,8 @@ from pyro_vae.training import History
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".npy", ".csv", ".png")
 
@@ -52,12 +54,12 @@ def how_means_come(vae: VAE) -> str:
     return f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize()
 
 
-def reserve(path: str, overwrite: bool, suffixes: Sequence[str] = SUFFIXES) -> Path:
+def reserve(path: str, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """Make sure, before any work, that a file can be written.
 
     Args:
         path: the file.
-        overwrite: whether it may be replaced.
+        overwrite: whether an existing file is replaced.
         suffixes: what its name may end in.
 
     Raises:

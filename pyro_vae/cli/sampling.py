@@ -1,19 +1,19 @@
 """The verbs that use a model, or tell what it is."""
 
 from pathlib import Path
-from typing import Literal
 
 from pyro_vae.cli import output
+from pyro_vae.cli.output import Split
 from pyro_vae.core.rng import seeded
+from pyro_vae.core.signatures import delegates
 from pyro_vae.families.catalogue import catalogue
 from pyro_vae.model.summary import describe as describe_model
 from pyro_vae.runs.folder import RunFolder, load
 from pyro_vae.runs.inputs import load_split
 
 
-def sample(
-    run: str, n: int = 64, mean: bool = False, to: str | None = None, seed: int = 0, overwrite: bool = False
-) -> None:
+@delegates(output.reserve, "overwrite")
+def sample(run: str, *, n: int = 64, mean: bool = False, to: str | None = None, seed: int = 0, overwrite: bool) -> None:
     """Draw new data, x ~ p(x|z) with z ~ p(z), from a fitted model.
 
     Args:
@@ -22,7 +22,6 @@ def sample(
         mean: give means of p(x|z) instead of draws from it.
         to: file to write, .npy, .csv (vectors) or .png (images); by default samples.npy in the run.
         seed: seed of the draws.
-        overwrite: replace that file where it exists.
     """
     target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
     vae = load(run)
@@ -33,27 +32,27 @@ def sample(
         print(output.how_means_come(vae))
 
 
+@delegates(output.reserve, "overwrite")
+@delegates(load_split, "data", "split")
 def reconstruct(
     run: str,
-    data: str | None = None,
-    split: Literal["train", "validation", "test"] = "validation",
+    *,
+    data: str | None,
+    split: Split = "validation",
     n: int = 64,
     mean: bool = False,
     to: str | None = None,
     seed: int = 0,
-    overwrite: bool = False,
+    overwrite: bool,
 ) -> None:
     """Replicate data, x' ~ p(x|z) with z ~ q(z|x), by a fitted model.
 
     Args:
         run: run folder.
-        data: data set, file or folder; by default the data of the run.
-        split: which of its splits.
         n: number of rows, from the first.
         mean: give means of p(x|z) instead of draws from it.
         to: file to write, .npy, .csv (vectors) or .png (images); by default reconstructions.npy in the run.
         seed: seed of the draws.
-        overwrite: replace that file where it exists.
     """
     target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
     vae, rows = load(run), load_split(RunFolder(Path(run)), data, split)
@@ -74,7 +73,7 @@ def describe(run: str) -> None:
     print(describe_model(load(run)))
 
 
-def families(name: str | None = None, markdown: bool = False) -> None:
+def families(name: str | None = None, *, markdown: bool = False) -> None:
     """List the families by kind of data, or explain one: pyro-vae families NAME.
 
     Args:

@@ -9,6 +9,7 @@ One word means one thing everywhere: the YAML `prior: Laplace`, the option `--pr
 """
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -23,44 +24,33 @@ from pyro_vae.objectives import OBJECTIVES, Objective
 from pyro_vae.schedules import SCHEDULES, Schedule
 from pyro_vae.training import OPTIMIZERS, STOPPINGS, Optimizer, Stopping
 
-TABLES: dict[str, Mapping[str, type[Config]]] = {
-    "family": FAMILIES,
-    "network": NETWORKS,
-    "objective": OBJECTIVES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "method": METHODS,
-    "stopping": STOPPINGS,
+TABLES: dict[type[Config], Mapping[str, type[Config]]] = {
+    Family: FAMILIES,
+    Network: NETWORKS,
+    Objective: OBJECTIVES,
+    Optimizer: OPTIMIZERS,
+    Schedule: SCHEDULES,
+    Method: METHODS,
+    Stopping: STOPPINGS,
 }
-"""Every kind of declared thing, and its table."""
+"""The table of every kind of declared thing, by the type of the kind."""
 
-BASES: dict[str, type[Config]] = {
-    "family": Family,
-    "network": Network,
+ROLES: dict[str, type[Config]] = {
+    "prior": Family,
+    "likelihood": Family,
+    "guide": Family,
+    "encoder": Network,
+    "decoder": Network,
     "objective": Objective,
     "optimizer": Optimizer,
-    "schedule": Schedule,
     "method": Method,
     "stopping": Stopping,
-}
-"""The type of every kind, which says where a declaration holds another one."""
-
-ROLES = {
-    "prior": "family",
-    "likelihood": "family",
-    "guide": "family",
-    "encoder": "network",
-    "decoder": "network",
-    "objective": "objective",
-    "optimizer": "optimizer",
-    "method": "method",
-    "stopping": "stopping",
 }
 """The kind of each role that takes a declared thing."""
 
 
 def from_dict(role: str, plain: Any) -> Any:
-    """Make the declared thing that plain values name.
+    """Declared thing of plain values.
 
     Args:
         role: what it is for, as in `ROLES`, which says the table its name is in.
@@ -77,17 +67,11 @@ def from_dict(role: str, plain: Any) -> Any:
     return _declared(role, ROLES[role], plain)
 
 
-def _declared(where: str, kind: str, plain: Any) -> Any:
+def _declared(where: str, kind: type[Config], plain: Any) -> Any:
     """The same, of a declaration inside another one too; `where` is its path, as in "likelihood.family"."""
     if isinstance(plain, Config):
         return plain
-    name, fields = _split(where, plain)
-    if name == "own":
-        raise InputError(
-            f"{where} is a part of your own ({fields}), which a file cannot hold: build the model as before and load "
-            "its weights with pv.load(run, vae=model)."
-        )
-    declared = _named(where, kind, name)
+    declared, fields = _parts(where, kind, plain)
     for field in fields:
         _check_field(where, declared, field)
     inner = _inner(declared)
@@ -101,16 +85,16 @@ def _declared(where: str, kind: str, plain: Any) -> Any:
 
 
 def override(role: str, plain: Any, path: list[str], value: Any) -> Any:
-    """Set one field of a plain declaration, as `--prior.scale 2` does.
+    """Plain declaration with one field replaced, as by `--prior.scale 2`.
 
     Args:
         role: what it is for.
-        plain: the declaration so far.
+        plain: the declaration so far; None where there is none.
         path: the names after the role, as in ["scale"], or ["family", "scale"] for a field of a declaration inside.
         value: the new value.
 
-    Returns:
-        A new plain declaration.
+    Raises:
+        InputError: there is no declaration, or none that has such a field.
 
     >>> override("prior", "Normal", ["scale"], 2)
     {'Normal': {'scale': 2}}
@@ -120,33 +104,54 @@ def override(role: str, plain: Any, path: list[str], value: Any) -> Any:
     return _merged(role, ROLES[role], plain, path, value)
 
 
-def _merged(where: str, kind: str, plain: Any, path: list[str], value: Any) -> Any:
-    name, fields = _split(where, plain)
+def _merged(where: str, kind: type[Config], plain: Any, path: list[str], value: Any) -> Any:
+    if plain is None or isinstance(plain, int | float):
+        raise _nothing_to_set(where, kind, plain, path[0], value)
+    declared, fields = _parts(where, kind, plain)
     head, *rest = path
     if rest:
-        declared = _named(where, kind, name)
         _check_field(where, declared, head)
         inner = _inner(declared)
         if head not in inner:
             raise InputError(
-                f"{where}.{head} of {name} is one value and has no {rest[0]!r} to set: give --{where}.{head} itself."
+                f"{where}.{head} of {declared.__name__} is one value and has no {rest[0]!r} to set: give "
+                f"--{where}.{head} itself."
             )
         before = fields[head] if head in fields else to_dict(_default(declared, head))
-        if isinstance(before, int | float):
-            first = next(iter(TABLES[inner[head]]))
-            raise InputError(
-                f"{where}.{head} is the number {before} and has no {rest[0]!r} to set: name what it shall be first, as "
-                f"in --{where}.{head} {first} --{where}.{head}.{rest[0]} {value}."
-            )
         value = _merged(f"{where}.{head}", inner[head], before, rest, value)
-    return {name: {**fields, head: value}}
+    return {declared.__name__: {**fields, head: value}}
 
 
-def _named(where: str, kind: str, name: str) -> type[Config]:
+def _nothing_to_set(where: str, kind: type[Config], plain: Any, field: str, value: Any) -> InputError:
+    """The error of a field that is set where there is no declaration, or a number."""
+    having = [name for name, one in TABLES[kind].items() if field in one.__dataclass_fields__]
+    name = next(iter(having or TABLES[kind]))
+    state = "has no default, so no" if plain is None else f"is the number {plain} and has no"
+    return InputError(
+        f"--{where} {state} {field!r} to set: name it first, as in --{where} {name} "
+        f"--{where}.{field} {json.dumps(value)!r}."
+    )
+
+
+def _parts(where: str, kind: type[Config], plain: Any) -> tuple[type[Config], dict[str, Any]]:
+    """The class that a plain declaration names, and its fields."""
+    name, fields = plain, None
+    if isinstance(plain, Mapping) and len(plain) == 1:
+        ((name, fields),) = plain.items()
+    if name == "own":
+        raise InputError(
+            f"{where} is a part of your own ({fields}), which a file cannot hold: build the model as before and load "
+            "its weights with pv.load(run, vae=model)."
+        )
+    if not isinstance(name, str) or not (fields is None or isinstance(fields, Mapping)):
+        raise InputError(
+            f"{where} = {plain!r} has to be a name, or one name with its fields: "
+            f"{where.rsplit('.')[-1]}: {{Normal: {{loc: 0}}}}."
+        )
     if name not in TABLES[kind]:
-        said = "number or schedule" if kind == "schedule" else kind
+        said = "number or schedule" if kind is Schedule else kind.__name__.lower()
         raise unknown_name_error(f"{said} for {where},", name, TABLES[kind])
-    return TABLES[kind][name]
+    return TABLES[kind][name], dict(fields or {})
 
 
 def _check_field(where: str, declared: type[Config], field: str) -> None:
@@ -156,30 +161,14 @@ def _check_field(where: str, declared: type[Config], field: str) -> None:
         raise unknown_name_error(f"field of {declared.__name__}{inside}", field, known)
 
 
-def _inner(declared: type[Config]) -> dict[str, str]:
+def _inner(declared: type[Config]) -> dict[str, type[Config]]:
     """The fields that hold a declaration themselves, and the kind of each."""
     hints = typing.get_type_hints(declared)
-    kinds = {base: kind for kind, base in BASES.items()}
     members = {
         field.name: (hints[field.name], *typing.get_args(hints[field.name])) for field in dataclasses.fields(declared)
     }
-    return {name: kinds[member] for name, several in members.items() for member in several if member in kinds}
+    return {name: member for name, several in members.items() for member in several if member in TABLES}
 
 
 def _default(declared: type[Config], name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(declared) if field.name == name)
-
-
-def _split(where: str, plain: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(plain, str):
-        return plain, {}
-    if isinstance(plain, Mapping) and len(plain) == 1:
-        ((name, fields),) = plain.items()
-        if name == "own":
-            return name, fields
-        if fields is None or isinstance(fields, Mapping):
-            return str(name), dict(fields or {})
-    raise InputError(
-        f"{where} = {plain!r} has to be a name, or one name with its fields: "
-        f"{where.rsplit('.')[-1]}: {{Normal: {{loc: 0}}}}."
-    )
+    return declared.__dataclass_fields__[name].default

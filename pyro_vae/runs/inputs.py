@@ -23,13 +23,13 @@ def load_untrained(run: RunFolder) -> VAE:
     return vae.initialize(**load_split(run, None, "train").batch())
 
 
-def load_split(run: RunFolder, data: str | None, split: str) -> Rows:
+def load_split(run: RunFolder, data: str | None = None, split: str = "test") -> Rows:
     """Rows to evaluate a run on; of a `Stream`, as many as fit into memory.
 
     Args:
-        run: the run, whose own data are the default.
-        data: name or path of other data.
-        split: "train", "validation" or "test".
+        run: the run.
+        data: data set, file or folder; by default the data of the run.
+        split: which of its splits, "train", "validation" or "test".
 
     Raises:
         InputError: a run on data in memory without `data`, or a split without rows.

@@ -197,16 +197,11 @@ def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
 
 def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any], verb: options.Verb) -> Point:
     """One point; its error says why its options cannot be used."""
-    parameters = inspect.signature(verb).parameters
     plain, name = dict(base), ""
     try:
         for name in sorted(chosen, key=lambda name: name.count(".")):  # prior before prior.scale
-            role, *path = name.split(".")
-            if path:
-                before = plain[role] if plain.get(role) is not None else options.default_of(parameters[role])
-                plain[role] = tables.override(role, before, path, chosen[name])
-            else:
-                plain[role] = chosen[name]
+            plain = options.assign(verb, plain, name, chosen[name])
+            role = name.partition(".")[0]
             options.typed(verb, {role: plain[role]})
     except InputError as error:
         return Point(chosen, plain, str(error), name)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.signatures import delegates
 from pyro_vae.criticism.base_measure import base_measure
 from pyro_vae.criticism.compare import Comparison, check_same_measure, compare
 from pyro_vae.criticism.evidence import evidence
-from pyro_vae.criticism.methods import Method
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data import Rows
 from pyro_vae.model.vae import VAE
@@ -65,14 +65,13 @@ class Runs:
         own = {name: _without(specs[members[0]], NON_IDENTIFYING_KEYS) for name, members in named.items()}
         return cls(named, own, models, rows)
 
-    def compare(self, method: Method, *, batch_size: int, seed: int, progress: bool) -> Comparison:
-        """Measure every run on the same rows and compare the groups.
+    @delegates(evidence)
+    def compare(self, *, seed: int, **options: Any) -> Comparison:
+        """Comparison of the groups by log p(x) of the same rows, every run measured.
 
         Args:
-            method: how log p(x) is measured.
-            batch_size: rows at once.
             seed: of draws and binarisation.
-            progress: whether to show progress in a terminal.
+            options: others of `evidence`.
 
         Raises:
             InputError: before any is measured: the rows do not suit a model, or the models' log p(x) are of
@@ -88,10 +87,9 @@ class Runs:
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
         check_same_measure(sides)
-        settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "seed": seed, "progress": progress}
         return compare(
             {
-                name: [evidence(self.models[path], self.rows, **settings) for path in members]
+                name: [evidence(self.models[path], self.rows, seed=seed, **options) for path in members]
                 for name, members in self.paths.items()
             }
         )

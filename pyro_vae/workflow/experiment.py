@@ -38,6 +38,7 @@ class Experiment:
 
 
 def run_experiment(
+    *,
     data: str = "digits",
     root: str | None = None,
     binarize: Literal["static", "dynamic"] | None = None,

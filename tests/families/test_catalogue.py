@@ -1,7 +1,6 @@
 """The catalogue says of every family what is true of it."""
 
 import dataclasses
-import json
 import re
 import shlex
 from pathlib import Path
@@ -15,13 +14,14 @@ import pyro_vae as pv
 from pyro_vae import catalogue
 from pyro_vae.cli import main
 from pyro_vae.cli.fit import fit
+from pyro_vae.cli.parser import Parser
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.latex import readable
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.families import FAMILIES
 from pyro_vae.families.catalogue import KINDS, entries, entry, example_of
-from pyro_vae.registry import options, tables
+from pyro_vae.registry import tables
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -152,8 +152,7 @@ def test_three_ways_of_writing_the_example_are_one(name: str) -> None:
     assert tables.from_dict(role, serialization.parse(yaml, "the page")[role]) == family
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("pyro-vae", "fit")
-    _, config = options.prepare(fit, words)
-    assert tables.from_dict(role, json.loads(config)[role]) == family
+    assert Parser("fit", fit).parse(words)[role] == family
 
 
 def test_unknown_name_is_given_the_nearest() -> None:
@@ -168,7 +167,6 @@ def test_verb_prints_the_list_a_page_and_the_table(capsys: pytest.CaptureFixture
     for words, text in (
         ([], catalogue()),
         (["Normal"], catalogue("Normal")),
-        (["--name", "Normal"], catalogue("Normal")),
         (["--markdown", "true"], catalogue(markdown=True)),
     ):
         main(["families", *words])

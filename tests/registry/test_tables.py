@@ -10,21 +10,22 @@ from helpers import cases
 
 import pyro_vae as pv
 from pyro_vae.cli import VERBS, load_verb
+from pyro_vae.cli.parser import Parser
 from pyro_vae.core import serialization
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.families import FAMILIES
-from pyro_vae.registry import options, tables
+from pyro_vae.registry import tables
 
 # One of each, with every type of field.
 SCHEDULED = [pv.schedules.Linear(2), pv.schedules.Sigmoid(steepness=3), pv.schedules.Cyclical(periods=2)]
 SCHEDULED += [pv.schedules.GECO(rate=5), pv.schedules.GECO(distortion=-3.5, speed=0.1)]
 
 # For each kind a role of it, and declarations beside the defaults that exercise every type of field.
-WRITTEN: dict[str, tuple[str, list[Config]]] = {
-    "family": ("prior", [v for case in cases.FAMILIES.values() for v in (case.family, *case.variants)]),
-    "network": ("encoder", [pv.MLP(hidden=()), pv.MLP((3, 4), "tanh"), pv.Conv((8,), 16, "silu")]),
-    "objective": (
+WRITTEN: dict[type[Config], tuple[str, list[Config]]] = {
+    pv.families.Family: ("prior", [v for case in cases.FAMILIES.values() for v in (case.family, *case.variants)]),
+    pv.networks.Network: ("encoder", [pv.MLP(hidden=()), pv.MLP((3, 4), "tanh"), pv.Conv((8,), 16, "silu")]),
+    pv.objectives.Objective: (
         "objective",
         [
             pv.objectives.ELBO(5),
@@ -33,15 +34,15 @@ WRITTEN: dict[str, tuple[str, list[Config]]] = {
             pv.objectives.Capacity(pv.schedules.Linear(1, 2, 3.5), gamma=pv.schedules.Sigmoid(epochs=2)),
         ],
     ),
-    "optimizer": (
+    pv.training.Optimizer: (
         "optimizer",
         [pv.Adam(1e-4, {"encoder": 0.0}), pv.SGD(0.1, momentum=0.5), pv.AdamW(betas=(0.5, 0.9))],
     ),
-    "method": (
+    pv.criticism.Method: (
         "method",
         [pv.criticism.Importance(50, "defensive", draws_at_once=7), pv.criticism.AIS(4, 50, 3, 0.8, "guide")],
     ),
-    "stopping": ("stopping", [pv.EarlyStopping(3, 0.5, "loss", restore=False)]),
+    pv.training.Stopping: ("stopping", [pv.EarlyStopping(3, 0.5, "loss", restore=False)]),
 }
 DECLARED = [
     pytest.param(role, thing, id=f"{role} {thing}"[:80])
@@ -55,6 +56,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
     got: dict[str, Any] = {}
 
     def capture(
+        *,
         prior: pv.families.Family = pv.Normal(0, 1),
         likelihood: pv.families.Family = pv.Normal(scale="learned"),
         guide: pv.families.Family = pv.Normal(),
@@ -68,7 +70,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
     ) -> None:
         got.update(locals())
 
-    options.run({"fit": capture}, ["fit", *arguments])
+    capture(**Parser("fit", capture).parse(arguments))
     return got
 
 

@@ -148,7 +148,8 @@ def test_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest.Cap
     main(["sweep", "--over", "{seed: [0]}", *words, "--devices", "1", "--compile", "false", "--to", "typed"])
     assert Path("typed/seed=0/spec.yaml").exists()
     capsys.readouterr()
-    main(["sweep", *over, "--base", json.dumps(base), "--to", "python", "--progress", "false"])
+    Path("base.yaml").write_text(json.dumps(base))
+    main(["sweep", *over, "--config", "base.yaml", "--to", "python", "--progress", "false"])
     assert capsys.readouterr().err == ""
 
 
@@ -160,8 +161,7 @@ CLI: dict[str, tuple[list[str], str]] = {
         "'--epohcs': did you mean '--epochs'",
     ),
     "wrong option": (["--over", "{seed: [0]}", "--latent_dim", "two"], "--latent_dim = 'two'"),
-    "base twice": (["--over", "{seed: [0]}", "--base", "{epochs: 1}", "--epochs", "3"], "give all in one way"),
-    "run": (["--over", "{seed: [0]}", "--run", "r"], "the sweep itself sets run"),
+    "run": (["--over", "{seed: [0]}", "--run", "r"], "unknown option '--run'"),
     "all fail": (
         ["--over", "{seed: [0]}", "--data", "none.npy"],
         "none of 1 points is finished. seed=0: ",

@@ -1,0 +1,145 @@
+"""The parser of a verb's words: argparse takes them apart, the tables make things of them.
+
+A parameter of a verb that may be given by position is a word, one that is a keyword alone is an option. Options are
+plain values, put into one mapping in the order of the command line: `--config FILE` merges a file, `--prior Laplace`
+is `pv.Laplace()` and keeps nothing of what `--prior` was before, `--prior.scale 2` sets one field of the prior so far.
+"""
+
+import argparse
+import inspect
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyro_vae.core import serialization
+from pyro_vae.core.config import describe_type
+from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.core.formatting import in_yaml
+from pyro_vae.core.signatures import describe_parameters
+from pyro_vae.registry import options, tables
+
+MODEL = ("latent_dim", "prior", "likelihood", "guide", "encoder", "decoder")
+"""Options that a help text groups as those of the model."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one verb.
+
+    Args:
+        name: the verb's name.
+        verb: the function.
+    """
+
+    def __init__(self, name: str, verb: options.Verb) -> None:
+        parameters = inspect.signature(verb).parameters
+        words = [one for one in parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        usage = " ".join([name, *(f"[{one.name}]" if one.default is None else one.name.upper() for one in words)])
+        super().__init__(
+            prog=f"pyro-vae {name}",
+            usage=f"pyro-vae {usage} [options]",
+            description=(inspect.getdoc(verb) or "").partition("\n\nArgs:")[0],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # as of Python 3.14, which takes -1e-3 for a value too
+        self.verb, self.parameters, self.plain = verb, parameters, dict[str, Any]()
+        self.fields: set[str] = set()
+        self.described = describe_parameters(verb)
+        for one in words:
+            nargs = "+" if one.annotation == list[str] else "?" if one.default is None else None
+            self.add_argument(one.name, nargs=nargs, help=self._help(one.name))
+        self.keywords = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY and name[0] != "_"]
+        self.add_argument("--config", action=_Assign, metavar="FILE", help="file of options, or run folder")
+        self.add_argument("--print_config", action="store_true", help="print the options as a file, and exit")
+        model = self.add_argument_group("model")
+        for name in self.keywords:
+            group = model if name in MODEL else self
+            group.add_argument(
+                f"--{name}",
+                action=_Assign,
+                metavar=_values(name, parameters[name].annotation),
+                help=self._help(name),
+            )
+
+    def parse(self, words: Sequence[str]) -> dict[str, Any]:
+        """Arguments of the verb that the words give.
+
+        Raises:
+            InputError: an option that the verb does not have, a file that cannot be read, a value that cannot be used.
+            SystemExit: help or a config was asked for, and has been printed.
+        """
+        given = self.parse_intermixed_args([*map(self._complete, words, [*words[1:], ""])])
+        made = options.typed(self.verb, self.plain, prefix="--")
+        if given.print_config:
+            defaults = {name: serialization.to_dict(self.parameters[name].default) for name in self.keywords}
+            print(serialization.dump(defaults | self.plain), end="")
+            raise SystemExit(0)
+        return made | {name: value for name, value in vars(given).items() if name in self.parameters}
+
+    def assign(self, option: str, text: str) -> None:
+        """Put the value of an option, or of a field of one, among the plain values."""
+        name = option.removeprefix("--")
+        hint = self.parameters[name].annotation if name in self.parameters else None
+        if name == "config":
+            self.plain |= options.read_config(Path(text), self.keywords)
+        else:
+            value = options.as_meant(hint, serialization.value(text), text)
+            self.plain = options.assign(self.verb, self.plain, name, value)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error of one sentence, without the usage."""
+        raise InputError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
+
+    def _complete(self, word: str, following: str) -> str:
+        """A word as argparse knows it: a field's option is made known to it, a flag alone gets its value.
+
+        Raises:
+            InputError: there is no such option, or its value is missing.
+        """
+        option, equals, _ = word.partition("=")
+        name, dot, _ = option.removeprefix("--").partition(".")
+        if not option.startswith("--") or name in ("help", "config", "print_config"):
+            return word
+        if name not in self.keywords:
+            raise unknown_name_error("option", f"--{name}", [f"--{known}" for known in self.keywords])
+        if dot:
+            if name not in tables.ROLES:
+                raise InputError(f"--{name} is one value and has no fields, so there is no {option}.")
+            if option not in self.fields:
+                self.fields.add(option)
+                self.add_argument(option, action=_Assign, help=argparse.SUPPRESS)
+        hint = self.parameters[name].annotation
+        if hint is bool and not equals and following not in ("true", "false"):
+            return f"{word}=true"
+        if not equals and (not following or following.startswith("--")):
+            raise InputError(f"{option} needs a value{'' if name in tables.ROLES else f': {describe_type(hint)}'}.")
+        return word
+
+    def _help(self, name: str) -> str:
+        default = self.parameters[name].default
+        shown = "" if default in (None, inspect.Parameter.empty) else f" (default: {_shown(default)})"
+        return f"{self.described.get(name, '')}{shown}".replace("%", "%%")
+
+
+class _Assign(argparse.Action):
+    """Pass an option on to the parser at once, so that options count in their order."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, **rest)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        parser.assign(option_string, values)
+
+
+def _values(name: str, hint: Any) -> str:
+    """The values of an option, for its line of the help."""
+    members = [one for member in (hint, *typing.get_args(hint)) for one in typing.get_args(member) or [member]]
+    words = [one for one in members if isinstance(one, str)]
+    words += ["true", "false"] if bool in members else []
+    return "NAME" if name in tables.ROLES else f"{{{','.join(dict.fromkeys(words))}}}" if words else name.upper()
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else in_yaml(serialization.to_dict(default))
