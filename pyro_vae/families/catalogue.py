@@ -8,7 +8,6 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from dataclasses import dataclass
 from typing import Any
 
 from pyro_vae.core import serialization
@@ -36,27 +35,6 @@ KINDS = (
 """Kinds of data, in the order in which they are listed."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Catalogue entry of one family.
-
-    Args:
-        family: the family.
-        kind: the kind of data, one of `KINDS`.
-        roles: "prior", "likelihood", "guide": those it can be used in.
-        support: the values it describes, in words.
-        signature: its fields, with the defaults of those that are options.
-        summary: the first line of its docstring.
-    """
-
-    family: type[Family]
-    kind: str
-    roles: tuple[str, ...]
-    support: str
-    signature: str
-    summary: str
-
-
 def catalogue(family: str | type[Family] | None = None, *, markdown: bool = False) -> str:
     """Describe every family in two lines, or one family on a page.
 
@@ -81,16 +59,14 @@ def catalogue(family: str | type[Family] | None = None, *, markdown: bool = Fals
     return _page(FAMILIES[name])
 
 
-def entries() -> list[Entry]:
-    """Entries of all families, sorted by kind of data."""
-    found = [entry(family) for family in FAMILIES.values()]
-    return sorted(found, key=lambda one: KINDS.index(one.kind))
+def by_kind() -> dict[str, list[type[Family]]]:
+    """Families by their kind of data, in the order of `KINDS`."""
+    return {kind: [family for family in FAMILIES.values() if family.data_kind == kind] for kind in KINDS}
 
 
-def entry(family: type[Family]) -> Entry:
-    """Entry of one family."""
-    words = (inspect.getdoc(family) or "").splitlines()[0]
-    return Entry(family, family.data_kind, family.roles, family.support_text, signature(family), readable(words))
+def summary(family: type[Family]) -> str:
+    """First line of a family's docstring."""
+    return readable((inspect.getdoc(family) or "").partition("\n")[0])
 
 
 def example_of(family: type[Family]) -> tuple[str, Family]:
@@ -108,16 +84,15 @@ def example_of(family: type[Family]) -> tuple[str, Family]:
 
 def _list() -> str:
     lines: list[str] = []
-    kind = ""
-    for one in entries():
-        if one.kind != kind:
-            kind = one.kind
-            lines += ["", kind.upper()]
-        head = f"  {one.signature:<44}  {', '.join(one.roles):<25} {one.support}"
-        if len(one.signature) > 44 or len(head) > WIDTH:
-            lines += textwrap.wrap(one.signature, WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 6)
-            head = f"  {'':<44}  {', '.join(one.roles):<25} {one.support}"
-        lines += [head, *textwrap.wrap(one.summary, WIDTH - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    for kind, families in by_kind().items():
+        lines += ["", kind.upper()]
+        for family in families:
+            first, rest = signature(family), f"{', '.join(family.roles):<25} {family.support_text}"
+            if len(first) > 44 or len(rest) > WIDTH - 48:
+                lines += textwrap.wrap(first, WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 6)
+                first = ""
+            lines.append(f"  {first:<44}  {rest}")
+            lines += textwrap.wrap(summary(family), WIDTH - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += [
         "",
         'A parameter is a number (fixed), "learned", "per_feature", or left out (computed by the network; in a prior,',
@@ -128,26 +103,23 @@ def _list() -> str:
 
 def _table() -> str:
     rows = ["| data | family | support | roles | what it is |", "|---|---|---|---|---|"]
-    kind = ""
-    for one in entries():
-        first = f"**{one.kind}**" if one.kind != kind else ""
-        kind = one.kind
-        cells = (first, f"`{one.signature}`", one.support, ", ".join(one.roles), one.summary)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for kind, families in by_kind().items():
+        for family in families:
+            first = f"**{kind}**" if family is families[0] else ""
+            cells = (first, f"`{signature(family)}`", family.support_text, ", ".join(family.roles), summary(family))
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
 
 def _page(family: type[Family]) -> str:
     sections = _sections(inspect.getdoc(family) or "")
-    one, arguments = entry(family), _arguments(sections.get("Args", ""))
-    lines = [*textwrap.wrap(one.signature, WIDTH, subsequent_indent="    "), "", *_paragraphs(sections[""]), ""]
-    ranks = family().event_ranks or ()
-    lines += [f"roles      {', '.join(one.roles)}", f"support    {one.support}"]
-    if ranks:
+    arguments, example = _arguments(sections.get("Args", "")), family()
+    lines = [*textwrap.wrap(signature(family), WIDTH, subsequent_indent="    "), "", *_paragraphs(sections[""]), ""]
+    lines += [f"roles      {', '.join(family.roles)}", f"support    {family.support_text}"]
+    if ranks := example.event_ranks:
         span = "vectors" if ranks == (1,) else f"of rank {ranks[0]} to {ranks[-1]}, where a vector has 1 and an image 3"
         lines.append(f"events     {span}")
     lines += ["", "Parameters and options"]
-    example = family()
     width = max(len(field.name) for field in dataclasses.fields(family)) + 4
     for field in dataclasses.fields(family):
         about = arguments.get(field.name, "")

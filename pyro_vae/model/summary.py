@@ -7,10 +7,10 @@ from torch import nn
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.formatting import written
-from pyro_vae.core.latex import readable
 from pyro_vae.distributions.constraints import real
 from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
+from pyro_vae.families.catalogue import summary
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import ParameterSlot
 from pyro_vae.model.programs import Programs, as_module, check_programs, evaluation
@@ -115,8 +115,7 @@ def _name(family: Family) -> str:
 
 def _parameters(role: str, conditional: Conditional, network: object) -> list[str]:
     family = conditional.family
-    summary = (type(family).__doc__ or "").strip().splitlines()[0]
-    lines = [f"{role:<12}{written(family)}: {readable(summary)}"]
+    lines = [f"{role:<12}{written(family)}: {summary(type(family))}"]
     width = max((len(name) for name in conditional.slots), default=0) + 2
     for name, slot in conditional.slots.items():
         source = slot.source
