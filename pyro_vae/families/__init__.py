@@ -1,7 +1,6 @@
 """WHAT distribution: every family, by name."""
 
 from pyro_vae.distributions import constraints as constraints
-from pyro_vae.families.aggregate import Aggregate
 from pyro_vae.families.base import Family, Source, parameter
 from pyro_vae.families.categorical import Bernoulli, Categorical, OneHot, OrderedLogistic
 from pyro_vae.families.counts import BetaBinomial, Binomial, NegativeBinomial, Poisson
@@ -12,11 +11,11 @@ from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import LowRankNormal, MultivariateNormal, Normal
 from pyro_vae.families.pixels import DiscretizedLogistic
 from pyro_vae.families.positive import Exponential, Gamma, LogNormal, Weibull
+from pyro_vae.families.priors import Aggregate, VampPrior
 from pyro_vae.families.simplex import Dirichlet, LogisticNormal
 from pyro_vae.families.transformed import Scaled, Transformed
 from pyro_vae.families.truncated import Censored, Truncated
 from pyro_vae.families.unit import Beta, ContinuousBernoulli, LogitNormal
-from pyro_vae.families.vampprior import VampPrior
 from pyro_vae.families.zero_inflated import ZeroInflated
 
 FAMILIES: dict[str, type[Family]] = {

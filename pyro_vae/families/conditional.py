@@ -52,7 +52,8 @@ class Conditional(nn.Module):
                 from_network[name] = self._raw_shape(name)
             elif slot.source in (None, "per_feature", "learned"):
                 shape = () if slot.source == "learned" else self._raw_shape(name)
-                self.constants[name] = nn.Parameter(_noise(shape, slot.init_noise))
+                start = slot.init_noise * torch.randn(shape) if slot.init_noise else torch.zeros(shape)
+                self.constants[name] = nn.Parameter(start)
             else:
                 self.register_buffer(f"fixed_{name}", self._fixed(name, slot), persistent=False)
         self.network: nn.Module | None = None
@@ -267,7 +268,3 @@ class Conditional(nn.Module):
                 f"{' or '.join(map(str, ranks))}, and {shape} has rank {len(shape)}: flatten the data to vectors "
                 "with x.flatten(1), or take a family with independent elements, such as Normal()."
             )
-
-
-def _noise(shape: Shape, scale: float) -> Tensor:
-    return scale * torch.randn(shape) if scale else torch.zeros(shape)

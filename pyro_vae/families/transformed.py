@@ -6,13 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions.transforms import (
-    ExpTransform,
-    SigmoidTransform,
-    SoftplusTransform,
-    TanhTransform,
-    Transform,
-)
+from torch.distributions import transforms
+from torch.distributions.transforms import Transform
 
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
@@ -30,10 +25,10 @@ from pyro_vae.families.normal import Normal
 from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
 
 TRANSFORMS: dict[str, Transform] = {
-    "exp": ExpTransform(),
-    "sigmoid": SigmoidTransform(),
-    "tanh": TanhTransform(),
-    "softplus": SoftplusTransform(),
+    "exp": transforms.ExpTransform(),
+    "sigmoid": transforms.SigmoidTransform(),
+    "tanh": transforms.TanhTransform(),
+    "softplus": transforms.SoftplusTransform(),
 }
 """The maps from the real line that `Transformed` knows, by name."""
 

@@ -3,9 +3,8 @@
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.disentanglement import DIP, BetaTC, InfoVAE
 from pyro_vae.objectives.elbo import ELBO, Capacity
-from pyro_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
+from pyro_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi
 from pyro_vae.objectives.particles import Latent, Particles, draw, draw_detached_score
-from pyro_vae.objectives.renyi import Renyi
 from pyro_vae.objectives.scheduled import ScheduledObjective
 from pyro_vae.objectives.wake_sleep import RWS
 

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -13,10 +12,8 @@ from torch import Tensor
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import Estimator
-from pyro_vae.objectives.particles import Particles, draw, draw_detached_score, draw_no_path
+from pyro_vae.objectives.particles import Particles, Program, draw, draw_detached_score, draw_no_path
 from pyro_vae.schedules import Schedule
-
-Program = Callable[..., Any]
 
 
 class Objective(Config, PyroELBO):
@@ -36,11 +33,6 @@ class Objective(Config, PyroELBO):
     estimator: Estimator = "plain"
     needs_rsample: ClassVar[bool] = True
     """Whether the gradient goes through the draws, so that the guide has to be reparameterised."""
-
-    @property
-    def num_particles(self) -> int:
-        """Number of particles, by Pyro's name for it."""
-        return self.particles
 
     @abstractmethod
     def bound(self, particles: Particles) -> Tensor:

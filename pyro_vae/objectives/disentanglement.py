@@ -30,11 +30,7 @@ class AggregateObjective(Objective):
     """Base class of objectives that compare the rows of a batch."""
 
     particles: int = 1
-
-    @property
-    def is_evidence_bound(self) -> bool:
-        """Always false: in general it is not a bound on log p(x)."""
-        return False
+    is_evidence_bound = False
 
     def latent(self, particles: Particles) -> Latent:
         """The only latent site, with draws (N, D).

@@ -150,11 +150,7 @@ class Capacity(Objective):
     gamma: Number = field(100.0, low=0)
     particles: int = field(1, low=1)
     kl: Literal["sampled", "analytic"] = "sampled"
-
-    @property
-    def is_evidence_bound(self) -> bool:
-        """Always false."""
-        return False
+    is_evidence_bound = False
 
     def bound(self, particles: Particles) -> Tensor:
         """Log-likelihood of each row minus the penalty of the batch, (N,), in nats."""

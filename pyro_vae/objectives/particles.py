@@ -7,7 +7,7 @@ K draws for N rows come from one trace of the guide and one of the model replaye
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro
 import torch
@@ -21,6 +21,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.wrappers import distribution_name
+
+Program: TypeAlias = Callable[..., Any]
+"""A Pyro program: a function with sample statements."""
+
+Alias: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,8 @@ class Particles:
     @cached_property
     def log_likelihood(self) -> Tensor:
         """Log p(x|z) over all observed sites, (K, N)."""
-        return (
-            torch.stack(list(self.log_likelihoods.values())).sum(0)
-            if len(self.log_likelihoods) > 1
-            else next(iter(self.log_likelihoods.values()))
-        )
+        terms = list(self.log_likelihoods.values())
+        return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]
 
     @cached_property
     def log_weights(self) -> Tensor:
@@ -157,7 +159,7 @@ class Particles:
         return rows
 
 
-def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+def draw(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
     """Particles of K vectorised runs of the guide and of the model replayed against them.
 
     Args:
@@ -174,9 +176,7 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: An
     return _draw(model, guide, k, args, kwargs)
 
 
-def draw_detached_score(
-    model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any
-) -> Particles:
+def draw_detached_score(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
     """Particles as from `draw`, with every density taken at draws that are separate from the guide's own graph.
 
     The gradient of a log-density with respect to `Latent.value` is then the partial one: neither through the noise, nor
@@ -189,7 +189,7 @@ def draw_detached_score(
     return _draw(model, guide, k, args, kwargs, alias=lambda value: value.view_as(value))
 
 
-def draw_no_path(model: Callable[..., Any], guide: Callable[..., Any], k: int, *args: Any, **kwargs: Any) -> Particles:
+def draw_no_path(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
     """Particles as from `draw_detached_score`, with no gradient through the draws: a guide may be discrete.
 
     Raises:
@@ -198,14 +198,7 @@ def draw_no_path(model: Callable[..., Any], guide: Callable[..., Any], k: int, *
     return _draw(model, guide, k, args, kwargs, alias=Tensor.detach)
 
 
-def _draw(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    k: int,
-    args: Any,
-    kwargs: Any,
-    alias: Callable[[Tensor], Tensor] | None = None,
-) -> Particles:
+def _draw(model: Program, guide: Program, k: int, args: Any, kwargs: Any, alias: Alias | None = None) -> Particles:
     nesting = 0
     if k > 1:
         nesting = _nesting(model, guide, args, kwargs)
@@ -284,9 +277,7 @@ class _Layout:
         return terms if terms.ndim == 2 else terms.reshape(self.k, -1, terms.shape[-1]).sum(1)
 
 
-def _detach_score(
-    guide: Callable[..., Any], trace: Any, alias: Callable[[Tensor], Tensor], args: Any, kwargs: Any
-) -> Any:
+def _detach_score(guide: Program, trace: Any, alias: Alias, args: Any, kwargs: Any) -> Any:
     """Trace of a guide whose distributions are functions of aliases of its draws."""
     sites = sample_sites(trace)
     for site in sites.values():
@@ -347,7 +338,7 @@ def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> No
 _NESTING: Any = WeakIdKeyDictionary()
 
 
-def _nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
+def _nesting(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
     """Number of plate dimensions of a pair, from one dry run per pair."""
     owners = [getattr(program, "__self__", program) for program in (model, guide)]
     methods = tuple(getattr(program, "__func__", None) for program in (model, guide))

@@ -1,6 +1,6 @@
 """An objective with its schedules, the step count that they follow, and their states."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,8 +8,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae.objectives.base import Objective
-
-Program = Callable[..., Any]
+from pyro_vae.objectives.particles import Program
 
 
 class ScheduledObjective(PyroELBO):

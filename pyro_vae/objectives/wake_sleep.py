@@ -1,7 +1,6 @@
 """Reweighted wake-sleep: a guide fitted without a gradient through its draws."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,10 +12,8 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import power_mean
 from pyro_vae.objectives.importance import ImportanceObjective
-from pyro_vae.objectives.particles import Particles, row_log_prob, sample_sites
+from pyro_vae.objectives.particles import Particles, Program, row_log_prob, sample_sites
 from pyro_vae.schedules import Number
-
-Program = Callable[..., Any]
 
 
 @dataclass(frozen=True)

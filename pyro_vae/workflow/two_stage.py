@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.families.aggregate import TwoStages
 from pyro_vae.families.conditional import Conditional
+from pyro_vae.families.priors import TwoStages
 from pyro_vae.model.vae import VAE
 from pyro_vae.training.loop import EVALUATION_ROWS
 from pyro_vae.training.optimizers import Adam
