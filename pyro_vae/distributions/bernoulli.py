@@ -11,15 +11,15 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import softplus
 
 IN_CACHE = 2**19
-"""Numbers at once where each is passed over several times: 2 MB in float32, what two cores hold near by."""
+"""Numbers in a block that is passed over several times: 2 MB in float32, which the caches of two cores hold."""
 
 
 VECTOR = 16
-"""Numbers that a processor takes at once, in float32."""
+"""Numbers in one vector instruction of a processor, in float32."""
 
 
 FACTORS = 8
-"""Factors of a product of which one logarithm is taken."""
+"""Number of factors in a product whose logarithm is taken."""
 
 
 class FusedBernoulli(dist.Bernoulli):
@@ -83,7 +83,7 @@ def _by_exponentials(logits: Tensor, signs: Tensor) -> Tensor:
 
 
 def _by_products(exponents: Tensor) -> Tensor:
-    """The same for a compiler: whole vectors of the processor are multiplied, element by element."""
+    """Sums for a compiler: full vectors of the processor are multiplied, element by element."""
     *vectors, last = exponents.split(VECTOR * math.ceil(exponents.shape[-1] / (VECTOR * FACTORS)), -1)
     groups = [[*vectors, last]] if not vectors or last.shape == vectors[0].shape else [vectors, [last]]
     return sum((_of_group(group) for group in groups), torch.zeros_like(exponents[..., 0]))
@@ -102,6 +102,6 @@ def _recorded() -> bool:
 
 
 class GreyBernoulli(dist.Bernoulli):
-    """The Bernoulli formula read at values between 0 and 1: a cross-entropy, and no density."""
+    """Bernoulli formula at values between 0 and 1: a cross-entropy, not a density."""
 
     support = unit_interval

@@ -35,13 +35,13 @@ class BoundedDistribution(dist.TorchDistribution):
         standard: Standard,
         low: float | None,
         high: float | None,
-        whole: Callable[..., Any],
+        uncut: Callable[..., Any],
         *,
         loc: Tensor,
         scale: Tensor,
         validate_args: bool | None = None,
     ) -> None:
-        self.standard, self.whole = standard, whole
+        self.standard, self.uncut = standard, uncut
         self.low: Any = low
         self.high: Any = high
         self.loc, self.scale = broadcast_all(loc, scale)
@@ -49,7 +49,7 @@ class BoundedDistribution(dist.TorchDistribution):
 
     @property
     def support(self) -> Any:
-        """The numbers between the bounds, these included."""
+        """Closed interval between the bounds."""
         if self.low is None:
             return LessThanEq(self.high)
         if self.high is None:
@@ -57,9 +57,9 @@ class BoundedDistribution(dist.TorchDistribution):
         return torch_constraints.interval(self.low, self.high)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "BoundedDistribution":
-        """Expand the location and the scale."""
+        """Distribution of that batch shape."""
         loc, scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        return type(self)(self.standard, self.low, self.high, self.whole, loc=loc, scale=scale, validate_args=False)
+        return type(self)(self.standard, self.low, self.high, self.uncut, loc=loc, scale=scale, validate_args=False)
 
 
 class TruncatedDistribution(BoundedDistribution):
@@ -76,7 +76,7 @@ class TruncatedDistribution(BoundedDistribution):
         return log_prob.where(self.support.check(value), -torch.inf)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw by the inverse of the cdf, with a gradient to location and scale."""
+        """Draws by the inverse of the cdf, with a gradient to location and scale."""
         interval, sign, bound = self._turned()
         shape = self._extended_shape(torch.Size(sample_shape))
         share = clamp_probs(torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device))
@@ -86,7 +86,7 @@ class TruncatedDistribution(BoundedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, of a Gaussian."""
+        """Mean in closed form, for a Gaussian."""
         if self.standard is not NORMAL:
             raise NotImplementedError
         interval, sign, _ = self._turned()
@@ -114,7 +114,7 @@ class CensoredDistribution(BoundedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density between the bounds, the log mass at them, and -inf beyond."""
-        log_prob: Tensor = self.whole(loc=self.loc, scale=self.scale).log_prob(value)
+        log_prob: Tensor = self.uncut(loc=self.loc, scale=self.scale).log_prob(value)
         for bound, sign in ((self.low, 1), (self.high, -1)):
             if bound is not None:
                 mass = self.standard.log_cdf(sign * (bound - self.loc) / self.scale)
@@ -122,9 +122,9 @@ class CensoredDistribution(BoundedDistribution):
         return log_prob.where(self.support.check(value), -torch.inf)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw, and cut off."""
+        """Draws, clamped to the bounds."""
         with torch.no_grad():
-            draw: Tensor = self.whole(loc=self.loc, scale=self.scale).sample(torch.Size(sample_shape))
+            draw: Tensor = self.uncut(loc=self.loc, scale=self.scale).sample(torch.Size(sample_shape))
         return draw.clamp(self.low, self.high)
 
     @property

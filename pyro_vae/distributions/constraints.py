@@ -41,7 +41,6 @@ class Bounded(constraints.interval):
         self.unit = unit
 
     def __repr__(self) -> str:
-        """Show the interval."""
         return f"[{self.lower_bound:g}, {self.upper_bound:g}]"
 
 
@@ -53,7 +52,6 @@ class IntegerInterval(constraints.integer_interval):
     """
 
     def __repr__(self) -> str:
-        """Description, for messages."""
         return f"the whole numbers in [{self.lower_bound}, {self.upper_bound}]"
 
 
@@ -88,7 +86,6 @@ class ScaleTril(constraints.Constraint):
         self.scale, self.floor = scale, floor
 
     def __repr__(self) -> str:
-        """Description, for messages."""
         return (
             f"lower-triangular matrices whose rows have norms in {self.scale!r}, of correlation matrices with "
             f"eigenvalues over {self.floor:g}"
@@ -125,7 +122,6 @@ class Ordered(constraints.Constraint):
         self.ceiling, self.gap = ceiling, gap
 
     def __repr__(self) -> str:
-        """Description, for messages."""
         return f"ascending numbers in [{-self.ceiling:g}, {self.ceiling:g}], at least {self.gap:g} apart"
 
     def check(self, value: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class IntegerUpTo(torch.distributions.constraints.integer_interval):
 
 
 class UnexpandedBinomial(ExpandMixin, dist.Binomial):
-    """The binomial that knows its number of trials as it was given, one for any number of rows."""
+    """Binomial that keeps its number of trials unexpanded, one for any number of rows."""
 
     unexpanded = ("given",)
 
@@ -27,12 +27,12 @@ class UnexpandedBinomial(ExpandMixin, dist.Binomial):
 
     @torch.distributions.constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> IntegerUpTo:
-        """The numbers of successes that can be."""
+        """Integers from 0 to the number of trials."""
         return IntegerUpTo(0, self.given)
 
 
 class UnexpandedBetaBinomial(ExpandMixin, dist.BetaBinomial):
-    """The beta-binomial that knows its number of trials as it was given; Pyro's validates its Beta in any case."""
+    """Beta-binomial that keeps its number of trials unexpanded; Pyro's validates its Beta in any case."""
 
     unexpanded = ("given",)
     support = UnexpandedBinomial.support
@@ -47,7 +47,7 @@ class UnexpandedBetaBinomial(ExpandMixin, dist.BetaBinomial):
 
 
 class UncachedZeroInflated(dist.ZeroInflatedDistribution):
-    """Pyro's, whose gate is not kept once computed: from then on its density would be -inf behind a shut gate."""
+    """Zero-inflated distribution without a cached gate: behind a shut one, the density of Pyro's stays -inf."""
 
     @property
     def gate(self) -> Tensor:

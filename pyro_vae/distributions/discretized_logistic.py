@@ -46,7 +46,7 @@ class DiscretizedLogisticMixture(dist.TorchDistribution):
         return integer_interval(0, self.bins - 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":
-        """Expand every parameter."""
+        """Distribution of that batch shape."""
         values = (parameter.expand(*batch_shape, -1) for parameter in (self.logits, self.loc, self.scale))
         return DiscretizedLogisticMixture(*values, bins=self.bins, validate_args=self._validate_args)
 
@@ -66,7 +66,7 @@ class DiscretizedLogisticMixture(dist.TorchDistribution):
         return torch.logsumexp(self.logits.log_softmax(-1) + mass, -1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw a component, then a logistic number, and round it."""
+        """Draws of a component, then of a logistic number, rounded."""
         with torch.no_grad():
             component = dist.Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
             loc, scale = (

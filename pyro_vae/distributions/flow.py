@@ -33,26 +33,26 @@ class FlowDistribution(ZukoToPyro):
 
     @property
     def event_shape(self) -> torch.Size:
-        """That of the base, for every transform keeps the dimension."""
+        """Event shape of the base, whose dimension every transform keeps."""
         return self.dist.base.event_shape
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log density; known already for a draw of its own."""
+        """Log density, cached for draws of this distribution."""
         if value not in self.cache:  # a transform with a context wants all of its batch dimensions
             value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         return super().log_prob(value)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw, keeping the log density that comes with the draw."""
+        """Draws, whose log density is cached."""
         return self(torch.Size(sample_shape))
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw without a gradient."""
+        """Draws without a gradient."""
         with torch.no_grad():
             return self.dist.sample(torch.Size(sample_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
-        """Expand the base; the transform broadcasts."""
+        """Distribution of that batch shape: the base is expanded, and the transform broadcasts."""
         return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
 
 

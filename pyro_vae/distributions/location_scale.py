@@ -23,5 +23,5 @@ class FiniteLogistic(dist.Logistic):
     """The logistic distribution whose draws are finite: Pyro's are not where a uniform number is exactly 0."""
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Invert the distribution function at uniform numbers within (0, 1)."""
+        """Draws by the inverse of the distribution function at uniform numbers within (0, 1)."""
         return self.icdf(clamp_probs(self.loc.new_empty(self._extended_shape(sample_shape)).uniform_()))

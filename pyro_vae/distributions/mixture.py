@@ -21,7 +21,7 @@ class ReparameterizedNormalMixture(dist.MixtureSameFamily):
     has_rsample = True
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw with a gradient."""
+        """Draws with a gradient."""
         parts, z = self.component_distribution.base_dist, self.sample(torch.Size(sample_shape))
         at = (z.unsqueeze(-2) - parts.loc) / parts.scale
         log_density = -0.5 * at.square() - parts.scale.log()

@@ -22,7 +22,7 @@ def kernel(squared: Tensor, dimension: int) -> Tensor:
 
 
 def mmd2(x: Tensor, y: Tensor) -> Tensor:
-    r"""Estimate the squared maximum mean discrepancy of two samples without bias, so it may be negative.
+    r"""Unbiased estimate of the squared maximum mean discrepancy of two samples, which may be negative.
 
     $$ \widehat{\mathrm{MMD}^2} = \frac{\sum_{i \ne j} k(x_i, x_j)}{N (N - 1)}
        + \frac{\sum_{i \ne j} k(y_i, y_j)}{M (M - 1)} - \frac{2}{N M} \sum_{i,j} k(x_i, y_j), \qquad
@@ -59,7 +59,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _within(x: Tensor) -> Tensor:
-    """The mean kernel of different points of one sample; what each has with itself is taken out, rounding too."""
+    """Mean kernel of different points of one sample: the diagonal is subtracted, with its rounding."""
     count, dimension = x.shape
     values = kernel(squared_distances(x, x), dimension)
     return (values.sum() - values.diagonal().sum()) / (count * (count - 1))

@@ -19,13 +19,13 @@ DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A value and how sure it is.
+    """Estimate with its Monte Carlo standard error.
 
     Args:
         value: the value, (*batch, *event).
         error: its Monte Carlo standard error, of that shape; 0 for a closed form.
         draws: the number of draws behind it; 0 for a closed form.
-        quantity: what it is, in a word.
+        quantity: its name, in a word.
     """
 
     value: Tensor

@@ -31,7 +31,7 @@ class FusedNormal(ExpandMixin, dist.Normal):
         return torch.distributions.Normal.log_prob(self.given, value)
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
-        """Sum over the elements of an event in fewer passes than they have, one by one."""
+        """Distribution whose event is the last batch dimensions, all by default."""
         rank = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
         return FusedIndependentNormal(self, rank) if rank > 0 else super().to_event(rank)
 

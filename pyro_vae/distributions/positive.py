@@ -28,7 +28,7 @@ class OpenLogNormal(ExpandMixin, dist.LogNormal):
         TransformedDistribution.__init__(self, base, ExpTransform(), validate_args=validate_args)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Exponentiate a Gaussian draw."""
+        """Draws as the exponential of Gaussian ones."""
         return _clamped_exp(self.base_dist.rsample(sample_shape))
 
 
@@ -36,7 +36,7 @@ class OpenExponential(dist.Exponential):
     """The exponential distribution whose draws are never exactly 0, where another density of them may be infinite."""
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw as torch does."""
+        """Draws, at least the smallest normal number."""
         draws: Tensor = super().rsample(sample_shape)
         return draws.clamp(min=torch.finfo(draws.dtype).tiny)
 
@@ -52,7 +52,7 @@ class OpenWeibull(dist.Weibull):
     """
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Exponentiate the logarithm of a power of an exponential draw."""
+        """Draws as powers of exponential ones, from their logarithms."""
         unit = self.base_dist.rsample(sample_shape)
         unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
         return _clamped_exp(self.scale.log() + unit.log() * self.concentration_reciprocal)

@@ -16,7 +16,7 @@ class OpenDirichlet(dist.Dirichlet):
     """The Dirichlet distribution with draws inside of the simplex."""
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, with implicit gradients."""
+        """Draws with implicit gradients."""
         return clamp_to_open_unit(super().rsample(sample_shape))
 
 
@@ -43,7 +43,7 @@ class StableStickBreaking(StickBreakingTransform):
 
 
 class StickBreakingNormal(ExpandMixin, dist.LogisticNormal):
-    """Pyro's logistic normal over precise breaks, which knows its mean and which Gaussian a draw came from."""
+    """Logistic normal over precise breaks, with a mean, and a cached inverse of its draws."""
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(loc, scale, validate_args=validate_args)

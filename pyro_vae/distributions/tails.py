@@ -110,7 +110,7 @@ def _normal_gap(interval: Interval) -> tuple[Tensor, Tensor]:
 
 
 def _normal_mass(interval: Interval) -> Tensor:
-    """By erf around 0; in a tail by Mills's ratio, and by quadrature where the density hardly changes."""
+    """Log mass by erf around 0; in a tail by Mills's ratio, and by quadrature where the density hardly changes."""
     tail, gap = _normal_gap(interval)
     a, flat = -interval.top, gap < 0.1
     w = torch.where(flat, interval.width, 0.1)
@@ -124,7 +124,7 @@ def _normal_mass(interval: Interval) -> Tensor:
 
 
 def _normal_quantile(interval: Interval, v: Tensor) -> Tensor:
-    """By erfinv around 0; in a tail by Newton's method on its log, which is concave, from above the root."""
+    """Quantile by erfinv around 0; in a tail by Newton's method on its log, which is concave, from above the root."""
     a, (tail, gap) = -interval.top, _normal_gap(interval)
     excess = -torch.log1p(v * torch.expm1(-gap))
     b, e, t = detach(a), detach(excess), detach(tail)

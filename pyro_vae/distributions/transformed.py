@@ -22,7 +22,6 @@ class AffineConstraint(torch_constraints.Constraint):
                 setattr(self, end, loc + scale * getattr(base, end))
 
     def __repr__(self) -> str:
-        """Show the set and its unit."""
         return f"{self.loc} + {self.scale} * {self.base!r}"
 
     def check(self, value: Tensor) -> Tensor:
@@ -53,11 +52,11 @@ class OpenTransformedDistribution(dist.TransformedDistribution):
     """A transformed distribution whose draws lie in its support though floating numbers round to its ends."""
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw with a gradient, away from the ends."""
+        """Draws with a gradient, away from the ends."""
         return clamp_inside(super().rsample(torch.Size(sample_shape)), self.support)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draw, away from the ends."""
+        """Draws, away from the ends."""
         return clamp_inside(super().sample(torch.Size(sample_shape)), self.support)
 
 

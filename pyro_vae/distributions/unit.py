@@ -48,15 +48,15 @@ class StableContinuousBernoulli(dist.ContinuousBernoulli):
         return 0.25 * langevin(self.logits / 2)[1]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, off the edge: a prior's density may be infinite there."""
+        """Draws inside the interval: a prior's density may be infinite at its ends."""
         return clamp_to_open_unit(super().sample(torch.Size(sample_shape)))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, by quantiles, off the edge."""
+        """Draws by quantiles, inside the interval."""
         return clamp_to_open_unit(super().rsample(torch.Size(sample_shape)))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """The probability of less than a value, (e^lx - 1) / (e^l - 1)."""
+        """Distribution function, (e^lx - 1) / (e^l - 1)."""
         value = value.clamp(0, 1)
         small, down, rate = self._falling()
         x = torch.where(down, value, 1 - value)
@@ -65,7 +65,7 @@ class StableContinuousBernoulli(dist.ContinuousBernoulli):
         return torch.where(small, near, torch.where(down, below, 1 - below))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The value with that probability of less, log(1 + u (e^l - 1)) / l."""
+        """Quantile function, log(1 + u (e^l - 1)) / l."""
         small, down, rate = self._falling()
         u = torch.where(down, value, 1 - value).clamp(0, 1 - torch.finfo(value.dtype).eps)
         x = (torch.log1p(u * torch.expm1(rate)) / rate).clamp(0, 1)
@@ -112,7 +112,7 @@ class OpenBeta(dist.Beta):
     """The beta distribution with draws inside of the interval."""
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, with implicit gradients."""
+        """Draws with implicit gradients."""
         return clamp_to_open_unit(super().rsample(sample_shape))
 
 
@@ -141,7 +141,7 @@ _MIXTURE = (
 
 
 class SigmoidNormal(ExpandMixin, dist.TransformedDistribution):
-    """A Gaussian's sigmoid, which knows its mean and which Gaussian a draw came from."""
+    """Sigmoid of a Gaussian, with a mean, and a cached inverse of its draws."""
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         gaussian = dist.Normal(loc, scale, validate_args=validate_args)

@@ -167,7 +167,7 @@ class Family(Config, ABC):
         return self.parameters[name].init(x, self)  # type: ignore[misc]  # by name, since a lambda cannot be pickled
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
-        """Canonicalise a source: numbers become floats and arrays nested tuples, so that a family hashes."""
+        """Canonical form of a source: numbers become floats and arrays nested tuples, so that a family hashes."""
         if name not in self.parameters:
             return super().check_field(name, where, hint, value)
         if isinstance(value, str):

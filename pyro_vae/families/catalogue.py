@@ -36,7 +36,7 @@ KINDS = (
 
 
 def catalogue(family: str | type[Family] | None = None, *, markdown: bool = False) -> str:
-    """Describe every family in two lines, or one family on a page.
+    """Description of every family in two lines, or of one family on a page.
 
     Args:
         family: a family or its name; None for all.

@@ -58,7 +58,7 @@ class Bernoulli(Family):
 
     @property
     def caveat(self) -> str:
-        """Grey values make the log-likelihood a cross-entropy."""
+        """Caveat that grey values make the log-likelihood a cross-entropy."""
         return "Bernoulli(grey=True) on values in [0, 1] is a cross-entropy, not a density" if self.grey else ""
 
 

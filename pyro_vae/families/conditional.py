@@ -151,7 +151,7 @@ class Conditional(nn.Module):
 
     @property
     def device_tensor(self) -> Tensor:
-        """A tensor of this module: on its device, of its floating type."""
+        """Tensor of this module, for its device and floating type."""
         return next(t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
 
     def dummy_distribution(self, **given: Tensor) -> TorchDistribution:
@@ -208,7 +208,7 @@ class Conditional(nn.Module):
         return self._transforms[name](self.constants[name])
 
     def extra_repr(self) -> str:
-        """Show the family."""
+        """Declaration of the family, for `repr`."""
         return repr(self.family)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Conditional":

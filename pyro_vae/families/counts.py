@@ -108,7 +108,7 @@ class NegativeBinomial(Family):
 
     @staticmethod
     def distribution(mean: Tensor, dispersion: Tensor, validate_args: bool) -> dist.TorchDistribution:
-        """Build Pyro's distribution, which counts successes at odds am before the (1/a)-th failure."""
+        """Pyro's distribution, which counts successes at odds am before the (1/a)-th failure."""
         odds = torch.log(mean * dispersion)
         return dist.NegativeBinomial(1 / dispersion, logits=odds, validate_args=validate_args)
 

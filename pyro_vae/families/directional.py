@@ -15,7 +15,7 @@ def _resultant(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _concentration(x: Tensor, family: Family) -> Tensor:
-    """Solve for the concentration with that mean resultant length, by Newton's steps from Banerjee's formula."""
+    """Concentration with that mean resultant length, by Newton's steps from Banerjee's formula."""
     length = torch.hypot(*_resultant(x)).clamp(0.01, 0.99)
     kappa = length * (2 - length.square()) / (1 - length.square())
     for _ in range(5):

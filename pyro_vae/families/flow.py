@@ -84,7 +84,7 @@ class Flow(Family):
     support_text = "vectors of real numbers"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
-        """Add a context vector to location and scale, where the site has a context."""
+        """The family in its place, with a context vector where the site has a context."""
         (features,) = site.event_shape
         if features == 1:
             raise InputError(

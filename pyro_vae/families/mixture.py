@@ -33,7 +33,7 @@ class Mixture(Composite):
     can be reparameterised for `Mixture(Normal())`.
 
     Every parameter of the components follows the one rule, with K values where the family has one; "learned" is one
-    number for all. Components start on clusters of the data, or apart from each other where there is none.
+    number for all. Components start on clusters of the data, or at distinct random values without data.
 
     References:
         McLachlan and Peel, Finite Mixture Models, 2000. Dilokthanakul et al., Deep Unsupervised Clustering with

@@ -21,18 +21,18 @@ def _per_component(event: Shape, family: "DiscretizedLogistic") -> Shape:
 
 
 def _spread(x: Tensor, family: "DiscretizedLogistic") -> Tensor:
-    """Start every scale at half that of the element, and at half a level at least."""
+    """Starting scales: half that of the element, and at least half a level."""
     levels = init_std(x, family) * (3**0.5 / torch.pi / 2)
     scale = levels.clamp(min=0.5) * 2 / (family.bins - 1)
     return scale.unsqueeze(-1).expand(*scale.shape, family.components)
 
 
 def _quantiles(x: Tensor, family: "DiscretizedLogistic") -> Tensor:
-    """Start locations at quantiles, drawn apart by a scale in all, so that no two are alike on a constant element."""
+    """Starting locations: quantiles, spread by a scale in all, so that no two are equal on a constant element."""
     ascending = x[:: -(-len(x) // STARTING_ROWS)].sort(0).values
     middles = [(2 * k + 1) * len(ascending) // (2 * family.components) for k in range(family.components)]
-    apart = torch.linspace(-0.5, 0.5, family.components + 2, dtype=x.dtype, device=x.device)[1:-1]
-    return ascending[middles].movedim(0, -1) * 2 / (family.bins - 1) - 1 + _spread(x, family) * apart
+    spread = torch.linspace(-0.5, 0.5, family.components + 2, dtype=x.dtype, device=x.device)[1:-1]
+    return ascending[middles].movedim(0, -1) * 2 / (family.bins - 1) - 1 + _spread(x, family) * spread
 
 
 @dataclass(frozen=True)

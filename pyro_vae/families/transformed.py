@@ -22,7 +22,7 @@ from pyro_vae.distributions.transformed import (
 )
 from pyro_vae.families.base import Composite, Family, as_nested_floats
 from pyro_vae.families.normal import Normal
-from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
+from pyro_vae.families.site import BoundFamily, ParameterSlot, SiteSpec
 
 TRANSFORMS: dict[str, Transform] = {
     "exp": transforms.ExpTransform(),
@@ -182,17 +182,13 @@ class Scaled(Composite):
         """A fixed slot, so that it follows the device and the floating type."""
         value, event = getattr(self, name), site.event_shape
         shape = tuple(torch.tensor(value).shape)
-        if not _fits(shape, event):
+        pairs = zip(shape[::-1], event[::-1], strict=False)
+        if len(shape) > len(event) or any(size not in (1, full) for size, full in pairs):
             raise InputError(f"{site.role}: Scaled.{name} has shape {shape}, which does not broadcast to {event}.")
         return ParameterSlot(constraints.real, event, value, broadcasts=True)
 
     def _in_own_unit(self, start: Any, x: Tensor) -> Any:
         return start((x - match_tensor(self.loc, x)) / match_tensor(self.scale, x))
-
-
-def _fits(shape: Shape, event: Shape) -> bool:
-    pairs = zip(reversed(shape), reversed(event), strict=False)
-    return len(shape) <= len(event) and all(size in (1, full) for size, full in pairs)
 
 
 def _rescale(

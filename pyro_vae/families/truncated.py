@@ -24,11 +24,6 @@ class _Bounded(Composite, ABC):
     support_text = "numbers in [low, inf) by default"
 
     def __post_init__(self) -> None:
-        """Check the family and the bounds.
-
-        Raises:
-            InputError: the family has no closed log cdf, or the bounds are none or no interval.
-        """
         super().__post_init__()
         name, low, high = type(self).__name__, self.low, self.high
         if type(self.family).__name__ not in STANDARDS:

@@ -14,7 +14,7 @@ concentrations = constraints.Bounded(1e-2, 1e4)
 
 
 def _logits(x: Tensor, family: Family) -> Tensor:
-    """Solve for the logits with that mean, by Newton's steps from Cohen's approximation of the inverse."""
+    """Logits with that mean, by Newton's steps from Cohen's approximation of the inverse."""
     y = (2 * x.mean(0) - 1).clamp(-0.96, 0.96)
     h = y * (3 - y.square()) / (1 - y.square())
     for _ in range(8):

@@ -53,7 +53,6 @@ class ZeroInflated(Composite):
     support_text = "whole numbers 0, 1, ... by default"
 
     def __post_init__(self) -> None:
-        """Check that an extra 0 is one of the family's own values, element by element."""
         super().__post_init__()
         wrong = _objection(self.family)
         if wrong:

@@ -119,11 +119,8 @@ class VAE(nn.Module):
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
         self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
-        self.optional_inputs = (
-            ("mask", "size_factor")
-            if any(s.scales_with_size_factor for s in self.likelihood.slots.values())
-            else ("mask",)
-        )
+        has_size = any(slot.scales_with_size_factor for slot in self.likelihood.slots.values())
+        self.optional_inputs = ("mask", "size_factor") if has_size else ("mask",)
         self._check_pairing()
         self.store_name: str | None = _store_name()
         self.trained_on: str | None = None  # fingerprint of the rows, by which checks tell them from new ones
@@ -220,9 +217,8 @@ class VAE(nn.Module):
         """
         self.check({"x": x, **given})
         z = self.encode(x, **given).sample()
-        return self._sample_or_mean(
-            self.decode(z, **{name: value for name, value in given.items() if name != "mask"}), mean
-        )
+        given.pop("mask", None)
+        return self._sample_or_mean(self.decode(z, **given), mean)
 
     def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
         """Set starting values from data: the likelihood's location and scale, and the normalization of inputs.

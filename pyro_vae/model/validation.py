@@ -33,9 +33,7 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
         check_size(size, len(x))
     if mask is not None:
         check_mask(mask, x)
-        likelihood.dummy_distribution(
-            mask=torch.ones(1, *event_shape, dtype=torch.bool)
-        )  # raises for families without masks
+        likelihood.dummy_distribution(mask=torch.ones_like(mask[:1]))  # raises for families without masks
         x = torch.where(mask, x, any_element(likelihood.support))
     check_finite(x)
     check_support(x, likelihood, {} if size is None else {"size_factor": size})

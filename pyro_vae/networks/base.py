@@ -101,12 +101,12 @@ class InputNormalization(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Prepare (*batch, *in_shape)."""
+        """Normalized x, (*batch, *in_shape)."""
         return ((x if self.view is None else self.view(x)) - self.loc).div_(self.scale)
 
     @torch.no_grad()
     def adapt(self, x: Tensor) -> None:
-        """Take m and s from rows (N, *in_shape)."""
+        """Set m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
         if bool(viewed.square().mean() > 1):
             self.loc.copy_(viewed.mean(0))
@@ -142,7 +142,7 @@ class ModuleAdapter(nn.Module):
         self.in_shape, self.out_shapes, self.where = in_shape, dict(out_shapes), where
 
     def forward(self, context: Tensor) -> dict[str, Tensor]:
-        """Map (*batch, *in_shape) to named tensors (*batch, *out_shape)."""
+        """Named tensors (*batch, *out_shape) from a context (*batch, *in_shape)."""
         batch = context.shape[: context.ndim - len(self.in_shape)]
         outputs = self._named(self.module(context.reshape(-1, *self.in_shape)))
         return {name: outputs[name].reshape((*batch, *shape)) for name, shape in self.out_shapes.items()}
@@ -193,7 +193,7 @@ class HeadedNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, context: Tensor, offsets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Map (*batch, *in_shape) to named tensors (*batch, *out_shape).
+        """Named tensors (*batch, *out_shape) from a context (*batch, *in_shape).
 
         Args:
             context: what the outputs depend on.
@@ -213,7 +213,7 @@ class Heads(nn.ModuleDict):
         self.out_shapes = dict(out_shapes)
 
     def forward(self, features: Tensor, offsets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Map (*batch, width) to named tensors (*batch, *out_shape), each with its offset where there is one."""
+        """Named tensors (*batch, *out_shape) from (*batch, width), each with its offset where there is one."""
         heads: dict[str, tuple[Any, Tensor | None]] = {n: (self[n], offsets.get(n)) for n in self.out_shapes}
         sizes = [head.out_features for head, _ in heads.values()]
         if len(heads) > 1 and sum(sizes) <= NARROW:
@@ -229,7 +229,7 @@ class Head(nn.Linear):
     """A linear map whose bias starts from an offset, in one pass over memory for both."""
 
     def forward(self, features: Tensor, offset: Tensor | None = None) -> Tensor:
-        """Map (*batch, width) to (*batch, size)."""
+        """Outputs (*batch, size) from features (*batch, width)."""
         return added(linear(features, self.weight), self.start(offset))
 
     def start(self, offset: Tensor | None) -> Tensor:

@@ -122,6 +122,6 @@ class _Decoder(HeadedNetwork):
 
 
 def _upsample(before: int, after: int, size: tuple[int, int]) -> nn.Module:
-    """Double the size, less the row or column that rounding up had added."""
+    """Layer that doubles height and width, less the row or column that rounding up had added."""
     padding = (1 - size[0] % 2, 1 - size[1] % 2)
     return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=padding)

@@ -68,7 +68,6 @@ class ELBO(Objective):
     groups: int | None = field(None, low=1)
 
     def __post_init__(self) -> None:
-        """Check that the estimator applies to the KL."""
         super().__post_init__()
         if self.separates_score and (self.analytic or self._has_free_bits):
             other = "kl='analytic' does not sample it" if self.analytic else "free bits truncate it"

@@ -63,7 +63,6 @@ class GroupedObjective(ImportanceObjective):
     groups: int
 
     def __post_init__(self) -> None:
-        """Check that the groups have equal size."""
         super().__post_init__()
         if self.particles % self.groups:
             name = type(self).__name__

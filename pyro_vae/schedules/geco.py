@@ -47,7 +47,6 @@ class GECO(Schedule):
     average: float = field(0.9, low=0, high=1 - 1e-9)
 
     def __post_init__(self) -> None:
-        """Check that there is one target."""
         super().__post_init__()
         if (self.rate is None) == (self.distortion is None):
             raise InputError(

@@ -124,11 +124,11 @@ class Cosine(Schedule):
     Args:
         start: the value a after the warm-up.
         end: the value b from epoch T on.
-        epochs: the length T of the whole, warm-up included, in epochs.
+        epochs: the length T, warm-up included, in epochs.
         warmup: the length W of the warm-up, in epochs, less than `epochs`.
 
     Raises:
-        InputError: the warm-up is not shorter than the whole.
+        InputError: the warm-up is not shorter than T.
 
     >>> schedule = Cosine(1e-3, 0, epochs=10, warmup=2)
     >>> [round(schedule.value(epoch, None), 6) for epoch in (0, 1, 2, 6, 10, 20)]
@@ -141,7 +141,6 @@ class Cosine(Schedule):
     warmup: float = field(0.0, low=0.0)
 
     def __post_init__(self) -> None:
-        """Check that the warm-up is shorter than the whole."""
         super().__post_init__()
         if self.warmup >= self.epochs:
             raise InputError(
@@ -205,7 +204,6 @@ class MultiStep(Schedule):
     epochs: tuple[float, ...] = field((10.0,), low=0.0)
 
     def __post_init__(self) -> None:
-        """Check the number and the order of epochs."""
         super().__post_init__()
         if len(self.values) != len(self.epochs) + 1 or sorted(set(self.epochs)) != list(self.epochs):
             raise InputError(
