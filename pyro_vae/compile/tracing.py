@@ -166,10 +166,8 @@ class CompiledFunction:
             leaves, self.returned = pytree.tree_flatten(result)
             return leaves
 
-        with (
-            pyro.validation_enabled(False),
-            torch.autograd.set_multithreading_enabled(False),
-        ):  # which would sync with the host
+        # Validation would sync with the host, and gradients on other threads would not be traced.
+        with pyro.validation_enabled(False), torch.autograd.set_multithreading_enabled(False):
             graph: torch.fx.GraphModule = make_fx(flat, decomposition_table=DECOMPOSITIONS)(*self.tensors, *given)
         return graph
 

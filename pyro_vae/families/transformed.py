@@ -136,6 +136,7 @@ class Scaled(Composite):
     family: Family = Normal()
     loc: float | tuple[Any, ...] = 0.0
     scale: float | tuple[Any, ...] = 1.0
+    fix_hint = "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
         """Canonical form of a unit, like that of a fixed parameter."""
@@ -154,11 +155,6 @@ class Scaled(Composite):
         """Data support of the family, in the new unit."""
         loc, scale = (n if isinstance(n, float) else torch.tensor(n) for n in (self.loc, self.scale))
         return None if self.family.data_support is None else affine_constraint(self.family.data_support, loc, scale)
-
-    @property
-    def fix_hint(self) -> str:
-        """Advice for data outside of the family's support in this unit."""
-        return "choose loc and scale so that (x - loc) / scale lies where the family does, with data within its ends"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """The family in its place, its parameters initialised in its own unit, its distribution rescaled."""

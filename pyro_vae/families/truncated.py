@@ -22,6 +22,7 @@ class _Bounded(Composite, ABC):
     high: float | None = None
     cut: ClassVar[type[BoundedDistribution]]
     support_text = "numbers in [low, inf) by default"
+    fix_hint = "give low and high that hold it, or drop those rows"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,11 +35,6 @@ class _Bounded(Composite, ABC):
             raise InputError(f"{name} has no bound: give low=0, high=1 or both, or take {self.family!r} alone.")
         if low is not None and high is not None and low >= high:
             raise InputError(f"{name}.low = {low:g} has to be less than {name}.high = {high:g}.")
-
-    @property
-    def fix_hint(self) -> str:
-        """Advice for data beyond the bounds."""
-        return "give low and high that hold it, or drop those rows"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """The family in its place, its distribution cut off at the bounds."""

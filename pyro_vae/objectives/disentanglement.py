@@ -108,7 +108,13 @@ class BetaTC(AggregateObjective):
     def parts_of_kl(self, particles: Particles) -> dict[str, Tensor]:
         """The three parts of the KL of each row, (N,), in nats; they add up to its sampled KL."""
         latent = self.latent(particles)
-        each = _pairs(latent, type(self).__name__)
+        posterior = latent.posterior
+        if not (isinstance(posterior, Independent) and posterior.reinterpreted_batch_ndims == 1):
+            raise InputError(
+                f"{type(self).__name__} needs the density of each latent by itself, and {distribution_name(posterior)} "
+                "as a guide does not factorise: take one with independent elements, such as guide=pv.Normal()."
+            )
+        each = posterior.base_dist.log_prob(latent.value.unsqueeze(1))  # (N, N, D): [n, m] is of draw n given row m
         weights = self._log_weights(len(each)).to(each)
         joint = torch.logsumexp(each.sum(-1) + weights, 1)
         product = torch.logsumexp(each + weights.unsqueeze(-1), 1).sum(-1)
@@ -235,14 +241,3 @@ class DIP(AggregateObjective):
             self.value_of("off_diagonal") * off.square().sum()
             + self.value_of("diagonal") * (diagonal - 1).square().sum()
         )
-
-
-def _pairs(latent: Latent, objective: str) -> Tensor:
-    """Log-density of each latent of each draw given each row, (N, N, D): [n, m] is of draw n given row m."""
-    posterior = latent.posterior
-    if not (isinstance(posterior, Independent) and posterior.reinterpreted_batch_ndims == 1):
-        raise InputError(
-            f"{objective} needs the density of each latent by itself, and {distribution_name(posterior)} as a guide "
-            "does not factorise: take one with independent elements, such as guide=pv.Normal()."
-        )
-    return posterior.base_dist.log_prob(latent.value.unsqueeze(1))

@@ -57,10 +57,13 @@ class IWAE(ImportanceObjective):
         return power_mean(log_weights, 0)
 
 
+@dataclass(frozen=True)
 class GroupedObjective(ImportanceObjective):
     """Base class of objectives that divide their particles into groups."""
 
-    groups: int
+    particles: int = field(8, low=1)
+    groups: int = field(4, low=1)
+    estimator: Estimator = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,10 +100,6 @@ class MIWAE(GroupedObjective):
     MIWAE(particles=64, groups=8, estimator='plain')
     """
 
-    particles: int = field(8, low=1)
-    groups: int = field(4, low=1)
-    estimator: Estimator = "plain"
-
     def combine(self, log_weights: Tensor) -> WeightedBound:
         """Mean over groups of the log of the mean weight, of each row."""
         return power_mean(log_weights, 0, self.groups)
@@ -133,9 +132,6 @@ class PIWAE(GroupedObjective):
     PIWAE(particles=64, groups=8, estimator='plain')
     """
 
-    particles: int = field(8, low=1)
-    groups: int = field(4, low=1)
-    estimator: Estimator = "plain"
     separates_score = True  # the guide follows another bound than the model
 
     def combine(self, log_weights: Tensor) -> WeightedBound:
