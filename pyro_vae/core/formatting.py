@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pyro_vae.core import serialization
@@ -11,7 +11,7 @@ from pyro_vae.core.config import Config
 
 
 def signature(family: type[Config]) -> str:
-    """Write a family's fields, with the defaults of those that are not computed by the network.
+    """A family's fields as text, with the defaults of those that are not computed by the network.
 
     >>> from pyro_vae import Categorical
     >>> signature(Categorical)
@@ -25,7 +25,7 @@ def signature(family: type[Config]) -> str:
 
 
 def written(value: Any) -> str:
-    """Write a value as Python, a family with the fields that differ from their defaults.
+    """Python text of a value, of a family with the fields that differ from their defaults.
 
     >>> from pyro_vae import Normal
     >>> written(Normal(0, 1)), written(Normal()), written("learned")
@@ -40,11 +40,11 @@ def written(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return f"({', '.join(map(written, value))}{',' if len(value) == 1 else ''})"
-    return number(value) if isinstance(value, float) else repr(value)
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def in_python(family: Config) -> str:
-    """Write a family as Python that has `import pyro_vae as pv` before it.
+    """Python text of a family, to follow `import pyro_vae as pv`.
 
     >>> from pyro_vae import Mixture, Normal
     >>> in_python(Mixture(Normal(scale="learned"), components=3))
@@ -54,7 +54,7 @@ def in_python(family: Config) -> str:
 
 
 def on_the_command_line(role: str, family: Config) -> str:
-    """Write a declaration as options.
+    """Command-line options of a declaration.
 
     >>> from pyro_vae import Normal
     >>> on_the_command_line("prior", Normal(0, 1))
@@ -73,16 +73,21 @@ def _options(path: str, plain: Any) -> Iterator[str]:
             yield f'--{path}.{key} "{value}"' if isinstance(value, list) else f"--{path}.{key} {value}"
 
 
-def number(value: float) -> str:
-    """Write a number without zeros that say nothing."""
-    return f"{value:g}"
-
-
 def in_yaml(plain: Any) -> str:
-    """Write plain values as YAML, on one line."""
+    """YAML text of plain values, on one line."""
     if isinstance(plain, dict):
         return "{" + ", ".join(f"{key}: {in_yaml(value)}" for key, value in plain.items()) + "}"
     return f"[{', '.join(map(in_yaml, plain))}]" if isinstance(plain, list) else str(plain)
+
+
+def listed(items: Sequence[object], most: int) -> str:
+    """The first of some items, and how many more there are.
+
+    >>> listed([1, 2, 3], 2)
+    '1, 2 and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{', '.join(map(str, items[:most]))}{more}"
 
 
 def format_p_value(p: float, least: float = 0.0) -> str:

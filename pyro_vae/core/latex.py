@@ -11,48 +11,12 @@ GREEK = (
     "pi π rho ρ sigma σ tau τ phi φ varphi φ chi χ psi ψ omega ω Gamma Γ Delta Δ Theta Θ Lambda Λ Sigma Σ Phi Φ Psi Ψ "
     "Omega Ω"
 )
-SYMBOLS = {
-    **dict(re.findall(r"(\w+) (\w)", GREEK)),
-    "prod": "∏",
-    "sum": "∑",
-    "int": "∫",
-    "infty": "∞",
-    "in": "∈",
-    "le": "≤",
-    "leq": "≤",
-    "ge": "≥",
-    "geq": "≥",
-    "ne": "≠",
-    "neq": "≠",
-    "approx": "≈",
-    "propto": "∝",
-    "sim": "~",
-    "mid": "|",
-    "vert": "|",
-    "lvert": "|",
-    "rvert": "|",
-    "Vert": "‖",
-    "lVert": "‖",
-    "rVert": "‖",
-    "lfloor": "⌊",
-    "rfloor": "⌋",
-    "lceil": "⌈",
-    "rceil": "⌉",
-    "cdot": "·",
-    "times": "×",
-    "pm": "±",
-    "to": "→",
-    "mapsto": "↦",
-    "partial": "∂",
-    "nabla": "∇",
-    "top": "ᵀ",
-    "ell": "ℓ",
-    "dots": "...",
-    "ldots": "...",
-    "cdots": "...",
-    "quad": "  ",
-    "qquad": "   ",
-}
+OTHERS = (
+    "prod ∏ sum ∑ int ∫ infty ∞ partial ∂ nabla ∇ ell ℓ top ᵀ in ∈ le ≤ leq ≤ ge ≥ geq ≥ ne ≠ neq ≠ approx ≈ propto ∝ "
+    "sim ~ mid | vert | lvert | rvert | Vert ‖ lVert ‖ rVert ‖ lfloor ⌊ rfloor ⌋ lceil ⌈ rceil ⌉ cdot · times × pm ± "
+    "to → mapsto ↦ dots ... ldots ... cdots ..."
+)
+SYMBOLS = {**dict(re.findall(r"(\S+) (\S+)", f"{GREEK} {OTHERS}")), "quad": "  ", "qquad": "   "}
 """LaTeX commands and what a terminal shows; any other command is shown as its name, as in `exp`."""
 
 ACCENTS = {"tilde": "\u0303", "hat": "\u0302", "bar": "\u0304"}
@@ -65,10 +29,7 @@ BRACKETS = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 
 
 def readable(text: str) -> str:
-    r"""Text in which every formula is Unicode on one line; the rest is unchanged.
-
-    Args:
-        text: with formulas between `$` or `$$`.
+    r"""Text in which every formula between `$` or `$$` is Unicode on one line; the rest is unchanged.
 
     >>> readable(r"$$ \frac{1}{s_j\sqrt{2\pi}} \exp\Big(-\frac{x_j^2}{2 s_j^2}\Big) $$")
     '1/(s_j √(2π)) exp(-x_j²/(2 s_j²))'

@@ -17,8 +17,8 @@ from pyro_vae.criticism.base_measure import base_measure
 from pyro_vae.criticism.methods import Importance, Method
 from pyro_vae.criticism.methods.base import MIN_TAIL_DRAWS
 from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
-from pyro_vae.data.fingerprint import fingerprint_of
-from pyro_vae.model.programs import Programs, check_programs
+from pyro_vae.data.rows import fingerprint_of
+from pyro_vae.model.programs import Programs, Traits, check_programs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -225,9 +225,9 @@ def evidence(
         data = {name: tensor for name, tensor in session.rows.tensors.items() if name != "row"}  # an index, not data
         measure, fingerprint = base_measure(vae, batch), fingerprint_of(data)
     pointwise, errors, khat, *moved = (torch.cat(parts) for parts in zip(*results, strict=True))
-    pixels = session.rows.n_observed if getattr(vae, "is_pixel", False) else 0.0
-    caveat, source = getattr(vae, "caveat", ""), session.rows.source
-    return Evidence(pointwise, errors, khat, method, pixels, caveat, measure, fingerprint, source, *moved)
+    traits, source = Traits.of(vae), session.rows.source
+    pixels = session.rows.n_observed if traits.is_pixel else 0.0
+    return Evidence(pointwise, errors, khat, method, pixels, traits.caveat, measure, fingerprint, source, *moved)
 
 
 def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:

@@ -22,7 +22,7 @@ from pyro_vae.criticism.refine import (
     refine_batch,
 )
 from pyro_vae.criticism.session import EvaluationSession, check_rows
-from pyro_vae.data.fingerprint import fingerprint_of
+from pyro_vae.data.rows import fingerprint_of
 from pyro_vae.families import Family, Flow, LowRankNormal, MultivariateNormal
 from pyro_vae.model.vae import VAE
 

@@ -16,9 +16,8 @@ from pyro_vae.criticism.datatree import to_datatree
 from pyro_vae.criticism.sampler import KINDS
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.criticism.test_statistics import StatisticsArgument
-from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, check_programs
+from pyro_vae.data.rows import Rows, fingerprint
+from pyro_vae.model.programs import Programs, Traits, check_programs
 from pyro_vae.model.vae import VAE
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def _with_starting_values(session: EvaluationSession) -> EvaluationSession:
 def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
     """Sentences that qualify the results."""
     found = []
-    trained_on = getattr(vae, "trained_on", None)
+    trained_on = Traits.of(vae).trained_on
     if kind == "prior" and not trained_on:
         found.append(
             "The weights are initial values, not draws from a prior over weights: these replicates show where training "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.progress import track
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, as_module, evaluation, reference_tensor
+from pyro_vae.model.programs import Programs, Traits, as_module, evaluation, reference_tensor
 
 DENSITY_FAILS = (
     "the model's or the guide's density fails there; "
@@ -56,8 +56,8 @@ class EvaluationSession:
         """
         with evaluation(self.programs, seed):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
-            if hasattr(self.programs, "check"):
-                self.programs.check(dict(self.rows.tensors))
+            if (check := Traits.of(self.programs).check) is not None:
+                check(dict(self.rows.tensors))
             yield
 
     def batches(self, size: int, description: str, progress: bool) -> Iterator[tuple[int, dict[str, Tensor]]]:

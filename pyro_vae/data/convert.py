@@ -1,7 +1,7 @@
-"""Conversion of whatever holds numbers in memory to one dense tensor of real numbers."""
+"""Conversion of arrays, tables and lists in memory to one dense tensor of real numbers."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,9 @@ LABELS = ("label", "class", "target", "species")
 
 
 def as_tensor(name: str, values: object) -> Tensor:
-    """Tensor of named values, with their dtype and, where possible, in shared memory.
+    """Tensor of values, with their dtype, float64 of a DataFrame, and in shared memory where possible.
 
-    Args:
-        name: the name, for the errors.
-        values: a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape.
-
-    Returns:
-        The values; as float64 from a DataFrame.
+    Values are a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape. Errors say `name`.
 
     Raises:
         InputError: for text, Python objects, complex numbers, sparse or masked arrays, and ragged lists.
@@ -45,6 +40,29 @@ def as_tensor(name: str, values: object) -> Tensor:
     if values.is_complex():
         raise InputError(f"{name!r} is complex; give real numbers, such as `torch.view_as_real({name})`.")
     return values.detach()
+
+
+def check_has_x(named: Mapping[str, object], where: str) -> None:
+    """Check that named values have x among them.
+
+    Raises:
+        InputError: they have not.
+    """
+    if "x" not in named:
+        present = ", ".join(map(repr, named)) or "nothing"
+        raise InputError(f"{where} has no 'x', which is what is modelled; it has {present}: rename one to 'x'.")
+
+
+def label_column(names: Sequence[str], fix: str) -> str | None:
+    """Name of the column of labels, if there is one.
+
+    Raises:
+        InputError: there are several; with a `fix`.
+    """
+    named = [name for name in names if name.lower() in LABELS]
+    if len(named) > 1:
+        raise InputError(f"columns {' and '.join(map(repr, named))} are all labels: {fix}.")
+    return named[0] if named else None
 
 
 def columns_of(values: object) -> tuple[str, ...]:

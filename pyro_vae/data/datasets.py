@@ -13,7 +13,7 @@ from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import files
 from pyro_vae.data.dispatch import is_large
 from pyro_vae.data.dispatch import stream as stream_file
-from pyro_vae.data.paths import naming
+from pyro_vae.data.file_checks import naming
 from pyro_vae.data.public import DATASETS
 from pyro_vae.data.rows import Rows, quantize, require_probabilities
 from pyro_vae.data.streaming import Stream
@@ -108,14 +108,10 @@ def load(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
     streamed = isinstance(rows, Stream)
-    if binarize is not None:
+    if binarize is not None or levels is not None:
         with naming(Path(data)):
-            rows = _binarize(rows, binarize, generator)
-            official_test = official_test and _binarize(official_test, binarize, generator)
-    if levels is not None:
-        with naming(Path(data)):
-            rows = _quantize(rows, levels)
-            official_test = official_test and _quantize(official_test, levels)
+            rows = _discretize(rows, binarize, levels, generator)
+            official_test = official_test and _discretize(official_test, binarize, levels, generator)
     splits = _split(rows, order, validation, test=0.0 if official_test else test)
     if official_test:
         splits["test"] = official_test
@@ -162,13 +158,13 @@ def _check(
         raise InputError(f"stream={stream!r} is True, False or 'auto': say stream=True to read rows while training.")
 
 
-def _read(
-    data: str | Path, root: str | Path | None, stream: bool | Literal["auto"]
-) -> tuple[Rows | Stream, Rows | None]:
+def _read(data: str | Path, root: str | Path | None, stream: bool | str) -> tuple[Rows | Stream, Rows | None]:
     """All rows, and the official test set where there is one."""
-    if data in DATASETS and stream is True:
-        raise InputError(f"{data!r} is read into memory, and stream=True is for .npy and .parquet files: leave it out.")
     if data in DATASETS:
+        if stream is True:
+            raise InputError(
+                f"{data!r} is read into memory, and stream=True is for .npy and .parquet files: leave it out."
+            )
         where = root if root is not None else os.environ.get("PYRO_VAE_DATA", "~/.cache/pyro_vae")
         return DATASETS[str(data)](Path(where).expanduser())
     path = Path(data).expanduser()
@@ -183,27 +179,21 @@ def _read(
     return (stream_file(path) if stream is True or large else files.read(path)), None
 
 
-def _binarize(rows: Data, binarize: str, generator: torch.Generator) -> Data:
-    """Rows with x ~ Bernoulli(x), drawn once or in every batch."""
+def _discretize(rows: Data, binarize: str | None, levels: int | None, generator: torch.Generator) -> Data:
+    """Rows with x ~ Bernoulli(x), drawn once or in every batch, or with x rounded to 0, ..., levels - 1."""
     if isinstance(rows, Stream):
         if binarize == "static":
             raise InputError(
                 "binarize='static' draws all rows at once, and these are read while training: give "
                 "binarize='dynamic', or stream=False where they fit into memory."
             )
-        return replace(rows, dynamic=True)
+        return replace(rows, dynamic=binarize is not None, levels=levels)
     x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
+    if levels is not None:
+        return replace(rows, tensors={**rows.tensors, "x": quantize(x, levels)})
     require_probabilities(x)
     x = torch.bernoulli(x, generator=generator) if binarize == "static" else x
     return replace(rows, tensors={**rows.tensors, "x": x}, dynamic=binarize == "dynamic")
-
-
-def _quantize(rows: Data, levels: int) -> Data:
-    """Rows with x in [0, 1] rounded to the integers 0, ..., levels - 1."""
-    if isinstance(rows, Stream):
-        return replace(rows, levels=levels)
-    x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float32)
-    return replace(rows, tensors={**rows.tensors, "x": quantize(x, levels)})
 
 
 def _split(rows: Rows | Stream, order: Tensor, validation: float, test: float) -> dict[str, Rows | Stream]:

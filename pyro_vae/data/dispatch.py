@@ -9,15 +9,15 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_vae.core.errors import InputError, check_integers
-from pyro_vae.data.limits import available
+from pyro_vae.data.convert import check_has_x
+from pyro_vae.data.file_checks import available_memory, check_exists, naming
 from pyro_vae.data.parquet import Parquet
-from pyro_vae.data.paths import naming, require_there
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.source import Arrays, Source
 from pyro_vae.data.streaming import Stream
 from pyro_vae.data.torch_datasets import IterableSource, MapSource
 
-SHARE = 0.25
+MEMORY_SHARE = 0.25
 """Fraction of the free memory: a file whose rows would fill more is read while training by default."""
 
 
@@ -79,18 +79,19 @@ def as_data(x: Any) -> Rows | Stream:
     return Rows.of(x)
 
 
-def is_large(path: Path) -> bool:
-    """Whether the rows of a file can be read one by one and would fill more than a quarter of the free memory.
+def is_parquet(path: Path) -> bool:
+    """Whether a path is a `.parquet` file, or a folder with some below it."""
+    return path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet")))
 
-    Args:
-        path: an existing file or folder.
-    """
+
+def is_large(path: Path) -> bool:
+    """Whether an existing file's rows can be read one by one, and would fill more than a quarter of the free memory."""
     if path.suffix.lower() == ".npy":
-        return path.stat().st_size > SHARE * available()
-    if path.suffix.lower() != ".parquet" and not (path.is_dir() and any(path.rglob("*.parquet"))):
+        return path.stat().st_size > MEMORY_SHARE * available_memory()
+    if not is_parquet(path):
         return False
     rows = stream(path)
-    return len(rows) * rows.row_bytes > SHARE * available()
+    return len(rows) * rows.row_bytes > MEMORY_SHARE * available_memory()
 
 
 def source_of(x: Any, workers: int, length: int | None, columns: Sequence[str] | None) -> Source:
@@ -107,8 +108,7 @@ def source_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
     if isinstance(x, np.memmap):
         return Arrays.mapped({"x": x})
     if isinstance(x, Mapping):
-        if "x" not in x:
-            raise InputError(f"the data has no 'x', which is what is modelled; it has {', '.join(map(repr, x))}.")
+        check_has_x(x, "the data")
         return Arrays.mapped(dict(x))
     if isinstance(x, IterableDataset):
         known = length or (len(x) if hasattr(x, "__len__") else None)
@@ -129,17 +129,13 @@ def source_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
 
 
 def file_source(path: Path, columns: Sequence[str] | None = None) -> Source:
-    """Source of the rows of a file that can be read row by row.
-
-    Args:
-        path: a `.npy` or `.parquet` file, or a folder of `.parquet` files.
-        columns: the columns of Parquet to read; None for all.
+    """Source of the rows of a `.npy` or `.parquet` file, or of a folder of `.parquet` files.
 
     Raises:
         InputError: the file does not exist, has an unknown format, or cannot be read.
     """
-    require_there(path)
-    if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
+    check_exists(path)
+    if is_parquet(path):
         return Parquet(path, columns)
     if columns is not None:
         raise InputError("columns are those of Parquet: leave columns out.")

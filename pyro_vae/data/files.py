@@ -14,10 +14,17 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import images
-from pyro_vae.data.convert import LABELS, columns_of
-from pyro_vae.data.dispatch import file_source
-from pyro_vae.data.limits import require_file, require_honest, require_room
-from pyro_vae.data.paths import naming, require_there
+from pyro_vae.data.convert import LABELS, columns_of, label_column
+from pyro_vae.data.dispatch import is_parquet
+from pyro_vae.data.file_checks import (
+    NOT_NUMBERS,
+    check_declared,
+    check_exists,
+    check_memory,
+    check_regular_file,
+    naming,
+)
+from pyro_vae.data.parquet import Parquet
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 
@@ -31,26 +38,20 @@ TABLE = 3
 
 
 def read(path: Path) -> Rows:
-    """Rows of a file or of a folder of images.
-
-    Args:
-        path: the file, of a format in `FORMATS`, or the folder.
-
-    Returns:
-        The rows, in the order of the file.
+    """Rows of a file of a format in `FORMATS`, in its order, or of a folder of images.
 
     Raises:
         InputError: the file does not exist, has an unknown format, or cannot be read; with its name.
     """
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        with naming(path):
-            return images.folder(path)
-    require_there(path)
+    check_exists(path)
     with naming(path):
-        format = ".parquet" if path.is_dir() else path.suffix.lower()
-        if format not in FORMATS:
+        if is_parquet(path):
+            return FORMATS[".parquet"](path)
+        if path.is_dir():
+            return images.folder(path)
+        if path.suffix.lower() not in FORMATS:
             raise unknown_name_error("file format", path.suffix, [*FORMATS, "a folder of images"])
-        return FORMATS[format](path)
+        return FORMATS[path.suffix.lower()](path)
 
 
 def arrays(path: Path) -> Rows:
@@ -59,27 +60,18 @@ def arrays(path: Path) -> Rows:
     In an `.npz` a one-dimensional integer array `y`, `label` or `labels` beside the data is the labels; all
     others become named tensors. Pickled objects are never read.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The rows.
-
     Raises:
         InputError: for Python objects, for bytes with the channels last, and for what `Rows` refuses.
     """
     try:
-        require_honest(path)
+        check_declared(path)
         with path.open("rb") as stream:  # numpy leaves a damaged .npz open
             content = np.load(stream, allow_pickle=False)
             named = {"x": content} if isinstance(content, np.ndarray) else dict(content)
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(
-            "it is damaged or holds Python objects, which are not read because they can run code: save numbers, "
-            "`numpy.save(file, x.astype('float32'))`."
-        ) from error
+        raise InputError(f"it is damaged or holds {NOT_NUMBERS}") from error
     keys = (key for key in LABELS_IN_NPZ if len(named) > 1 and _is_classes(named.get(key)))
     label = next(keys, None)
     labels = None if label is None else torch.from_numpy(named.pop(label).astype(np.int64))
@@ -90,25 +82,19 @@ def arrays(path: Path) -> Rows:
 
 
 def table(path: Path) -> Rows:
-    """Rows of a `.csv` with a header row and a number in every cell.
+    """Rows of a `.csv` with a header row and a number in every cell: x of shape (N, P), float32.
 
     A column named `label`, `class`, `target` or `species`, of text or integers, becomes the labels; text is
     numbered in alphabetical order.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The rows: x of shape (N, P), float32, one column per number.
-
     Raises:
         InputError: without a header or rows, for a column without a name of its own, and naming column
-            and row (counted from 1 below the header) of the first cell that is missing or no number.
+            and row (counted from 1 below the header) of the first cell that is missing or not a number.
     """
     import pandas
 
-    require_file(path)
-    require_room(TABLE * path.stat().st_size, "this table")
+    check_regular_file(path)
+    check_memory(TABLE * path.stat().st_size, "this table")
     header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
     _check_header(header)
     try:
@@ -118,21 +104,19 @@ def table(path: Path) -> Rows:
     if frame.shape[1] != len(header):
         raise InputError(f"the header names {len(header)} columns, and row 1 has {frame.shape[1]} values.")
     frame.columns = pandas.Index(header)
-    labelling = [column for column in header if column.lower() in LABELS]
-    if len(labelling) > 1:
-        raise InputError(f"columns {' and '.join(map(repr, labelling))} are all labels: keep or rename but one.")
+    label = label_column(header, "keep or rename but one")
     for column in frame:
-        _check_column(frame[column], text=column in labelling)
-    labels = _classes(frame.pop(labelling[0])) if labelling else None
+        _check_column(frame[column], text=column == label)
+    labels = None if label is None else _classes(frame.pop(label))
     if not frame.shape[1]:
-        raise InputError(f"it has no column of data beside {labelling[0]!r}.")
+        raise InputError(f"it has no column of data beside {label!r}.")
     x = torch.from_numpy(_numbers(frame)).to(torch.float32)
     return Rows({"x": x}, labels, features=columns_of(frame))
 
 
 def parquet(path: Path) -> Rows:
     """Rows of a `.parquet` file, or of a folder of them; see `parquet.Parquet`."""
-    rows = Stream(file_source(path))
+    rows = Stream(Parquet(path))
     return rows.head_sample(len(rows))
 
 
@@ -165,7 +149,7 @@ def _check_header(names: list[str]) -> None:
 
 
 def _check_column(column: "Series", *, text: bool) -> None:
-    """Refuse the first cell that is missing, or that is text where a number is due."""
+    """Refuse the first cell that is missing, or that is text in the place of a number."""
     import pandas
 
     if column.isna().any():
@@ -184,7 +168,7 @@ def _check_column(column: "Series", *, text: bool) -> None:
 
 
 def _classes(column: "Series") -> Tensor:
-    """Number the classes: integers stay, text is numbered in alphabetical order."""
+    """Numbers of classes: integers stay, text is numbered in alphabetical order."""
     import pandas
 
     if not pandas.api.types.is_numeric_dtype(column):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.data.limits import require_room
+from pyro_vae.data.file_checks import check_memory
 from pyro_vae.data.rows import Rows
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -22,13 +22,7 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
 
 
 def intensities(pixels: np.ndarray) -> Tensor:
-    """Intensities x = pixels / 255 in [0, 1].
-
-    Args:
-        pixels: bytes 0 ... 255, dtype uint8, any shape, in writable memory.
-
-    Returns:
-        The intensities in [0, 1], float32, of the same shape.
+    """Intensities pixels / 255 in [0, 1], float32, of uint8 pixels of any shape in writable memory.
 
     >>> intensities(np.array([0, 51, 255], dtype=np.uint8))
     tensor([0.0000, 0.2000, 1.0000])
@@ -51,11 +45,8 @@ def pictures(x: np.ndarray) -> np.ndarray | Tensor:
 def folder(path: Path) -> Rows:
     """Rows of all image files below a folder, in the order of their names.
 
-    Files whose names begin with a dot, and files that are no images, are passed over. Where the images lie
-    in sub-folders these are the classes: labels number them in the order of their names.
-
-    Args:
-        path: the folder.
+    Files whose names begin with a dot, and files that are not images, are ignored. Sub-folders of images are the
+    classes: labels number them in the order of their names.
 
     Returns:
         The rows: x in [0, 1], float32, shape (N, C, H, W) with C = 1 (grey), 2 (grey and alpha), 3 (RGB) or
@@ -77,7 +68,7 @@ def folder(path: Path) -> Rows:
             "every image into one, or all of them into the folder itself."
         )
     first = _read(path, files[0])
-    require_room(5 * len(files) * first.size, f"these {len(files)} images")  # as bytes, and as float32
+    check_memory(5 * len(files) * first.size, f"these {len(files)} images")  # as bytes, and as float32
     pixels = np.empty((len(files), *first.shape), dtype=np.uint8)
     for row, file in enumerate(files):
         image = _read(path, file, first.shape[1:])
@@ -106,7 +97,7 @@ def _read(path: Path, file: Path, size: tuple[int, ...] = ()) -> np.ndarray:
             width, height = image.size
             if size and size != (height, width):
                 return np.broadcast_to(np.uint8(0), (len(image.getbands()), height, width))
-            require_room(4.0 * width * height, f"image '{file}'")
+            check_memory(4.0 * width * height, f"image '{file}'")
             pixels = np.asarray(image.convert(MODES[image.mode]))
     except InputError:
         raise

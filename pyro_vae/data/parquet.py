@@ -1,6 +1,6 @@
 """`Parquet`: tables whose rows are stored in groups, each read at once.
 
-Rows are shuffled by groups: as many groups as fit into `MIXED` bytes are drawn at random, and their rows are mixed.
+Rows are shuffled by groups: as many as fit into `SHUFFLE_BYTES` are drawn at random, and their rows are mixed.
 A table that fits there is shuffled as in memory. Each group is read once an epoch.
 """
 
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError, unknown_name_error
-from pyro_vae.data.convert import LABELS
+from pyro_vae.data.convert import label_column
 from pyro_vae.data.rows import Rows, concat
 from pyro_vae.data.source import Source
 
-MIXED = 2**28
+SHUFFLE_BYTES = 2**28
 """Approximate bytes of the groups whose rows are mixed."""
 
-LARGEST = 2**30
+MAX_GROUP_BYTES = 2**30
 """Largest group, in bytes."""
 
-LOOKS = 8
-"""Number of places of a table that representative rows are read from."""
+SAMPLED_PLACES = 8
+"""Places of a table that representative rows are read from."""
 
 
 def require_pyarrow() -> Any:
-    """Module that reads Parquet.
+    """Module `pyarrow`, with what reads Parquet.
 
     Raises:
         InputError: pyarrow is not installed.
@@ -40,7 +40,7 @@ def require_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise InputError('Parquet is read by pyarrow, which is missing: pip install "pyro-vae[parquet]".') from None
-    return pyarrow.parquet
+    return pyarrow
 
 
 class Parquet(Source):
@@ -56,19 +56,24 @@ class Parquet(Source):
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
-        parquet = require_pyarrow()
+        pyarrow = require_pyarrow()
         self.name, found = f"'{path}'", sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         try:
-            opened = {file: parquet.ParquetFile(file) for file in found}
+            opened = {file: pyarrow.parquet.ParquetFile(file) for file in found}
         except (OSError, ValueError) as error:
             raise InputError(f"it cannot be read ({error}): is it complete, and Parquet?") from error
         schema = next(iter(opened.values())).schema_arrow
         if other := [file for file, one in opened.items() if not one.schema_arrow.equals(schema)]:
-            raise InputError(f"{other[0].name} has other columns than {found[0].name}: put such files apart.")
+            raise InputError(f"{other[0].name} has other columns than {found[0].name}: put it elsewhere.")
         if columns is not None and (missing := [name for name in columns if name not in schema.names]):
             raise unknown_name_error("column", missing[0], schema.names)
         self.columns = list(schema.names if columns is None else columns)
-        self.label = _label(schema, self.columns)
+        self.label = label_column(self.columns, "give columns= with but one")
+        if self.label is not None and not pyarrow.types.is_integer(schema.field(self.label).type):
+            raise InputError(
+                f"column {self.label!r} is of type {schema.field(self.label).type}, and labels are whole numbers: "
+                "number the classes, or leave it out with columns=."
+            )
         self.flat = "x" not in self.columns
         self.features = tuple(name for name in self.columns if name != self.label) if self.flat else ()
         for name in self.columns:
@@ -82,10 +87,10 @@ class Parquet(Source):
         if not len(self):
             raise InputError("it has no rows.")
         self.bytes = max(_bytes(metadata[file].row_group(i), self.columns) for file, i in self.groups)
-        if self.bytes > LARGEST:
+        if self.bytes > MAX_GROUP_BYTES:
             raise InputError(
                 f"its groups of {max(counts):,} rows take {self.bytes / 2**30:.1f} GB of memory each, and are read "
-                "whole: write it in smaller ones, pyarrow.parquet.write_table(table, file, row_group_size=10_000)."
+                "at once: write it in smaller ones, pyarrow.parquet.write_table(table, file, row_group_size=10_000)."
             )
         self.stamp_parts = [(file.name, file.stat().st_size, one.num_rows) for file, one in metadata.items()]
 
@@ -101,7 +106,7 @@ class Parquet(Source):
     @cached_property
     def mixed(self) -> int:
         """Number of groups that are mixed."""
-        return max(1, MIXED // max(self.bytes, 1))
+        return max(1, SHUFFLE_BYTES // max(self.bytes, 1))
 
     def order(self, numbers: Tensor | None, generator: torch.Generator) -> Tensor:
         """Positions of an epoch: groups are shuffled, then the rows of some groups at a time."""
@@ -118,10 +123,10 @@ class Parquet(Source):
 
     def representative_rows(self, count: int, n: int) -> Tensor:
         """Positions in contiguous runs at some places, for each place costs the reading of a group."""
-        each = -(-n // LOOKS)
-        if each * LOOKS >= count:
+        each = -(-n // SAMPLED_PLACES)
+        if each * SAMPLED_PLACES >= count:
             return super().representative_rows(count, n)
-        places = (torch.arange(LOOKS)[:, None] * count // LOOKS + torch.arange(each)).flatten()
+        places = (torch.arange(SAMPLED_PLACES)[:, None] * count // SAMPLED_PLACES + torch.arange(each)).flatten()
         return places[super().representative_rows(len(places), n)]
 
     def read(self, plan: Sequence[Tensor], workers: int, epoch: int) -> Iterator[Rows]:
@@ -151,7 +156,7 @@ class Parquet(Source):
     def _group(self, number: int) -> Rows:
         file, group = self.groups[number]
         try:
-            table = require_pyarrow().ParquetFile(file).read_row_group(group, columns=self.columns)
+            table = require_pyarrow().parquet.ParquetFile(file).read_row_group(group, columns=self.columns)
         except (OSError, ValueError) as error:
             raise InputError(f"'{file}', group {group}, cannot be read ({error}): is it complete?") from error
         first = int(self.ends[number]) - table.num_rows
@@ -161,23 +166,6 @@ class Parquet(Source):
             arrays = {"x": np.stack([array.astype(np.float32) for array in arrays.values()], axis=1)}
         tensors = {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()}
         return Rows(tensors, None if label is None else torch.from_numpy(label.astype(np.int64)))
-
-
-def _label(schema: Any, columns: Sequence[str]) -> str | None:
-    """Name of the column of integer labels, if there is one."""
-    import pyarrow
-
-    named = [name for name in columns if name.lower() in LABELS]
-    if len(named) > 1:
-        raise InputError(f"columns {' and '.join(map(repr, named))} are all labels: give columns= with but one.")
-    if not named:
-        return None
-    if not pyarrow.types.is_integer(schema.field(named[0]).type):
-        raise InputError(
-            f"column {named[0]!r} is of type {schema.field(named[0]).type}, and labels are whole numbers: number the "
-            "classes, or leave it out with columns=."
-        )
-    return named[0]
 
 
 def _require_numbers(field: Any, nested: bool) -> None:

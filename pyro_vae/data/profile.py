@@ -1,10 +1,8 @@
-"""Data as columns: what values they take and how they are spread, for those who choose a family by it."""
+"""`ColumnProfile`: the values and the moments of data by column, by which a family is chosen."""
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +17,40 @@ SAMPLE = 500_000
 """Largest sample of numbers for moments and quantiles; which values occur is computed from all rows."""
 
 MOST_LEVELS = 20
-"""Labels and ordered levels are looked for among whole numbers up to here."""
+"""Largest integer that can be a label or an ordered level."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the rules look at: P columns, one for each element of an event.
+class ColumnProfile:
+    """Values and moments of P columns, one for each element of an event.
 
     Args:
         x: (n, P), a sample of the rows, NaN where a value is missing.
         low: (P,), the smallest value of each column, over all rows; NaN where none is observed.
         high: (P,), the largest.
-        whole: (P,), whether all values are whole numbers.
+        is_integer: (P,), whether all values are integers.
         missing: (P,), how many values of each column are missing.
         names: the names of the columns.
         event_shape: the shape of one row.
-        bytes: whether they came as bytes.
+        is_uint8: whether x has the dtype uint8.
     """
 
     x: Array
     low: Array
     high: Array
-    whole: NDArray[np.bool_]
+    is_integer: NDArray[np.bool_]
     missing: NDArray[np.int64]
     names: tuple[str, ...]
     event_shape: tuple[int, ...]
-    bytes: bool
+    is_uint8: bool
 
     @classmethod
-    def of(cls, rows: Rows, names: tuple[str, ...]) -> "Data":
-        """Measure rows."""
+    def of(cls, rows: Rows, names: tuple[str, ...]) -> "ColumnProfile":
+        """Profile of rows.
+
+        Raises:
+            InputError: an infinite value, or no observed one.
+        """
         x = rows.x if rows.x.is_floating_point() else rows.x.to(torch.float64)
         x = x.detach().cpu().reshape(len(rows), -1)
         if bool(torch.isinf(x).any()):
@@ -70,11 +72,11 @@ class Data:
             x=torch.where(seen, x, math.nan)[::step].double().numpy(),
             low=low.double().numpy(),
             high=high.double().numpy(),
-            whole=((x == x.round()) | ~seen).all(0).numpy(),
+            is_integer=((x == x.round()) | ~seen).all(0).numpy(),
             missing=(~seen).sum(0).numpy(),
             names=names,
             event_shape=rows.event_shape,
-            bytes=rows.x.dtype == torch.uint8,
+            is_uint8=rows.x.dtype == torch.uint8,
         )
 
     @functools.cached_property
@@ -94,7 +96,7 @@ class Data:
         return float(np.nanmin(self.low)), float(np.nanmax(self.high))
 
     @property
-    def picture(self) -> bool:
+    def is_array(self) -> bool:
         """Whether an event is an array of like elements rather than a list of columns."""
         return len(self.event_shape) > 1
 
@@ -134,7 +136,7 @@ class Data:
         return rate
 
     def _expected_above(self, high: Array) -> Array:
-        """How many values of each column would lie above, were they counts, zero-inflated ones included."""
+        """Expected number of values of each column above `high`, were they counts, zero-inflated ones included."""
         from scipy import stats
 
         usual = np.isfinite(self.columns).sum(0) * stats.nbinom.sf(
@@ -147,12 +149,12 @@ class Data:
     @functools.cached_property
     def kinds(self) -> dict[str, tuple[str, ...]]:
         """The names of the columns that vary, by kind: binary, levels, counts, real."""
-        if self.picture:
-            counted = self.whole.all() and self.range[0] >= 0
+        if self.is_array:
+            counted = self.is_integer.all() and self.range[0] >= 0
             kind = "real" if not counted else "binary" if self.range[1] <= 1 else "counts"
             return {kind: self.names}
-        low, high, whole = self.low[self.varies], self.high[self.varies], self.whole[self.varies]
-        count: NDArray[np.bool_] = whole & (low >= 0)
+        low, high = self.low[self.varies], self.high[self.varies]
+        count: NDArray[np.bool_] = self.is_integer[self.varies] & (low >= 0)
         bound = self._expected_above(high) > 10 + math.log(len(high))
         top = high[count].max(initial=0)
         together = self._expected_above(np.full_like(high, top))[count].sum() > 10
@@ -168,11 +170,10 @@ class Data:
         return {kind: tuple(named[chosen]) for kind, chosen in found.items() if chosen.any()}
 
 
-def names_of(x: Any, rows: Rows) -> tuple[str, ...]:
-    """The names of a DataFrame's columns; the numbers of an array's."""
-    given: Any = x.get("x") if isinstance(x, Mapping) else x
-    if hasattr(given, "columns"):
-        return tuple(map(repr, given.columns))
+def names_of(rows: Rows) -> tuple[str, ...]:
+    """Names of the columns, in quotes; or their numbers, where they have no names."""
+    if rows.features:
+        return tuple(map(repr, rows.features))
     shape = rows.event_shape
     if len(shape) < 2:
         return tuple(map(str, range(math.prod(shape))))

@@ -1,7 +1,12 @@
-"""Public data sets by name: where their files lie, and how they become rows.
+"""Public data sets by name, and the readers that make their files rows.
 
-A reader takes the folder of downloads and returns all rows for training and, where the data set has an
-official one, its test set. Pictures are (N, C, H, W) in [0, 1]; labels are the classes.
+    digits         1,797 handwritten digits of 8 x 8 pixels, of scikit-learn: built in, with no test set
+    mnist          60,000 and 10,000 handwritten digits of 28 x 28 pixels, in ROOT/MNIST/raw
+    fashion_mnist  60,000 and 10,000 pictures of clothes of 28 x 28 pixels, in ROOT/FashionMNIST/raw or from Debian
+    cifar10        50,000 and 10,000 photographs of 32 x 32 pixels in colour, in ROOT/cifar-10-batches-py
+
+A reader is given the folder ROOT of downloads, and returns all rows for training and, where there is an official one,
+the test set: x in [0, 1], (N, C, H, W), and the classes as labels. What is missing is downloaded by torchvision.
 """
 
 import contextlib
@@ -20,9 +25,8 @@ import numpy as np
 import torch
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.data.file_checks import check_memory, naming
 from pyro_vae.data.images import intensities
-from pyro_vae.data.limits import require_room
-from pyro_vae.data.paths import naming
 from pyro_vae.data.rows import Rows
 
 IDX = {
@@ -35,17 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def digits(root: Path) -> tuple[Rows, Rows | None]:
-    """Read scikit-learn's 1797 handwritten digits of 8 x 8 pixels: built in, no download.
-
-    Args:
-        root: not used.
-
-    Returns:
-        All rows, x of shape (1797, 1, 8, 8), and no test set.
-
-    >>> digits(Path())[0]
-    Rows(N=1797, x=(1, 8, 8) float32, labels)
-    """
+    """Rows of scikit-learn's digits, x of shape (1797, 1, 8, 8), and no test set."""
     from sklearn.datasets import load_digits
 
     content = load_digits()
@@ -53,51 +47,13 @@ def digits(root: Path) -> tuple[Rows, Rows | None]:
     return Rows({"x": x}, torch.from_numpy(content.target)), None
 
 
-def mnist(root: Path) -> tuple[Rows, Rows | None]:
-    """Read MNIST: 60,000 and 10,000 handwritten digits of 28 x 28 pixels.
-
-    Args:
-        root: the folder of `MNIST/raw`.
-
-    Returns:
-        Training and test rows, x of shape (N, 1, 28, 28).
-
-    Raises:
-        InputError: where files are missing and cannot be downloaded, or are damaged.
-    """
-    return _read_idx_set("MNIST", root, [root / "MNIST" / "raw"])
-
-
-def fashion_mnist(root: Path) -> tuple[Rows, Rows | None]:
-    """Read Fashion-MNIST: 60,000 and 10,000 pictures of clothes of 28 x 28 pixels.
-
-    The files of Debian's package `dataset-fashion-mnist` are found as well.
-
-    Args:
-        root: the folder of `FashionMNIST/raw`.
-
-    Returns:
-        Training and test rows, x of shape (N, 1, 28, 28).
-
-    Raises:
-        InputError: where files are missing and cannot be downloaded, or are damaged.
-    """
-    folders = [root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST]
-    return _read_idx_set("FashionMNIST", root, folders, hint=" (Debian: `apt-get install dataset-fashion-mnist`)")
-
-
 def cifar10(root: Path) -> tuple[Rows, Rows | None]:
-    """Read CIFAR-10: 50,000 and 10,000 photographs of 32 x 32 pixels in colour.
+    """Training and test rows of CIFAR-10, x of shape (N, 3, 32, 32).
 
-    Args:
-        root: the folder of `cifar-10-batches-py`.
-
-    Returns:
-        Training and test rows, x of shape (N, 3, 32, 32).
+    Its files are pickles, so torchvision compares their checksums before it reads them.
 
     Raises:
-        InputError: where files are missing and cannot be downloaded. They are pickles, so torchvision
-            compares their checksums before it reads them.
+        InputError: files are missing and cannot be downloaded.
     """
     from torchvision.datasets import CIFAR10
 
@@ -116,17 +72,29 @@ def cifar10(root: Path) -> tuple[Rows, Rows | None]:
         return read(True), read(False)
 
 
-def _read_idx_set(name: str, root: Path, folders: Sequence[Path], hint: str = "") -> tuple[Rows, Rows | None]:
-    """Read four idx files, plain or gzipped, from the first folder that has them all."""
+def read_idx_set(root: Path, name: str, installed: Path | None = None, hint: str = "") -> tuple[Rows, Rows]:
+    """Training and test rows of a set of four idx files, plain or gzipped, x of shape (N, 1, H, W).
+
+    Args:
+        root: the folder of downloads, with the files in NAME/raw.
+        name: of torchvision's class.
+        installed: another folder that may have the files.
+        hint: on how to get them there.
+
+    Raises:
+        InputError: files are missing and cannot be downloaded, or are damaged.
+    """
+    folder = downloads = root / name / "raw"
     names = [file for pair in IDX.values() for file in pair]
-    found = next((folder for folder in folders if not _missing(folder, names)), None)
-    if found is None:
-        _download(name, root, folders[0], _missing(folders[0], names), hint)
-        found = folders[0]
+    if missing := _missing(downloads, names):
+        if installed is not None and not _missing(installed, names):
+            folder = installed
+        else:
+            _download(name, root, downloads, missing, hint)
     train, test = (
         Rows(
-            {"x": intensities(_read_idx(found / x)[:, None])},
-            torch.from_numpy(_read_idx(found / y).astype(np.int64)),
+            {"x": intensities(_read_idx(folder / x)[:, None])},
+            torch.from_numpy(_read_idx(folder / y).astype(np.int64)),
         )
         for x, y in IDX.values()
     )
@@ -138,7 +106,7 @@ def _missing(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Read an array of bytes in LeCun's idx format: two zeros, type, rank, shape (big-endian), values."""
+    """Array of bytes of a file in LeCun's idx format: two zeros, type, rank, shape (big-endian), values."""
     path = path if path.is_file() else path.with_name(f"{path.name}.gz")
     with naming(path):
         try:
@@ -147,7 +115,7 @@ def _read_idx(path: Path) -> np.ndarray:
                 if head[:3] != b"\x00\x00\x08" or len(head) < 4:
                     raise ValueError("it does not begin as an idx file of bytes does")
                 shape = tuple(map(int, np.frombuffer(stream.read(4 * head[3]), ">u4", head[3])))
-                require_room(5 * math.prod(shape), "what it declares")  # as bytes, and as float32
+                check_memory(5 * math.prod(shape), "what it declares")  # as bytes, and as float32
                 content = stream.read(math.prod(shape) + 1)  # a byte more would not fit its shape
         except zlib.error as error:
             raise ValueError(error) from error
@@ -172,10 +140,12 @@ def _download(name: str, root: Path, folder: Path, files: Sequence[str], hint: s
         ) from error
 
 
-# name -> what reads it from the folder of downloads: all rows, and the official test set or None
 DATASETS: Mapping[str, Callable[[Path], tuple[Rows, Rows | None]]] = {
     "digits": digits,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
+    "mnist": lambda root: read_idx_set(root, "MNIST"),
+    "fashion_mnist": lambda root: read_idx_set(
+        root, "FashionMNIST", DEBIAN_FASHION_MNIST, hint=" (Debian: `apt-get install dataset-fashion-mnist`)"
+    ),
     "cifar10": cifar10,
 }
+"""The readers of the data sets by name."""

@@ -5,6 +5,7 @@ Small data lives on the device as one tensor, so a batch is one gather and no `D
 suit a model (NaN, the event shape, a likelihood's support) is the model's check.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.data.convert import as_tensor, columns_of
-from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.convert import as_tensor, check_has_x, columns_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,9 +53,7 @@ class Rows:
 
     def __post_init__(self) -> None:
         """Check that the tensors have N >= 1 rows."""
-        if "x" not in self.tensors:
-            named = ", ".join(map(repr, self.tensors)) or "nothing"
-            raise InputError(f"the data has no 'x', which is what is modelled; it has {named}: rename one to 'x'.")
+        check_has_x(self.tensors, "the data")
         for name, tensor in self.tensors.items():
             if not isinstance(tensor, Tensor):
                 raise InputError(f"{name!r} is a {type(tensor).__name__}, not a tensor: `Rows.of` makes it one.")
@@ -132,14 +130,7 @@ class Rows:
         return binarize(batch) if self.dynamic else batch
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Row numbers of one epoch, shuffled.
-
-        Args:
-            generator: the random state, on the CPU.
-
-        Returns:
-            A permutation of 0, ..., N - 1, on the device of the rows.
-        """
+        """Row numbers 0, ..., N - 1 shuffled by a generator of the CPU, on the device of the rows."""
         return torch.randperm(len(self), generator=generator).to(self.x.device)
 
     def read(self, plan: Sequence[Tensor], epoch: int = 1) -> Iterator[dict[str, Tensor]]:
@@ -147,7 +138,7 @@ class Rows:
 
         Args:
             plan: the row numbers of each batch, in order.
-            epoch: which pass over the data it is; nothing to rows in memory.
+            epoch: not used; a `Stream` may depend on it.
 
         Returns:
             For each batch its tensors by name; dynamic rows are drawn when the batch is requested.
@@ -256,20 +247,38 @@ def concat(parts: Sequence[Rows]) -> Rows:
     return Rows(tensors, torch.cat(labels) if len(labels) == len(parts) else None)
 
 
-def binarize(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Batch with a binary x ~ Bernoulli(x), drawn from torch's global generator: dynamic binarisation.
+def fingerprint(x: Tensor) -> str:
+    """Hash of a tensor: of its shape, dtype and values.
 
-    Args:
-        batch: named tensors, with probabilities x of any shape.
+    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.ones(2))
+    False
     """
+    digest = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
+    digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of(batch: Mapping[str, Tensor]) -> str:
+    """Hash of named tensors, invariant to masked values and dtype.
+
+    >>> x, mask = torch.tensor([[1.0, torch.nan]]), torch.tensor([[True, False]])
+    >>> fingerprint_of({"x": x, "mask": mask}) == fingerprint_of({"x": torch.tensor([[1, 7]]), "mask": mask})
+    True
+    """
+    seen = dict(batch)
+    if "mask" in seen:
+        seen["x"] = torch.where(seen["mask"].bool(), seen["x"], 0)
+    parts = [f"{name} {fingerprint(seen[name].cpu().double())}" for name in sorted(seen)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def binarize(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Batch with a binary x ~ Bernoulli(x), of any shape, by torch's global generator: dynamic binarisation."""
     return {**batch, "x": torch.rand_like(batch["x"]).lt_(batch["x"])}  # torch.bernoulli takes twice as long
 
 
 def require_probabilities(x: Tensor) -> None:
-    """Check that values can be the probabilities of a binary draw.
-
-    Args:
-        x: the values, any shape.
+    """Check that values, of any shape, can be the probabilities of a binary draw.
 
     Raises:
         InputError: where one is outside [0, 1] or NaN.
@@ -286,11 +295,7 @@ def require_probabilities(x: Tensor) -> None:
 
 
 def quantize(x: Tensor, levels: int) -> Tensor:
-    """Integers 0, ..., levels - 1 that x in [0, 1] is rounded to, in the dtype of x.
-
-    Args:
-        x: floating numbers, any shape.
-        levels: the number of levels.
+    """Integers 0, ..., levels - 1 that x in [0, 1], of any shape and floating dtype, is rounded to.
 
     Raises:
         InputError: some x are outside of [0, 1].

@@ -6,7 +6,7 @@ groups, and an iterable data set has an order of its own.
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyro_vae.core.errors import InputError
 from pyro_vae.data import images
 from pyro_vae.data.convert import as_tensor
+from pyro_vae.data.file_checks import NOT_NUMBERS
 from pyro_vae.data.rows import Rows
 
 
@@ -78,7 +79,7 @@ class Source(ABC):
         return ""
 
 
-class Fetched(Source):
+class RandomAccessSource(Source):
     """A source whose rows can be fetched in any order, by processes that read ahead too."""
 
     @abstractmethod
@@ -88,32 +89,25 @@ class Fetched(Source):
     def read(self, plan: Sequence[Tensor], workers: int, epoch: int) -> Iterator[Rows]:
         """The rows of each batch, by torch's `DataLoader` where there are workers."""
         if workers:
-            return _unwrapped(loader(_Batches(self), workers, epoch, plan))
+            return raise_errors(loader(_Batches(self), workers, epoch, plan))
         return map(self.fetch, plan)
 
 
 class _Batches(Dataset):
-    """A data set whose items are whole batches, so that a worker makes all of one."""
+    """A data set whose items are batches, so that a worker makes all of one."""
 
-    def __init__(self, source: Fetched) -> None:
+    def __init__(self, source: RandomAccessSource) -> None:
         self.source = source
 
     def __getitem__(self, numbers: Tensor) -> Rows | InputError:
         try:
             return self.source.fetch(numbers)
-        except InputError as error:  # raised here, it would come out buried in a traceback
+        except InputError as error:  # raised in a worker, it would come out buried in a traceback
             return error
 
 
 def loader(dataset: Any, workers: int, epoch: int, plan: Sequence[Tensor] | None = None) -> "DataLoader[Any]":
-    """A `DataLoader` of things that are batches already.
-
-    Args:
-        dataset: the data set of batches.
-        workers: how many processes.
-        epoch: seeds the workers; the global generator is left alone.
-        plan: the indices of each item, for a map-style data set.
-    """
+    """A `DataLoader` of a data set of batches, whose indices are in `plan`; the epoch seeds its workers."""
     return DataLoader(
         dataset,
         batch_size=None,
@@ -130,7 +124,8 @@ def _leave_signals(worker: int) -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
-def _unwrapped(batches: "DataLoader[Any]") -> Iterator[Rows]:
+def raise_errors(batches: Iterable[Rows | InputError]) -> Iterator[Rows]:
+    """Batches, or the error that a worker returned in the place of one."""
     for batch in batches:
         if isinstance(batch, InputError):
             raise batch
@@ -138,7 +133,7 @@ def _unwrapped(batches: "DataLoader[Any]") -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class Located:
+class FileArray:
     """An array in a file, read row by row without mapping it: what was read is not kept in memory.
 
     Args:
@@ -154,7 +149,7 @@ class Located:
     dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, array: "np.memmap[Any, Any]") -> "Located | None":
+    def of(cls, array: "np.memmap[Any, Any]") -> "FileArray | None":
         """Location of a mapped array in its file; None where its rows are not contiguous."""
         root: Any = array
         while isinstance(root.base, np.memmap):
@@ -185,7 +180,7 @@ class Located:
         return read.view(self.dtype).reshape(len(numbers), *self.shape[1:])
 
 
-class Arrays(Fetched):
+class Arrays(RandomAccessSource):
     """Named arrays, in memory or in files.
 
     Args:
@@ -210,16 +205,12 @@ class Arrays(Fetched):
         try:
             array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
+            raise InputError(f"it is empty, damaged or holds {NOT_NUMBERS}") from error
+        if not array.ndim:
+            raise InputError(f"its shape is {array.shape}, and rows are (N, *event_shape).")
+        if (located := FileArray.of(array)) is None:
             raise InputError(
-                "it is empty, damaged or holds Python objects, which are not read because they can run code: save "
-                "numbers, `numpy.save(file, x.astype('float32'))`."
-            ) from error
-        located = Located.of(array) if array.ndim else None
-        if located is None:
-            raise InputError(
-                f"its shape is {array.shape}, and rows are (N, *event_shape)."
-                if not array.ndim
-                else "it is stored by columns (Fortran order), so that a row lies all over the file: save it by rows, "
+                "it is stored by columns (Fortran order), so that a row lies all over the file: save it by rows, "
                 "`numpy.save(file, numpy.ascontiguousarray(x))`."
             )
         return cls({"x": located}, f"'{path}'", pictures=True)
@@ -228,10 +219,10 @@ class Arrays(Fetched):
     def mapped(cls, named: dict[str, Any]) -> "Arrays":
         """Arrays in memory and mapped ones (`numpy.memmap`) by name."""
         columns = {
-            name: (Located.of(values) or values) if isinstance(values, np.memmap) else as_tensor(name, values)
+            name: (FileArray.of(values) or values) if isinstance(values, np.memmap) else as_tensor(name, values)
             for name, values in named.items()
         }
-        located = [column for column in columns.values() if isinstance(column, Located)]
+        located = [column for column in columns.values() if isinstance(column, FileArray)]
         return cls(columns, f"'{located[0].path}'" if located else "the mapped array")
 
     def __len__(self) -> int:

@@ -1,8 +1,4 @@
-"""`Stream`: rows that are read while training, for data larger than memory.
-
-It has the interface of `Rows`: an `order` of row numbers, the batches of a plan (`read`), some rows in memory
-(`head_sample`), and all of them in `chunks`.
-"""
+"""`Stream`: rows that are read while training, for data larger than memory, with the interface of `Rows`."""
 
 import hashlib
 import math
@@ -16,18 +12,17 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.progress import track
-from pyro_vae.data.fingerprint import fingerprint
-from pyro_vae.data.rows import Rows, binarize, concat, quantize, require_probabilities
+from pyro_vae.data.rows import Rows, binarize, concat, fingerprint, quantize, require_probabilities
 from pyro_vae.data.source import Source
 from pyro_vae.data.torch_datasets import IterableSource
 
 CHUNK_BYTES = 2**26
 """Bytes of a chunk of rows."""
 
-TAKEN, TAKEN_OF_ITEMS = 10_000, 1_000
+SAMPLE_ROWS, SAMPLE_ITEMS = 10_000, 1_000
 """Largest default sample of a file, and of a data set, as for initial values; in rows."""
 
-KNOWN_BY, KNOWN_BY_OF_ITEMS = 1_000, 64
+FINGERPRINT_ROWS, FINGERPRINT_ITEMS = 1_000, 64
 """Rows of a file, and of a data set, in its fingerprint."""
 
 
@@ -67,7 +62,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         """Check the first row."""
-        _ = self.first
+        _ = self.origin.first
 
     def __len__(self) -> int:
         """Return the number of rows, N."""
@@ -75,14 +70,9 @@ class Stream:
 
     def __repr__(self) -> str:
         """Describe shapes and types in one line."""
-        inside = repr(self.first)[len("Rows(N=1, ") : -1]
+        inside = repr(self.origin.first)[len("Rows(N=1, ") : -1]
         more = f", {self.workers} workers" if self.workers else ""
         return f"Stream({self.origin.name}, N={len(self)}, {inside}{more})"
-
-    @property
-    def first(self) -> Rows:
-        """First row, as stored."""
-        return self.origin.first
 
     @property
     def x(self) -> Tensor:
@@ -101,17 +91,17 @@ class Stream:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tensors of a batch."""
-        return self.first.names
+        return self.origin.first.names
 
     @property
     def features(self) -> Sequence[str]:
-        """The names of the elements of each row, where they have names."""
+        """Names of the elements of each row, where they have names."""
         return self.origin.features
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one datum."""
-        return self.first.event_shape
+        return self.origin.first.event_shape
 
     @cached_property
     def n_observed(self) -> float:
@@ -138,7 +128,7 @@ class Stream:
         """
         plan = [numbers.cpu() for numbers in plan]
         for numbers, rows in zip(plan, self._rows(plan, epoch), strict=True):
-            placed = _placed(rows, self.device, self.dtype)
+            placed = _to_device(rows, self.device, self.dtype)
             batch = binarize(placed.tensors) if self.dynamic else dict(placed.tensors)
             if self.check is not None:
                 self._checked(self.check, batch, self._numbers(numbers))
@@ -156,8 +146,7 @@ class Stream:
 
     def head_sample(self, n: int | None = None) -> Rows:
         """At most n representative rows, in memory; by default as many as may be held."""
-        if n is None:
-            n = self._sample_rows
+        n = self._sample_rows if n is None else n
         return concat(list(self._in_memory(self._spread(n), min(n, self._chunk_rows))))
 
     def chunks(self, size: int | None = None) -> Iterator[Rows]:
@@ -197,7 +186,7 @@ class Stream:
         The sample is 1,000 rows of a file, or 64 of a data set: a change of a few rows may go unnoticed.
         """
         some = replace(self, device=None, dtype=None, check=None, dynamic=False)
-        rows = some.head_sample(KNOWN_BY if self.origin.cheap_to_scan else KNOWN_BY_OF_ITEMS)
+        rows = some.head_sample(FINGERPRINT_ROWS if self.origin.cheap_to_scan else FINGERPRINT_ITEMS)
         picked = "" if self.numbers is None else hashlib.sha256(self.numbers.numpy().tobytes()).hexdigest()
         known = f"{len(self)} {picked} {self.origin.content_id} {self.levels} {fingerprint(rows.tensors[name])}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
@@ -205,11 +194,13 @@ class Stream:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row in memory."""
-        return max(sum(t.numel() * max(t.itemsize, 4) for t in self.first.tensors.values()), 1)
+        return max(sum(t.numel() * max(t.itemsize, 4) for t in self.origin.first.tensors.values()), 1)
 
     @property
     def _sample_rows(self) -> int:
-        return max(min(TAKEN if self.origin.cheap_to_scan else TAKEN_OF_ITEMS, 4 * CHUNK_BYTES // self.row_bytes), 2)
+        return max(
+            min(SAMPLE_ROWS if self.origin.cheap_to_scan else SAMPLE_ITEMS, 4 * CHUNK_BYTES // self.row_bytes), 2
+        )
 
     def _spread(self, n: int) -> Tensor:
         """Positions of at most n representative rows."""
@@ -228,7 +219,7 @@ class Stream:
             if rows.event_shape != self.event_shape or rows.names != self.names:
                 raise InputError(
                     f"row {int(self._numbers(numbers)[0])} of {self.origin.name} is {rows!r}, and the first row is "
-                    f"{self.first!r}: give every row the same tensors of the same shapes."
+                    f"{self.origin.first!r}: give every row the same tensors of the same shapes."
                 )
             x = rows.x if rows.x.is_floating_point() or not (self.dynamic or self.levels) else rows.x.float()
             if self.levels:
@@ -238,44 +229,39 @@ class Stream:
     def _in_memory(self, positions: Tensor, size: int) -> Iterator[Rows]:
         plan = positions.split(size)
         for numbers, rows in zip(plan, self._rows(plan, 1), strict=True):
-            placed = _placed(rows, self.device, self.dtype)
+            placed = _to_device(rows, self.device, self.dtype)
             if self.dynamic:
                 self._checked(lambda batch: require_probabilities(batch["x"]), placed.batch(), self._numbers(numbers))
             features = self.features if len(self.features) == math.prod(self.event_shape) else ()
             yield replace(placed, dynamic=self.dynamic, source=self.source, features=features)
 
     def _checked(self, check: Callable[[dict[str, Any]], None], batch: Mapping[str, Tensor], numbers: Tensor) -> None:
+        """Check a batch; an error names the first row that fails by itself, found by bisection."""
         try:
             check(dict(batch))
         except InputError as error:
-            raise self._naming(check, batch, numbers, error) from None
-
-    def _naming(
-        self, check: Callable[[dict[str, Any]], None], batch: Mapping[str, Tensor], numbers: Tensor, error: InputError
-    ) -> InputError:
-        """Error that names the first row that fails by itself, found by bisection."""
-        low, high = 0, len(numbers)
-        while high - low > 1:
-            middle = (low + high) // 2
-            found = _refused(check, {name: tensor[low:middle] for name, tensor in batch.items()})
-            low, high = (low, middle) if found is not None else (middle, high)
-        found = _refused(check, {name: tensor[low:high] for name, tensor in batch.items()})
-        if found is None:  # no single row fails
-            return InputError(f"{self.origin.name}: {error}")
-        return InputError(f"row {int(numbers[low])} of {self.origin.name}, which is x[0] here: {found}")
+            low, high = 0, len(numbers)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if _error_of(check, batch, low, middle) else (middle, high)
+            if (found := _error_of(check, batch, low, high)) is None:  # no single row fails
+                raise InputError(f"{self.origin.name}: {error}") from None
+            raise InputError(f"row {int(numbers[low])} of {self.origin.name}, which is x[0] here: {found}") from None
 
 
-def _refused(check: Callable[[dict[str, Any]], None], batch: dict[str, Tensor]) -> InputError | None:
-    if "mask" in batch and not bool(batch["mask"].any()):
+def _error_of(check: Callable[[Any], None], batch: Mapping[str, Tensor], low: int, high: int) -> InputError | None:
+    """Error of some rows of a batch, unless all of them are masked."""
+    some = {name: tensor[low:high] for name, tensor in batch.items()}
+    if "mask" in some and not bool(some["mask"].any()):
         return None
     try:
-        check(batch)
+        check(some)
     except InputError as error:
         return error
     return None
 
 
-def _placed(rows: Rows, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
+def _to_device(rows: Rows, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
     """Rows on a device; the copy to a GPU is asynchronous."""
     if device is None or torch.device(device).type != "cuda":
         return rows.to(device, dtype)

@@ -13,21 +13,24 @@ from typing import Any
 import numpy as np
 
 from pyro_vae import families as known
-from pyro_vae.core.formatting import in_python
-from pyro_vae.data.profile import Array, Data, names_of, skewness_of
+from pyro_vae.core.formatting import in_python, listed
+from pyro_vae.data.profile import Array, ColumnProfile, names_of, skewness_of
 from pyro_vae.data.rows import Rows
 from pyro_vae.families import Family
+
+MOST_NAMES = 6
+"""Names of columns that a sentence lists."""
 
 
 @dataclass(frozen=True, repr=False)
 class Suggestion:
-    """A likelihood for some data, and why.
+    """A likelihood for some data, and the reason.
 
     Args:
         family: the likelihood.
         reason: a sentence.
         alternatives: other families that the data allow.
-        notes: what else has to be known or done: missing values, constant columns, zeros.
+        notes: sentences on missing values, constant columns and zeros.
         columns: names of columns by kind, where the columns are of different kinds.
         event_shape: the shape of one row.
     """
@@ -75,7 +78,7 @@ def suggest(x: Any) -> Suggestion:
     if rows.dynamic:
         reason = "every batch draws new binary values (dynamic binarisation)."
         return Suggestion(known.Bernoulli(), reason, event_shape=rows.event_shape)
-    data = Data.of(rows, names_of(x, rows))
+    data = ColumnProfile.of(rows, names_of(rows))
     found = next(suggestion for rule in RULES if (suggestion := rule(data)) is not None)
     notes = (*found.notes, *_about_missing(data), *_about_constants(data))
     return replace(found, notes=notes, event_shape=data.event_shape)
@@ -84,16 +87,16 @@ def suggest(x: Any) -> Suggestion:
 # ---- the rules -----------------------------------------------------------------------------------------------------
 
 
-def _shares(data: Data) -> Suggestion | None:
-    """Rows that sum to one."""
+def _shares(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for rows that sum to one."""
     if not data.event_shape or data.event_shape[-1] < 2 or np.isnan(data.x).any() or data.range[0] < 0:
         return None
     sums = data.x.reshape(-1, data.event_shape[-1]).sum(-1)
     if np.abs(sums - 1).max() > 1e-4:
         return None
-    if data.whole.all():
+    if data.is_integer.all():
         return Suggestion(known.OneHot(), "every row has a single 1 among zeros: a label as indicators.")
-    if data.picture:
+    if data.is_array:
         return None
     notes = []
     if data.range[0] == 0:
@@ -105,32 +108,32 @@ def _shares(data: Data) -> Suggestion | None:
     return Suggestion(known.Dirichlet(), reason, (known.LogisticNormal(),), tuple(notes))
 
 
-def _mixed(data: Data) -> Suggestion | None:
-    """Columns of different kinds."""
+def _mixed(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for columns of different kinds."""
     kinds = data.kinds
     if len(kinds) < 2 or set(kinds) == {"binary", "levels"}:
         return None
     words = {"binary": "0 or 1", "levels": "labels or levels", "counts": "counts", "real": "real numbers"}
-    listed = "; ".join(f"{words[kind]}: {_listed(names)}" for kind, names in kinds.items())
+    listed = "; ".join(f"{words[kind]}: {listed(names, MOST_NAMES)}" for kind, names in kinds.items())
     return Suggestion(
         known.Normal(scale="per_feature"),
         f"the columns are of different kinds ({listed}), and one family describes them all alike. Normal takes every "
-        "column for a real number, which is no model of whole ones.",
-        notes=("fit the kinds apart where that is possible, x[:, columns], each with the family suggested for it.",),
+        "column for a real number, which is not a model of integers.",
+        notes=("fit the kinds separately where possible, x[:, columns], each with the family suggested for it.",),
         columns=kinds,
     )
 
 
-def _binary(data: Data) -> Suggestion | None:
-    """Zeros and ones."""
+def _binary(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for zeros and ones."""
     return Suggestion(known.Bernoulli(), "every value is 0 or 1.") if set(data.kinds) == {"binary"} else None
 
 
-def _pixels(data: Data) -> Suggestion | None:
-    """Whole numbers from 0 to 255 in arrays."""
+def _pixels(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for integers from 0 to 255 in arrays."""
     low, high = data.range
-    array = data.picture or data.bytes or (high == 255 and len(data.names) >= 64)
-    if not (array and data.whole.all() and low >= 0 and 1 < high <= 255):
+    array = data.is_array or data.is_uint8 or (high == 255 and len(data.names) >= 64)
+    if not (array and data.is_integer.all() and low >= 0 and 1 < high <= 255):
         return None
     levels = int(high) + 1
     bins = 256 if levels > 64 else levels
@@ -142,8 +145,8 @@ def _pixels(data: Data) -> Suggestion | None:
     return Suggestion(families[1], f"{reason}, whose order has a meaning.", others)
 
 
-def _levels(data: Data) -> Suggestion | None:
-    """Labels, or ordered levels."""
+def _levels(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for labels, or ordered levels."""
     if "levels" not in data.kinds:
         return None
     low, high = (int(end) for end in data.range)
@@ -158,8 +161,8 @@ def _levels(data: Data) -> Suggestion | None:
     )
 
 
-def _counts(data: Data) -> Suggestion | None:
-    """Whole numbers without a bound."""
+def _counts(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for integers without a bound."""
     if set(data.kinds) != {"counts"}:
         return None
     index, mean = data.dispersion, data.mean
@@ -185,8 +188,8 @@ def _counts(data: Data) -> Suggestion | None:
     return Suggestion(known.Poisson(), reason, (known.NegativeBinomial(),), notes)
 
 
-def _unit(data: Data) -> Suggestion | None:
-    """Numbers between 0 and 1."""
+def _unit(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for numbers between 0 and 1."""
     low, high = data.range
     if not (low >= 0 and 0.5 < high <= 1):
         return None
@@ -211,8 +214,8 @@ def _unit(data: Data) -> Suggestion | None:
     )
 
 
-def _zeros(data: Data) -> Suggestion | None:
-    """Positive numbers, and exact zeros."""
+def _zeros(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for positive numbers, and exact zeros."""
     if data.range[0] != 0:
         return None
     share = float((data.columns == 0).sum() / np.isfinite(data.columns).sum())
@@ -224,15 +227,15 @@ def _zeros(data: Data) -> Suggestion | None:
         f"positive numbers and {share:.1%} exact zeros, where the families of positive numbers have no density. "
         "Censored takes a zero for what a Normal would have put below it (a tobit model).",
         notes=(
-            "where a zero means nothing happened, model its presence, (x > 0), apart under Bernoulli(), and the rest "
-            "with a mask under LogNormal(); where it is a rounded small number, add an offset, "
+            "where a zero means nothing happened, model its presence, (x > 0), by itself under Bernoulli(), and the "
+            "rest with a mask under LogNormal(); where it is a rounded small number, add an offset, "
             f"x + {smallest / 2:.2g}, and take LogNormal().",
         ),
     )
 
 
-def _positive(data: Data) -> Suggestion | None:
-    """Positive and skewed numbers."""
+def _positive(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for positive and skewed numbers."""
     if data.range[0] <= 0 or data.skewness < _skewed(data):
         return None
     logs = skewness_of(np.log(data.columns))
@@ -246,9 +249,9 @@ def _positive(data: Data) -> Suggestion | None:
     )
 
 
-def _heavy(data: Data) -> Suggestion | None:
-    """Tails heavier than a Gaussian's."""
-    rounding = np.random.default_rng(0).uniform(-0.5, 0.5, data.columns.shape) * data.whole[data.varies]
+def _heavy(data: ColumnProfile) -> Suggestion | None:
+    """Suggestion for tails heavier than a Gaussian's."""
+    rounding = np.random.default_rng(0).uniform(-0.5, 0.5, data.columns.shape) * data.is_integer[data.varies]
     outer, upper, lower, inner = np.nanquantile(data.columns + rounding, [0.975, 0.75, 0.25, 0.025], axis=0)
     usable = upper > lower
     if not usable.any():
@@ -265,16 +268,16 @@ def _heavy(data: Data) -> Suggestion | None:
     )
 
 
-def _normal(data: Data) -> Suggestion:
-    """Real numbers."""
+def _normal(data: ColumnProfile) -> Suggestion:
+    """Suggestion for real numbers."""
     scale = _scale(data)
     why = "" if scale == "learned" else ", in columns of different spreads: one noise scale for each"
-    rest = data.whole.all() and data.kinds.keys() == {"real"}
+    rest = data.is_integer.all() and data.kinds.keys() == {"real"}
     kind = "whole numbers that vary otherwise than counts do, taken for real ones" if rest else "real numbers"
     return Suggestion(known.Normal(scale=scale), f"{kind} without heavy tails{why}.")
 
 
-RULES: tuple[Callable[[Data], Suggestion | None], ...] = (
+RULES: tuple[Callable[[ColumnProfile], Suggestion | None], ...] = (
     _shares,
     _pixels,
     _mixed,
@@ -293,15 +296,15 @@ RULES: tuple[Callable[[Data], Suggestion | None], ...] = (
 # ---- helpers of the rules --------------------------------------------------------------------------------------------
 
 
-def _scale(data: Data) -> Any:
-    """One noise scale, or one for each column where these differ in spread."""
+def _scale(data: ColumnProfile) -> Any:
+    """Scale parameter: "learned", or "per_feature" where the spreads of columns differ."""
     spread = np.sqrt(data.variance)
     columns = len(data.event_shape) == 1 and spread.min() > 0
     return "per_feature" if columns and spread.max() > 3 * spread.min() else "learned"
 
 
-def _skewed(data: Data) -> float:
-    """The skewness that counts as such, among so few rows."""
+def _skewed(data: ColumnProfile) -> float:
+    """Smallest skewness that is significant among so few rows."""
     return 0.5 + 2 * math.sqrt(6 / len(data.x))
 
 
@@ -309,8 +312,8 @@ def _near_whole(x: Array) -> bool:
     return bool(np.nanmax(np.abs(x - np.round(x))) < 1e-3)
 
 
-def _positive_dispersion(data: Data) -> float:
-    """The variance of the counts above 0, over that of a Poisson without zeros and of the same mean."""
+def _positive_dispersion(data: ColumnProfile) -> float:
+    """Ratio of the variance of counts above 0 to that of a Poisson without zeros and of the same mean."""
     above = np.where(data.columns > 0, data.columns, np.nan)
     several = np.isfinite(above).sum(0) > 1
     above, rate = above[:, several], data.rate_above_zero[several]
@@ -318,8 +321,8 @@ def _positive_dispersion(data: Data) -> float:
     return float(np.nanvar(above, 0).sum() / max((mean * (1 + rate - mean)).sum(), 1e-300))
 
 
-def _about_sizes(data: Data) -> tuple[str, ...]:
-    """Say so where rows differ in their totals, as under unequal depths or exposures."""
+def _about_sizes(data: ColumnProfile) -> tuple[str, ...]:
+    """Note on rows that differ in their totals, as under unequal depths or exposures."""
     totals = np.nansum(data.x, 1)
     if len(data.names) < 10 or data.missing.any() or totals.min() <= 0:
         return ()
@@ -332,7 +335,7 @@ def _about_sizes(data: Data) -> tuple[str, ...]:
     )
 
 
-def _about_missing(data: Data) -> tuple[str, ...]:
+def _about_missing(data: ColumnProfile) -> tuple[str, ...]:
     total = int(data.missing.sum())
     if not total:
         return ()
@@ -341,19 +344,16 @@ def _about_missing(data: Data) -> tuple[str, ...]:
     return (*words, *([f"nothing is observed of {_columns(empty)}: leave out."] if empty else []))
 
 
-def _about_constants(data: Data) -> tuple[str, ...]:
+def _about_constants(data: ColumnProfile) -> tuple[str, ...]:
     names = [name for name, same in zip(data.names, data.low == data.high, strict=True) if same]
     if not names:
         return ()
-    what = f"{len(names)} of {len(data.names)} elements" if data.picture else _columns(names)
-    advice = "." if data.picture else ": leave out what is constant."
-    return (f"the same in every row: {what}. It tells nothing, and a density there grows to its scale's floor{advice}",)
+    what = f"{len(names)} of {len(data.names)} elements" if data.is_array else _columns(names)
+    advice = "." if data.is_array else ": leave out what is constant."
+    return (
+        f"the same in every row: {what}. It has no information, and a density there grows to its scale's floor{advice}",
+    )
 
 
 def _columns(names: list[str]) -> str:
-    return f"column{'s' * (len(names) > 1)} {_listed(names)}"
-
-
-def _listed(names: Any) -> str:
-    shown = ", ".join(names[:6])
-    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+    return f"column{'s' * (len(names) > 1)} {listed(names, MOST_NAMES)}"

@@ -16,20 +16,16 @@ from torch.utils.data import IterableDataset
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import PrivateRng
-from pyro_vae.data.convert import as_tensor
+from pyro_vae.data.convert import as_tensor, check_has_x
 from pyro_vae.data.rows import Rows, concat
-from pyro_vae.data.source import Fetched, Source, loader
+from pyro_vae.data.source import RandomAccessSource, Source, loader, raise_errors
 
 CHUNK = 64
 """Items of a data set without numbers that are read at once."""
 
 
-class MapSource(Fetched):
-    """Map-style data set: it has a length and gives `dataset[n]`.
-
-    Args:
-        dataset: the data set.
-    """
+class MapSource(RandomAccessSource):
+    """Map-style data set: it has a length and gives `dataset[n]`."""
 
     cheap_to_scan = False
 
@@ -109,20 +105,16 @@ class IterableSource(Source):
             self.dataset.set_epoch(epoch)
         chunks = _Chunks(self.dataset, self.name)
         if not workers:
-            yield from _unwrapped(_apart(iter(chunks), PrivateRng(epoch)))
+            yield from raise_errors(_with_private_rng(iter(chunks), PrivateRng(epoch)))
             return
-        made = _unwrapped(iter(loader(chunks, workers, epoch)))
+        made = raise_errors(iter(loader(chunks, workers, epoch)))
         start = list(itertools.islice(made, 2))  # of the first two workers
-        if workers > 1 and len(start) == 2 and _alike(*start):
+        if workers > 1 and len(start) == 2 and all(map(torch.equal, *(one.tensors.values() for one in start))):
             raise InputError(
                 f"{workers} workers read the same rows of {self.name}: let it share them out by "
                 "torch.utils.data.get_worker_info() in its __iter__, or give workers=1."
             )
         yield from itertools.chain(start, made)
-
-
-def _alike(one: Rows, other: Rows) -> bool:
-    return all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
 
 
 class _Chunks(IterableDataset):
@@ -132,20 +124,16 @@ class _Chunks(IterableDataset):
         self.dataset, self.name = dataset, name
 
     def __iter__(self) -> Iterator[Rows | InputError]:
-        items, count = [], 0
+        items, first = iter(self.dataset), 0
         try:
-            for item in self.dataset:
-                items.append(item)
-                if len(items) == CHUNK:
-                    yield rows_of(items, range(count, count + CHUNK), self.name)
-                    items, count = [], count + CHUNK
-            if items:
-                yield rows_of(items, range(count, count + len(items)), self.name)
+            while some := list(itertools.islice(items, CHUNK)):
+                yield rows_of(some, range(first, first + len(some)), self.name)
+                first += len(some)
         except InputError as error:
             yield error
 
 
-def _apart(made: Iterator[Any], own: PrivateRng) -> Iterator[Any]:
+def _with_private_rng(made: Iterator[Any], own: PrivateRng) -> Iterator[Any]:
     """Items of an iterator whose steps draw from random states of their own."""
     while True:
         with own.numbers():
@@ -153,13 +141,6 @@ def _apart(made: Iterator[Any], own: PrivateRng) -> Iterator[Any]:
         if item is None:
             return
         yield item
-
-
-def _unwrapped(made: Iterator[Any]) -> Iterator[Rows]:
-    for rows in made:
-        if isinstance(rows, InputError):
-            raise rows
-        yield rows
 
 
 def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
@@ -202,27 +183,25 @@ def _key_name(key: str) -> str:
 def _named(item: Any, where: str) -> dict[str, Tensor]:
     """Tensors of an item by name, a label under `LABEL`."""
     if isinstance(item, Mapping):
-        if "x" not in item:
-            present = ", ".join(map(repr, item)) or "nothing"
-            raise InputError(f"{where} has no 'x', which is what is modelled; it has {present}: rename one to 'x'.")
+        check_has_x(item, where)
         return {str(key): _tensor(value, f"{key!r} of {where}") for key, value in item.items()}
-    if isinstance(item, tuple | list) and len(item) in (1, 2):
-        named = {"x": _tensor(item[0], where)}
-        if len(item) == 2:
-            label = _tensor(item[1], f"the label of {where}")
-            if label.ndim or label.is_floating_point() or label.dtype == torch.bool:
-                raise InputError(
-                    f"{where} is a pair whose second is not an integer, so it is not a label: give a mapping, "
-                    "{'x': ..., 'covariates': ...}, with the names that your programs take."
-                )
-            named[LABEL] = label.long()
-        return named
-    if isinstance(item, tuple | list):
+    if not isinstance(item, tuple | list):
+        return {"x": _tensor(item, where)}
+    if len(item) not in (1, 2):
         raise InputError(
             f"{where} is a {type(item).__name__} of {len(item)}, and rows are x, a pair (x, label) or a mapping of "
             "named tensors: give {'x': ..., 'mask': ...}, or numpy.asarray of it if its numbers are x."
         )
-    return {"x": _tensor(item, where)}
+    named = {"x": _tensor(item[0], where)}
+    if len(item) == 2:
+        label = _tensor(item[1], f"the label of {where}")
+        if label.ndim or label.is_floating_point() or label.dtype == torch.bool:
+            raise InputError(
+                f"{where} is a pair whose second is not an integer, so it is not a label: give a mapping, "
+                "{'x': ..., 'covariates': ...}, with the names that your programs take."
+            )
+        named[LABEL] = label.long()
+    return named
 
 
 def _tensor(value: Any, where: str) -> Tensor:

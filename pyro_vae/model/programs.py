@@ -1,7 +1,9 @@
-"""Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their modules and tensors."""
+"""Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their traits, modules and tensors."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +26,33 @@ class Programs(Protocol):
     @property
     def guide(self) -> Callable[..., Any]:
         """Program of the approximate posterior."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Optional attributes of a pair, with a default for each that it lacks.
+
+    Args:
+        caveat: a note on its log-likelihood; empty for a density.
+        is_pixel: whether rows are levels of pixels, so that bits per dimension have a meaning.
+        trained_on: the fingerprint of the rows that it was fitted to.
+        check: raises an `InputError` for a batch that cannot be used.
+        initialize: starts the weights at a batch, given by keyword.
+        no_param_store: a block that leaves Pyro's parameter store as it was.
+    """
+
+    caveat: str = ""
+    is_pixel: bool = False
+    trained_on: str | None = None
+    check: Callable[[dict[str, Any]], None] | None = None
+    initialize: Callable[..., Any] | None = None
+    no_param_store: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+
+    @classmethod
+    def of(cls, programs: Programs) -> "Traits":
+        """Traits of a pair."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: getattr(programs, name) for name in names if hasattr(programs, name)})
 
 
 def check_programs(given: Any, what: str) -> None:
@@ -73,6 +102,6 @@ def evaluation(programs: Programs, seed: int) -> Iterator[None]:
         seed: of torch's random numbers within the block.
     """
     module = as_module(programs)
-    outside = getattr(programs, "no_param_store", contextlib.nullcontext)
-    with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside(), evaluating(module):
+    outside = Traits.of(programs).no_param_store()
+    with seeded(seed, reference_tensor(module).device), torch.no_grad(), outside, evaluating(module):
         yield

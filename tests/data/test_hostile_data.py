@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import pyro_vae as pv
-from pyro_vae.data import limits
+from pyro_vae.data import file_checks
 
 LIMIT = 150 * 2**20
 """Bytes that reading a hostile file may take at most; what they declare is far more."""
@@ -171,7 +171,7 @@ def one_large_picture(folder: Path) -> Path:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
-    "zip bomb": (bomb, ["'x'", "would take 100 MB of memory, and 60 MB are free"]),
+    "zip bomb": (bomb, ["'x'", "would take 100.0 MB of memory, and 60.0 MB are free"]),
     "many that fit alone": (bombs, ["would take", "of memory", "are free", "float32"]),
     "shape beyond the file": (lying, ["(1099511627776, 1024)", "the file has 100 bytes of it", "damaged"]),
     "shape that overflows": (overflowing, ["(4294967296, 4294967296)", "the file has 100 bytes"]),
@@ -195,7 +195,7 @@ def test_hostile_file_is_refused_with_a_sentence(name: str, tmp_path: Path, monk
     made, words = HOSTILE[name]
     monkeypatch.chdir(tmp_path)
     file = made(tmp_path)
-    monkeypatch.setattr(limits, "available", lambda: 60e6)
+    monkeypatch.setattr(file_checks, "available_memory", lambda: 60e6)
     with pytest.raises(pv.InputError) as caught:
         pv.data.load(file)
     message = str(caught.value)
@@ -235,18 +235,18 @@ def test_honest_files_are_read_to_the_last_byte_of_room(tmp_path: Path, monkeypa
     for array in (np.ones((5, 3), np.float32), np.asfortranarray(np.ones((5, 3))), np.ones((5, 2, 2), np.uint8)):
         np.save(file, array)
         size = array.nbytes * (5 if array.dtype == np.uint8 else 1)
-        monkeypatch.setattr(limits, "available", lambda size=size: float(size))
+        monkeypatch.setattr(file_checks, "available_memory", lambda size=size: float(size))
         assert len(pv.data.load(file, validation=0, test=0).train) == 5
-        monkeypatch.setattr(limits, "available", lambda size=size: float(size - 1))
+        monkeypatch.setattr(file_checks, "available_memory", lambda size=size: float(size - 1))
         with pytest.raises(pv.InputError, match="would take"):
             pv.data.load(file)
 
 
 def test_room_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1e6 < limits.available() < 1e15
+    assert 1e6 < file_checks.available_memory() < 1e15
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
-    monkeypatch.setattr(limits, "CGROUP", tmp_path)
-    assert limits.available() == 3000
+    monkeypatch.setattr(file_checks, "CGROUP", tmp_path)
+    assert file_checks.available_memory() == 3000
     (tmp_path / "memory.max").write_text("max\n")
-    assert limits.available() > 1e6
+    assert file_checks.available_memory() > 1e6

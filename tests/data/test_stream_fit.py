@@ -271,7 +271,7 @@ def test_parquet_refuses_other_files_and_groups_beyond_memory(tmp_path: Path, mo
         stream(path, columns=["y"])
     with pytest.raises(pv.InputError, match="leave workers out"):
         stream(path, workers=1)
-    monkeypatch.setattr("pyro_vae.data.parquet.LARGEST", 100)
+    monkeypatch.setattr("pyro_vae.data.parquet.MAX_GROUP_BYTES", 100)
     with pytest.raises(pv.InputError, match=r"groups of 5 rows take .* GB.*row_group_size"):
         stream(path)
     Path(path).write_bytes(b"PAR1")

@@ -267,7 +267,7 @@ def seeded(rows: Rows | Stream, plan: Sequence[Tensor]) -> list[dict[str, Tensor
 
 def test_auto_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(pv.data.load(npy(tmp_path)).train, Rows)
-    monkeypatch.setattr("pyro_vae.data.dispatch.available", lambda: 4.0 * VALUES.nbytes - 1)
+    monkeypatch.setattr("pyro_vae.data.dispatch.available_memory", lambda: 4.0 * VALUES.nbytes - 1)
     assert isinstance(pv.data.load(npy(tmp_path)).train, Stream)
     assert isinstance(pv.data.load(npy(tmp_path), stream=False).train, Rows)
 
@@ -278,7 +278,7 @@ def test_fingerprint_distinguishes_other_rows(tmp_path: Path, monkeypatch: pytes
     assert rows.to("cpu", torch.float64).fingerprint() == known == stream(npy(tmp_path)).fingerprint()
     others = [rows.select(torch.arange(100)), stream(npy(tmp_path, VALUES[:-1])), stream(npy(tmp_path, VALUES + 1))]
     assert len({known, *(other.fingerprint() for other in others)}) == 4
-    monkeypatch.setattr("pyro_vae.data.streaming.KNOWN_BY", 2)  # rows 0 and 9 of both
+    monkeypatch.setattr("pyro_vae.data.streaming.FINGERPRINT_ROWS", 2)  # rows 0 and 9 of both
     assert (
         rows.select(torch.tensor([0, 3, 9, 20])).fingerprint() != rows.select(torch.tensor([0, 4, 9, 20])).fingerprint()
     )
@@ -344,7 +344,7 @@ class Late(Numbered):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_row_of_a_data_set_is_named_when_it_comes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_vae.data.streaming.TAKEN_OF_ITEMS", 64)  # among which it is not
+    monkeypatch.setattr("pyro_vae.data.streaming.SAMPLE_ITEMS", 64)  # among which it is not
     vae = pv.VAE(EVENT, 2, encoder=pv.MLP(hidden=(4,)))
     rows = stream(Late(), workers=workers).select(torch.arange(51, N)).checked(vae.check)
     read = rows.read(torch.arange(len(rows)).split(30))

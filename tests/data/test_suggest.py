@@ -12,7 +12,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.core.errors import InputError
-from pyro_vae.data.profile import Data, names_of
+from pyro_vae.data.profile import ColumnProfile, names_of
 from pyro_vae.data.suggest import RULES, Suggestion, suggest
 from pyro_vae.families import Family
 
@@ -188,7 +188,7 @@ def test_suggest_has_a_case_for_every_rule() -> None:
 
 def _data(x: Any) -> Any:
     rows = pv.data.Rows.of(x)
-    return Data.of(rows, names_of(x, rows))
+    return ColumnProfile.of(rows, names_of(rows))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

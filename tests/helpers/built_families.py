@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.distributions import constraints as sets
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.formatting import number
 from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.constraints import describe, element_of, real, supports_equal
 from pyro_vae.families import FAMILIES, Family
@@ -103,7 +102,7 @@ def _followed(family: type[Family]) -> list[str]:
     """Bounds of the support in words: a number, or the option that it follows, as in classes - 1."""
     example = family()
     bounds = _bounds(_of(family, example))
-    words = [number(bound) for bound in bounds]
+    words = [f"{bound:g}" for bound in bounds]
     for field in dataclasses.fields(family):
         value = getattr(example, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not build(family).likelihoods:
@@ -115,7 +114,7 @@ def _followed(family: type[Family]) -> list[str]:
         for i in range(2):
             if moved[i] - bounds[i] == 1:
                 apart = bounds[i] - value
-                words[i] = field.name + (f" {'-' if apart < 0 else '+'} {number(abs(apart))}" if apart else "")
+                words[i] = field.name + (f" {'-' if apart < 0 else '+'} {abs(apart):g}" if apart else "")
     return words
 
 

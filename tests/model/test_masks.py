@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 import pyro_vae as pv
-from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.rows import fingerprint
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.base import Composite
 from pyro_vae.model.validation import impute

@@ -16,7 +16,7 @@ from helpers.small_runs import content, fit, rows, small
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.data.fingerprint import fingerprint
+from pyro_vae.data.rows import fingerprint
 from pyro_vae.families import FAMILIES as FAMILY_TABLE
 from pyro_vae.runs.folder import FORMAT, RunFolder
 

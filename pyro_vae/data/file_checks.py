@@ -1,12 +1,16 @@
-"""Checks that the arrays a file declares are in it and fit into memory, before they are read."""
+"""Checks of files before they are read: that they exist, hold what they declare, and fit into memory."""
 
+import difflib
+import math
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from rich.filesize import decimal
 
 from pyro_vae.core.errors import InputError
 
@@ -15,8 +19,48 @@ ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 CGROUP = Path("/sys/fs/cgroup")
 
+NOT_NUMBERS = (
+    "Python objects, which are not read because they can run code: save numbers, `numpy.save(file, "
+    "x.astype('float32'))`."
+)
+"""End of a message on an array that would have to be unpickled."""
 
-def available() -> float:
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Context in which errors of reading a file name the file.
+
+    Raises:
+        InputError: the file cannot be read.
+
+    >>> with naming(Path("flowers.csv")):
+    ...     raise InputError("column 3 has no name.")
+    Traceback (most recent call last):
+        ...
+    pyro_vae.core.errors.InputError: 'flowers.csv': column 3 has no name.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"'{path}' cannot be read ({error}): is it complete, and of this format?") from error
+
+
+def check_exists(path: Path) -> None:
+    """Check that a path exists.
+
+    Raises:
+        InputError: it does not; with the nearest name that does.
+    """
+    if not path.exists():
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f": did you mean '{path.with_name(close[0])}'?" if close else "; give the path of one that does."
+        raise InputError(f"the file '{path}' does not exist{hint}")
+
+
+def available_memory() -> float:
     """Memory that this process may still use, in bytes; infinite where the system does not report it."""
     limits = [float("inf")]
     entries = (line.split() for line in _lines(Path("/proc/meminfo")))
@@ -36,38 +80,20 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-def require_room(size: float, what: str) -> None:
-    """Check that something fits into memory.
-
-    Args:
-        size: its size in bytes.
-        what: its name, as the subject of a sentence.
+def check_memory(size: float, what: str) -> None:
+    """Check that `what`, the subject of a sentence, of `size` bytes, fits into memory.
 
     Raises:
         InputError: less memory is available.
-
-    >>> require_room(1e6, "it")
     """
-    if size > (room := available()):
+    if size > (room := available_memory()):
         raise InputError(
-            f"{what} would take {describe_bytes(size)} of memory, and {describe_bytes(room)} are free: give fewer "
+            f"{what} would take {decimal(int(size))} of memory, and {decimal(int(room))} are free: give fewer "
             "rows or smaller ones, in a smaller type such as float32."
         )
 
 
-def describe_bytes(size: float) -> str:
-    """Number of bytes with a unit.
-
-    >>> describe_bytes(3.2e9), describe_bytes(2048)
-    ('3.2 GB', '2.05 kB')
-    """
-    for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= power:
-            return f"{size / power:.3g} {unit}"
-    return f"{size:.0f} bytes"
-
-
-def require_file(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """Check that a path is a file, not a pipe or a device, which might never end.
 
     Raises:
@@ -77,38 +103,29 @@ def require_file(path: Path) -> None:
         raise InputError("it is not a regular file: copy its content into one.")
 
 
-def require_honest(path: Path) -> None:
+def check_declared(path: Path) -> None:
     """Check that the arrays that a `.npy` or `.npz` file declares are in it and fit into memory.
-
-    Args:
-        path: the file.
 
     Raises:
         InputError: Python objects, a shape with more numbers than the file holds, or more than there is room for.
         ValueError: it is damaged.
     """
-    require_file(path)
+    check_regular_file(path)
     total = 0.0
     for name, stream, held in _arrays(path):
         what = f"the array {name!r} in it" if name else "its array"
         shape, dtype = _header(stream)
         if dtype.hasobject:
-            raise InputError(
-                f"{what} holds Python objects, which are not read because they can run code: save numbers, "
-                "`numpy.save(file, x.astype('float32'))`."
-            )
-        count = 1
-        for length in shape:  # Python integers, for numpy's would overflow
-            count *= length
-        size = count * dtype.itemsize
+            raise InputError(f"{what} holds {NOT_NUMBERS}")
+        size = math.prod(shape) * dtype.itemsize  # of Python integers, for numpy's would overflow
         if size > held - stream.tell():
             raise InputError(
-                f"{what} is declared with shape {shape}, {describe_bytes(size)}, and the file has "
-                f"{describe_bytes(max(held - stream.tell(), 0))} of it: it is damaged, so download or save it again."
+                f"{what} is declared with shape {shape}, {decimal(size)}, and the file has "
+                f"{decimal(max(held - stream.tell(), 0))} of it: it is damaged, so download or save it again."
             )
         pictures = dtype == np.uint8 and len(shape) in (3, 4)
         total += size * (5 if pictures else 1)  # they become float32
-        require_room(total, what)
+        check_memory(total, what)
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, IO[bytes], int]]:
