@@ -80,9 +80,7 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     if origin is Literal:
-        if (type(value), value) not in [
-            (type(known), known) for known in arguments
-        ]:  # True == 1, but is not an integer here
+        if (type(value), value) not in [(type(known), known) for known in arguments]:  # for True == 1
             raise unknown_name_error(f"value of {where},", value, map(str, arguments))
         return value
     if origin in (Union, types.UnionType):
@@ -93,17 +91,12 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
                 continue
     elif origin is tuple:
         if isinstance(value, list | tuple):
-            if arguments[-1] is not ...:
-                if len(value) == len(arguments):
-                    return tuple(coerce(where, *pair) for pair in zip(arguments, value, strict=True))
-            else:
-                return tuple(coerce(where, arguments[0], item) for item in value)
-    elif origin is dict:
+            members = arguments if arguments[-1] is not ... else (arguments[0],) * len(value)
+            if len(value) == len(members):
+                return tuple(coerce(where, *pair) for pair in zip(members, value, strict=True))
+    elif origin in (dict, FrozenMapping):
         if isinstance(value, typing.Mapping):
-            return {str(name): coerce(f"{where}[{name!r}]", arguments[1], one) for name, one in value.items()}
-    elif origin is FrozenMapping:
-        if isinstance(value, typing.Mapping):
-            return FrozenMapping((str(k), coerce(f"{where}[{k!r}]", arguments[0], v)) for k, v in value.items())
+            return origin((str(name), coerce(f"{where}[{name!r}]", arguments[-1], v)) for name, v in value.items())
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)

@@ -37,12 +37,7 @@ ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical
 
 
 def unknown_name_error(what: str, name: object, known: Iterable[str]) -> InputError:
-    """Error for a name that is not in a table, with the nearest names that are.
-
-    Args:
-        what: the kind of thing named, as in "family".
-        name: the name that was given.
-        known: the names that exist.
+    """Error for a name of a kind, as "family", that is not among those known, with the nearest of these.
 
     >>> print(unknown_name_error("family", "Norml", ["Laplace", "Normal"]))
     unknown family 'Norml': did you mean 'Normal'? Known: Laplace, Normal.
@@ -59,17 +54,14 @@ def unknown_name_error(what: str, name: object, known: Iterable[str]) -> InputEr
     return InputError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}.")
 
 
-def check_integers(**wanted: tuple[Any, int]) -> None:
-    """Check that arguments are integers of at least a minimum.
-
-    Args:
-        wanted: the value and the minimum of each argument, by its name.
+def check_integers(**arguments: tuple[Any, int]) -> None:
+    """Check that arguments, given by name as value and minimum, are integers of at least that minimum.
 
     Raises:
-        InputError: one is not; True and 1.0 are no integers here.
+        InputError: one is not; True and 1.0 are not integers here.
 
     >>> check_integers(draws=(1000, 2), seed=(0, 0))
     """
-    for name, (value, low) in wanted.items():
+    for name, (value, low) in arguments.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the lock of a folder."""
+"""Atomic writes of files and folders, and the lock of a folder."""
 
 import contextlib
 import os
@@ -61,10 +61,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def naming_unwritable(path: Path) -> Iterator[None]:
-    """Context in which an error of the file system becomes an `InputError` that names the path.
-
-    Args:
-        path: the file or folder that is written in the context.
+    """Context in which a file or folder is written, and an error of the file system names its path.
 
     Raises:
         InputError: it cannot be written.

@@ -80,10 +80,10 @@ def in_yaml(plain: Any) -> str:
     return f"[{', '.join(map(in_yaml, plain))}]" if isinstance(plain, list) else str(plain)
 
 
-def listed(items: Sequence[object], most: int) -> str:
+def abbreviate(items: Sequence[object], most: int) -> str:
     """The first of some items, and how many more there are.
 
-    >>> listed([1, 2, 3], 2)
+    >>> abbreviate([1, 2, 3], 2)
     '1, 2 and 1 more'
     """
     more = f" and {len(items) - most} more" if len(items) > most else ""

@@ -10,26 +10,13 @@ T = TypeVar("T")
 
 
 def progress_bar(show: bool, *columns: ProgressColumn | str, transient: bool = False) -> Progress:
-    """A rich progress bar, disabled unless it is wanted and stderr is a terminal.
-
-    Args:
-        show: whether it is wanted.
-        columns: of the bar; rich's own by default.
-        transient: whether it disappears at the end.
-    """
+    """A rich progress bar, of rich's columns by default, disabled unless `show` and stderr is a terminal."""
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=transient, disable=not (show and console.is_terminal))
 
 
 def track(items: Iterable[T], description: str, show: bool, total: float | None = None, **options: Any) -> Iterator[T]:
-    """Items, with a bar that counts them.
-
-    Args:
-        items: the items.
-        description: the text beside the bar.
-        show: whether a bar is wanted.
-        total: the number of items, where they have no length.
-        options: of `progress_bar`.
+    """Items, with a bar that counts them, up to `total` where they have no length; options are of `progress_bar`.
 
     >>> list(track([1, 2], "counting", show=False))
     [1, 2]

@@ -6,7 +6,8 @@ ourselves; `isolate_rng` and `PrivateRng` hold numpy's and Python's too, for cod
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,33 +60,35 @@ def device_generator(device: torch.device) -> Generator:
     return Generator(lambda: module.get_rng_state(*which), lambda state: module.set_rng_state(state, *which))
 
 
-def get_states(device: torch.device | None = None) -> States:
-    """States of all generators of the CPU by name; with a device, its own too."""
-    return {name: generator.get() for name, generator in _generators(device).items()}
+def get_states() -> States:
+    """States of all generators of the CPU by name."""
+    return {name: generator.get() for name, generator in GENERATORS.items()}
 
 
-def set_states(states: States, device: torch.device | None = None) -> None:
+def set_states(states: States) -> None:
     """Set what `get_states` returned."""
-    for name, generator in _generators(device).items():
+    for name, generator in GENERATORS.items():
         generator.set(states[name])
 
 
-def _generators(device: torch.device | None) -> Mapping[str, Generator]:
-    own = _own(device)
-    return GENERATORS if own is None else {**GENERATORS, "device": device_generator(own)}
-
-
-def _own(device: torch.device | None) -> torch.device | None:
-    """The device, where it has another generator than the CPU's."""
-    return None if device is None or device.type == "cpu" else device
+def _own_generator(device: torch.device | None) -> list[Generator]:
+    """The generator of a device, where it has another than the CPU's."""
+    return [] if device is None or device.type == "cpu" else [device_generator(device)]
 
 
 @contextlib.contextmanager
-def isolate_rng(device: torch.device | None = None) -> Iterator[None]:
-    """Block after which all global random states are as they were before.
+def _restored(generators: Iterable[Generator]) -> Iterator[None]:
+    """Block after which the states of these generators are as they were before."""
+    before = [(generator, generator.get()) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in before:
+            generator.set(state)
 
-    Args:
-        device: a device whose state is restored too; None for the CPU alone.
+
+def isolate_rng(device: torch.device | None = None) -> AbstractContextManager[None]:
+    """Block after which all global random states of the CPU, and of a device, are as they were before.
 
     >>> before = random.getstate(), torch.get_rng_state()
     >>> with isolate_rng():
@@ -93,24 +96,15 @@ def isolate_rng(device: torch.device | None = None) -> Iterator[None]:
     >>> random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[1])
     True
     """
-    before = get_states(device)
-    try:
-        yield
-    finally:
-        set_states(before, device)
+    return _restored([*GENERATORS.values(), *_own_generator(device)])
 
 
 def seed_torch(seed: int, device: torch.device | None = None) -> None:
-    """Seed torch's generator of the CPU and of one device; `torch.manual_seed` would seed every GPU.
-
-    Args:
-        seed: a whole number.
-        device: the device; None for the CPU alone.
-    """
+    """Seed torch's generator of the CPU, and of one device; `torch.manual_seed` would seed every GPU."""
     torch.default_generator.manual_seed(int(seed))
-    if (own := _own(device)) is not None:
-        module: Any = torch.get_device_module(own)
-        with contextlib.nullcontext() if own.type == "mps" else module.device(own):
+    if device is not None and device.type != "cpu":
+        module: Any = torch.get_device_module(device)
+        with contextlib.nullcontext() if device.type == "mps" else module.device(device):
             module.manual_seed(int(seed))
 
 
@@ -119,7 +113,7 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
     """Block with torch's random numbers of a seed, after which torch's states are as they were before.
 
     Args:
-        seed: a whole number; None goes on from the present state, and restores it too.
+        seed: an integer; None goes on from the present state, and restores it too.
         device: a device that numbers are drawn on too; no other device's state is read or set.
 
     >>> with seeded(3):
@@ -128,16 +122,10 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
     ...     torch.equal(torch.rand(2), first)
     True
     """
-    own = _own(device)
-    used = [GENERATORS["torch"], *([] if own is None else [device_generator(own)])]
-    before = [generator.get() for generator in used]
-    try:
+    with _restored([GENERATORS["torch"], *_own_generator(device)]):
         if seed is not None:
             seed_torch(seed, device)
         yield
-    finally:
-        for generator, state in zip(used, before, strict=True):
-            generator.set(state)
 
 
 class PrivateRng:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae import families as known
-from pyro_vae.core.formatting import in_python, listed
+from pyro_vae.core.formatting import abbreviate, in_python
 from pyro_vae.data.profile import Array, ColumnProfile, names_of, skewness_of
 from pyro_vae.data.rows import Rows
 from pyro_vae.families import Family
@@ -114,7 +114,7 @@ def _mixed(data: ColumnProfile) -> Suggestion | None:
     if len(kinds) < 2 or set(kinds) == {"binary", "levels"}:
         return None
     words = {"binary": "0 or 1", "levels": "labels or levels", "counts": "counts", "real": "real numbers"}
-    listed = "; ".join(f"{words[kind]}: {listed(names, MOST_NAMES)}" for kind, names in kinds.items())
+    listed = "; ".join(f"{words[kind]}: {abbreviate(names, MOST_NAMES)}" for kind, names in kinds.items())
     return Suggestion(
         known.Normal(scale="per_feature"),
         f"the columns are of different kinds ({listed}), and one family describes them all alike. Normal takes every "
@@ -356,4 +356,4 @@ def _about_constants(data: ColumnProfile) -> tuple[str, ...]:
 
 
 def _columns(names: list[str]) -> str:
-    return f"column{'s' * (len(names) > 1)} {listed(names, MOST_NAMES)}"
+    return f"column{'s' * (len(names) > 1)} {abbreviate(names, MOST_NAMES)}"

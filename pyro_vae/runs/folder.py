@@ -37,11 +37,7 @@ from pyro_vae.training.history import History
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder.
-
-    Args:
-        path: where it is, or will be.
-    """
+    """A run folder, which exists or will be written."""
 
     path: Path
 
@@ -101,55 +97,37 @@ class RunFolder:
         folder = self.path / CHECKPOINTS
         if (folder / SPEC).exists() or not folder.is_dir():
             return (folder / SPEC).exists()
-        begun = all(
-            file.name.startswith((LOCK, f".{SPEC}.")) for file in folder.iterdir()
-        )  # killed before the first checkpoint
-        return begun and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
+        names = [file.name for file in folder.iterdir()]
+        killed_early = all(name.startswith((LOCK, f".{SPEC}.")) for name in names)  # before the first checkpoint
+        return killed_early and [file.name for file in self.path.iterdir()] == [CHECKPOINTS]
 
     def checkpoints(self, plan: Checkpoints) -> CheckpointManager:
         """Manager of the checkpoints of this run."""
         return CheckpointManager(self.path.absolute() / CHECKPOINTS, plan)
 
     def prepare_resume(
-        self,
-        keeper: CheckpointManager,
-        contents: RunContents,
-        resume: bool,
-        check: Callable[[dict[str, Any], str], None],
+        self, manager: CheckpointManager, contents: RunContents, resume: bool, check: Callable[[Any, str], None]
     ) -> tuple[dict[str, Any], str] | None:
-        """The checkpoint tree to resume from and its name, or None; the folder then says what is being trained.
+        """The checkpoint tree to resume from and its name, or None; the folder then declares the training.
 
-        Args:
-            keeper: the checkpoints.
-            contents: the contents of the run.
-            resume: whether to resume.
-            check: raises an error if a tree of that name is of another training.
+        `check` raises an error if a tree of that name is of another training.
 
         Raises:
             InputError: the folder cannot be written, or holds checkpoints of another training.
         """
-        newest = keeper.newest() if resume else None
-        found = None if newest is None else (newest[0], str(newest[1]))
-        if found is not None:
-            self._require_present_format()
-            check(*found)
-        keeper.declare(serialization.dump(contents.record()), anew=found is None)
-        return found
-
-    def _require_present_format(self) -> None:
-        """Refuse to resume from checkpoints of an older format, whose training state has other names."""
-        if self._stored_spec(checkpoint=True)["format"] < FORMAT:
-            raise InputError(
-                f"{self.path / CHECKPOINTS} was written by an older pyro_vae, and this one cannot resume it: fit the "
-                f"model of pv.load({str(self.path)!r}, checkpoint='last') again, into another run folder."
-            )
+        newest = manager.newest() if resume else None
+        if newest is not None:
+            if self._stored_spec(checkpoint=True)["format"] < FORMAT:  # whose training state has other names
+                raise InputError(
+                    f"{self.path / CHECKPOINTS} was written by an older pyro_vae, and this one cannot resume it: fit "
+                    f"the model of pv.load({str(self.path)!r}, checkpoint='last') again, into another run folder."
+                )
+            check(*newest)
+        manager.declare(serialization.dump(contents.record()), restart=newest is None)
+        return newest
 
     def write(self, contents: RunContents, merge: bool = False) -> None:
-        """Write the run, atomically.
-
-        Args:
-            contents: the contents of the run.
-            merge: whether the folder keeps its checkpoints, instead of being replaced.
+        """Write the run, atomically; with `merge` the folder keeps its checkpoints, instead of being replaced.
 
         Raises:
             RunNotWrittenError: there is no room, or no permission; the folder is unchanged, and the message says where
@@ -174,7 +152,7 @@ class RunFolder:
         return migrate_spec(self._stored_spec())
 
     def _stored_spec(self, checkpoint: bool = False) -> dict[str, Any]:
-        """Content of spec.yaml in the format that it was written in; of the training under way with `checkpoint`."""
+        """Content of spec.yaml in the format that it was written in; of the unfinished training with `checkpoint`."""
         file = self.path / CHECKPOINTS / SPEC if checkpoint else self.path / SPEC
         if not file.is_file() and self.unfinished:
             raise InputError(
@@ -184,8 +162,7 @@ class RunFolder:
                 f"What it has learned so far: pv.load({str(self.path)!r}, checkpoint='last')."
             )
         if not file.is_file():
-            near = [p.name for p in self.path.parent.glob("*/spec.yaml")] if self.path.parent.is_dir() else []
-            found = sorted(p.parent.name for p in self.path.parent.glob("*/spec.yaml")) if near else []
+            found = sorted(file.parent.name for file in self.path.parent.glob("*/spec.yaml"))
             hint = f" Runs in {self.path.parent}: {', '.join(found)}." if found else ""
             raise InputError(f"{self.path} is not a run folder: it has no spec.yaml.{hint}")
         try:
@@ -268,12 +245,10 @@ class RunFolder:
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
             mine = module.state_dict()
-            stored = {
-                tensor.data_ptr() for name, tensor in mine.items() if name in saved
-            }  # shared ones are stored once
+            stored = {tensor.data_ptr() for name, tensor in mine.items() if name in saved}  # shared ones once
             missing = [name for name, tensor in mine.items() if tensor.data_ptr() not in stored]
             if wrong := missing + sorted(saved.keys() - mine.keys()):
-                raise RuntimeError(f"{wrong[0]} is {'missing in it' if missing else 'no weight of the model'}")
+                raise RuntimeError(f"{wrong[0]} is {'missing in it' if missing else 'not a weight of the model'}")
             module.load_state_dict(saved, strict=False)
         except (SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[-1].strip()

@@ -76,7 +76,7 @@ class RunContents:
         return facts
 
     def write(self, folder: Path) -> None:
-        """Write all of it but the pictures, which are drawn once it is in place, into a new folder."""
+        """Write everything except the pictures, which are drawn once the run is in place, into a new folder."""
         (folder / "figures").mkdir(parents=True)
         (folder / SPEC).write_text(serialization.dump(self.record()))
         (folder / "history.csv").write_text(self.history.to_csv())
@@ -84,18 +84,12 @@ class RunContents:
             (folder / name).write_text(text, encoding="utf-8")
         if (module := as_module(self.vae)).state_dict():  # parameters in Pyro's store alone are not saved
             safetensors.torch.save_model(module, str(folder / "model.safetensors"))
-            (folder / "model.safetensors").chmod(
-                (folder / SPEC).stat().st_mode
-            )  # save_model makes it readable by its owner only
+            # save_model makes it readable by its owner only
+            (folder / "model.safetensors").chmod((folder / SPEC).stat().st_mode)
 
 
 def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:
-    """Write a run folder, atomically.
-
-    Args:
-        contents: the contents.
-        path: the folder, which is replaced.
-        merge: whether the folder keeps its checkpoints, instead of being replaced.
+    """Write a run folder, atomically; with `merge` it keeps its checkpoints, instead of being replaced.
 
     Raises:
         OSError: there is no room, or no permission; the folder is unchanged.
@@ -132,7 +126,7 @@ def _merge(fresh: Path, path: Path) -> None:
 
 
 def write_fallback(contents: RunContents, path: Path) -> str:
-    """Write a run to a temporary folder instead; the end of a message that says where it is."""
+    """End of a message that says in which temporary folder the run is, which is written."""
     ahead = ""
     if any((path / CHECKPOINTS).glob("step-*.safetensors")):
         ahead = " Or make room there and fit again with resume=True (--resume), which goes on from its checkpoint."

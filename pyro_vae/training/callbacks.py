@@ -10,7 +10,7 @@ from typing import Any
 
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.model.programs import Programs
-from pyro_vae.training.distributed import environment_kept
+from pyro_vae.training.distributed import restored_environment
 from pyro_vae.training.history import History
 
 LOGGERS = ("csv", "tensorboard")
@@ -69,12 +69,12 @@ class CallbackList:
         self.is_needed = bool(callbacks or loggers)  # in all processes alike, also when a logger has failed in one
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Log what is declared as hyperparameters."""
+        """Log the declaration as hyperparameters."""
         plain = {name: value if isinstance(value, int | float) else str(value) for name, value in facts.items()}
         self._log(lambda logger: logger.log_hyperparams(plain))
 
     def epoch(self, at: EpochEvent) -> str:
-        """Log an epoch and call the callbacks; returns the reason to stop, if one asks for it.
+        """Reason to stop of the first callback that has one, or empty text, after an epoch that is logged.
 
         Raises:
             Exception: what a callback raised, with a note of its name.
@@ -84,12 +84,12 @@ class CallbackList:
         reason = ""
         for callback in self.callbacks:
             try:
-                wanted = callback(at)
+                answer = callback(at)
             except Exception as error:
                 error.add_note(f"This was raised by the callback {callback_name(callback)} after epoch {at.epoch}.")
                 raise
-            if wanted is True or (isinstance(wanted, str) and wanted):
-                reason = reason or (f"{callback_name(callback)} asked for it" if wanted is True else wanted)
+            if answer is True or (isinstance(answer, str) and answer):
+                reason = reason or (f"{callback_name(callback)} returned True" if answer is True else answer)
         return reason
 
     def end(self, status: str) -> None:
@@ -100,7 +100,7 @@ class CallbackList:
         """Call each logger; one that fails ends no training: it is left out from then on."""
         for logger in list(self.loggers):
             try:
-                with environment_kept(), contextlib.suppress(NotImplementedError):  # some take no hyperparameters
+                with restored_environment(), contextlib.suppress(NotImplementedError):  # some take no hyperparameters
                     call(logger)
             except Exception as error:
                 self.loggers.remove(logger)
@@ -113,10 +113,6 @@ class CallbackList:
 
 def make_logger(logger: Any, run: str | Path | None) -> Any:
     """A logger of Lightning's: the one given, or by name one that writes into the folder `logs` beside a run.
-
-    Args:
-        logger: an object, or a name as in `LOGGERS`.
-        run: the run's folder, whose name a logger by name gets.
 
     Raises:
         InputError: not a logger, an unknown name, a missing package, or a name without a run.
@@ -134,9 +130,9 @@ def make_logger(logger: Any, run: str | Path | None) -> Any:
         raise unknown_name_error("logger", logger, LOGGERS)
     if run is None:
         raise InputError(f"the logger {logger!r} writes beside the run: give run=, or a logger of Lightning's.")
-    folder, title = Path(run).absolute().parent / "logs", Path(run).name
+    kind = CSVLogger if logger == "csv" else TensorBoardLogger
     try:
-        return CSVLogger(folder, title) if logger == "csv" else TensorBoardLogger(folder, title)
+        return kind(Path(run).absolute().parent / "logs", Path(run).name)
     except ImportError as error:
         raise InputError(
             f"the logger {logger} needs a package that is missing ({str(error).splitlines()[0]}): "

@@ -1,7 +1,7 @@
 """The checkpoints of a run: when they are written, which are kept, and which one a training resumes from.
 
 RUN/checkpoints/
-  spec.yaml                       what is under way
+  spec.yaml                       the declaration of the unfinished training
   step-0000001200.safetensors     everything after 1,200 steps; the last few of these
   best.safetensors                everything after the best epoch
 """
@@ -13,7 +13,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pyro_vae.core.config import Config, field
@@ -76,9 +75,7 @@ class CheckpointManager:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self.pending is not None:
             self._flush()
         if error is not None and not self.files():  # nothing to resume from, so nothing is left
@@ -89,18 +86,14 @@ class CheckpointManager:
                     made.rmdir()
         self.lock.release()
 
-    def declare(self, spec: str, anew: bool) -> None:
-        """Write the declaration of the training under way.
-
-        Args:
-            spec: the declaration, as YAML.
-            anew: whether it begins anew, so that the checkpoints of another one are removed.
+    def declare(self, spec: str, restart: bool) -> None:
+        """Write the declaration, as YAML, of the unfinished training; `restart` removes the checkpoints of another one.
 
         Raises:
             InputError: the folder cannot be written.
         """
         with naming_unwritable(self.folder):
-            for file in self.files() if anew else ():
+            for file in self.files() if restart else ():
                 file.unlink()
             with write_atomically(self.folder / SPEC, durable=True) as fresh:
                 fresh.write_text(spec, encoding="utf-8")
@@ -110,8 +103,8 @@ class CheckpointManager:
         names = sorted((p for p in self.folder.iterdir() if STEP.fullmatch(p.name)), reverse=True)
         return names + [self.folder / BEST] * (self.folder / BEST).exists()
 
-    def newest(self) -> tuple[dict[str, Any], Path] | None:
-        """Tree and path of the newest intact checkpoint; damaged ones are named in a warning, and put aside.
+    def newest(self) -> tuple[dict[str, Any], str] | None:
+        """Tree and path, as text, of the newest intact checkpoint; damaged ones are named in a warning, and renamed.
 
         Raises:
             InputError: there are some, and all are damaged.
@@ -130,10 +123,10 @@ class CheckpointManager:
                 warnings.warn(f"{self.folder}: {'; '.join(damages.values())}; {file.name} is used.", stacklevel=4)
             for damaged in damages:
                 damaged.replace(damaged.with_suffix(".damaged"))
-            return tree, file
+            return tree, str(file)
         if damages:
             raise InputError(
-                f"{self.folder}: {'; '.join(damages.values())}. None is left to resume: begin anew with overwrite=True."
+                f"{self.folder}: {'; '.join(damages.values())}. None is left to resume: start again by overwrite=True."
             )
         return None
 
@@ -148,12 +141,9 @@ class CheckpointManager:
 
     def advice(self) -> str:
         """Advice after a divergence: a sentence with a space before it, or nothing."""
-        if not self.files() and self.pending is None:
-            return ""
-        return (
-            f" Its last good state stays: pv.load({str(self.folder.parent)!r}, checkpoint='last') gives that model, to "
-            "be fitted again."
-        )
+        where = f"pv.load({str(self.folder.parent)!r}, checkpoint='last')"
+        kept = self.files() or self.pending is not None
+        return f" Its last good state stays: {where} gives that model, to be fitted again." if kept else ""
 
     def keep(self, score: float, tree: dict[str, Any]) -> None:
         """Keep the state after the best epoch, until it is written with the next checkpoint."""

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,13 @@ class CompiledStep:
     """A step that runs as graphs, made from an eager one.
 
     The first step of a training is eager, and shows the state of an optimizer. Then, in one process with a declared
-    optimizer and one batch a step, a whole step is one graph. Elsewhere, where gradients have to be added up first or
+    optimizer and one batch a step, the step is one graph. Elsewhere, where gradients have to be added up first or
     an optimizer is not a declared one, loss and gradient are one graph, and the rest is eager. Steps on fewer rows, as
     an epoch may end with, are eager.
 
     Args:
         eager: the step, for what is not compiled.
-        rows: those of a whole step, over all batches and processes.
+        rows: those of a full step, over all batches and processes.
         quiet: whether to warn of nothing where there can be no graph.
     """
 
@@ -58,7 +59,7 @@ class CompiledStep:
         rate = 0.0 if self.state.ema is None else self.state.ema.next_rate()
         self._write(rate)
         if self.is_one_graph:
-            summed: Tensor = self._graph(listed[0])(listed[0])
+            summed: Tensor = self._run(listed[0])
         else:
             summed = self._accumulated(listed)
             self.eager.update(rows, rate)
@@ -70,8 +71,8 @@ class CompiledStep:
         step = self.running.step
         return step % self.running.steps_per_epoch == 0 and step >= self.last_check + RECHECK_EVERY_STEPS
 
-    def _graph(self, batch: Batch) -> CompiledFunction:
-        return self.graphs[batch["x"].shape[0]]
+    def _run(self, batch: Batch) -> Any:
+        return self.graphs[len(batch["x"])](batch)
 
     def _write(self, ema_rate: float = 0.5) -> None:
         """Write the numbers of the coming step: a graph that had them as constants would be of one step."""
@@ -90,12 +91,12 @@ class CompiledStep:
         reason = ""
         try:
             if getattr(self.group.fabric.strategy.precision, "scaler", None) is not None:
-                raise NotCompilable("precision='16-mixed' finds out by each step how the next is to be scaled")
+                raise NotCompilable("precision='16-mixed' scales each step by what the one before has shown")
             self._write()
             for batch in batches:
                 n = len(batch["x"])
                 if n not in self.graphs:
-                    step = functools.partial(self._whole_step if self.is_one_graph else self._gradient, counts)
+                    step = functools.partial(self._full_step if self.is_one_graph else self._gradient, counts)
                     self.graphs[n] = compile_function(step, self._held(), batch)
         except NotCompilable as error:
             reason = str(error)
@@ -104,10 +105,10 @@ class CompiledStep:
         self.state.optimizer.zero_grad()  # for a graph leaves no gradients with the weights
 
     def _check(self, batch: Batch) -> None:
-        """Give up the graphs, should the programs have changed since these were recorded."""
+        """Give up the graphs if the programs have changed since these were recorded."""
         self.last_check = self.running.step
         self._write()
-        difference = self._graph(batch).difference(batch)
+        difference = self.graphs[len(batch["x"])].difference(batch)
         if any(self.group.any_rank(bool(difference))):
             epoch = int(self.running.epoch) + 1
             self._give_up(f"from epoch {epoch} on, {difference or 'something differs in another process'}")
@@ -143,7 +144,7 @@ class CompiledStep:
         gradients = torch.autograd.grad(loss * (n / self.rows), self.weights, allow_unused=True)
         return self.eager.sums(parts, n), list(gradients)
 
-    def _whole_step(self, counts: bool, batch: Batch) -> Tensor:
+    def _full_step(self, counts: bool, batch: Batch) -> Tensor:
         """Sums of the loss and its parts over the one batch of a step, whose update is made."""
         sums, gradients = self._gradient(counts, batch)
         groups = self.state.optimizer.param_groups
@@ -161,7 +162,7 @@ class CompiledStep:
 
     def _accumulated(self, batches: list[Batch]) -> Tensor:
         """Sums over a step's batches; their gradient is left with the weights."""
-        found = [self._graph(batch)(batch) for batch in batches]
+        found = [self._run(batch) for batch in batches]
         summed, total = found[0]
         for sums, gradients in found[1:]:
             summed = summed + sums

@@ -1,7 +1,7 @@
 """The processes of a training, one device each, in Fabric's terms.
 
 With several processes each takes its shard of the rows of every step, and all have the same weights: together they make
-the steps of one process. All of them decide alike, from reduced numbers, and the first one alone writes and prints.
+the steps of one process. All of them decide alike, from reduced numbers, and only the first one writes and prints.
 """
 
 import contextlib
@@ -57,23 +57,17 @@ class Runtime(Config):
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["bf16-mixed", "16-mixed", "32-true", "64-true"] | None = None
-    devices: int | Literal["auto"] = field(1)
+    devices: int | Literal["auto"] = field(1, low=1)
     num_nodes: int = field(1, low=1)
-
-    def __post_init__(self) -> None:
-        """Check the number of devices."""
-        super().__post_init__()
-        if self.devices != "auto" and self.devices < 1:
-            raise InputError(f"Runtime.devices = {self.devices} has to be at least 1, or 'auto' for all there are.")
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and prints, before its training has begun."""
+    """Whether this is the process that writes and prints, before its training starts."""
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 @contextlib.contextmanager
-def environment_kept() -> Iterator[None]:
+def restored_environment() -> Iterator[None]:
     """A block that leaves the environment variables as they were.
 
     Lightning sets what makes torch query the GPU's driver at every step, and MLflow's where the next writes.
@@ -98,21 +92,21 @@ class ProcessGroup:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        with environment_kept():
+        with restored_environment():
             from lightning.fabric import Fabric  # here, for importing it takes seconds
 
         devices, nodes = runtime.devices, runtime.num_nodes
         if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows
             here = int(os.environ["LOCAL_WORLD_SIZE"])
             devices, nodes = here, int(os.environ["WORLD_SIZE"]) // here
-        several = devices not in (1, "auto") or nodes > 1
+        strategy = "ddp" if devices not in (1, "auto") or nodes > 1 else "auto"
         precision = runtime.precision or "32-true"  # by which Fabric leaves every type as it is, float64 too
         try:
             self.fabric = Fabric(
                 accelerator=runtime.accelerator,
+                strategy=strategy,
                 devices=devices,
                 num_nodes=nodes,
-                strategy="ddp" if several else "auto",
                 precision=precision,
             )
         except (ValueError, RuntimeError, TypeError) as error:
@@ -127,10 +121,8 @@ class ProcessGroup:
     @property
     def bypasses_fabric(self) -> bool:
         """Whether there is one process and one precision, so that steps need nothing of Fabric."""
-        return self.world_size == 1 and type(self.fabric.strategy.precision).__name__ in (
-            "Precision",
-            "DoublePrecision",
-        )
+        precision = type(self.fabric.strategy.precision).__name__
+        return self.world_size == 1 and precision in ("Precision", "DoublePrecision")
 
     @property
     def is_rank0(self) -> bool:
@@ -165,12 +157,8 @@ class ProcessGroup:
         if self.world_size == 1:
             return dict(named)
         shapes: dict[str, torch.Size] = self.broadcast({name: tensor.shape for name, tensor in named.items()})
-        mine = [
-            named[name].flatten() if name in named else torch.zeros(shape.numel()) for name, shape in shapes.items()
-        ]
-        whole = self.all_reduce(torch.cat([part.to(self.device, torch.float64) for part in mine]))
-        pieces = whole.split([shape.numel() for shape in shapes.values()])
-        return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        zeros = {name: torch.zeros(shape, dtype=torch.float64, device=self.device) for name, shape in shapes.items()}
+        return {name: self.all_reduce(named.get(name, zero).to(zero)) for name, zero in zeros.items()}
 
     def any_rank(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is true in any process."""
@@ -183,29 +171,24 @@ class ProcessGroup:
         return thing if self.world_size == 1 else self.fabric.broadcast(thing)
 
     def run_on_rank0(self, function: Callable[[], Any]) -> Any:
-        """The result of a function that the first process alone calls; an exception is raised in all of them."""
+        """The result of a function that only the first process calls; an exception is raised in all of them."""
         if self.world_size == 1:
             return function()
         value, failure = None, None
-        if self.is_rank0:
-            try:
-                value = function()
-            except Exception as error:  # which all are to raise
-                failure = error
+        try:
+            value = function() if self.is_rank0 else None
+        except Exception as error:  # raised in all processes
+            failure = error
         value, failed = self.broadcast((value, failure))
         if failed is not None:
             raise failure or failed
         return value
 
-    def sync_module(self, module: nn.Module) -> None:
-        """Broadcast the weights and buffers of the first process."""
-        if self.world_size > 1:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.numel():
-                    torch.distributed.broadcast(tensor.detach(), 0)
-
-    def seed_per_rank(self, seed: int) -> None:
-        """Seed this process with a number of its own."""
+    def sync_start(self, module: nn.Module, seed: int) -> None:
+        """Start with the weights and buffers of the first process, and with random numbers of each process's own."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.numel():
+                torch.distributed.broadcast(tensor.detach(), 0)
         if not self.is_rank0:
             seed_torch(seed + self.rank * RANK_SEED_STRIDE, self.device)
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.core.formatting import abbreviate
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.objectives import Particles
-from pyro_vae.training.loss import Loss, valued
+from pyro_vae.training.loss import Loss, substituted
 
 ROWS = 3
 """Rows that are named at most."""
@@ -23,11 +24,7 @@ FAR = 1e3
 
 
 class DivergenceRecorder:
-    """The sums of the last steps, and the weights before them, as a diagnosis needs them.
-
-    Args:
-        weights: every trainable tensor by name.
-    """
+    """Weights before the last steps, and `sums`, the loss and its parts of each of these steps, over rows."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
         self.weights = weights
@@ -43,10 +40,6 @@ class DivergenceRecorder:
             return
         torch._foreach_copy_(self.before, [weight.detach() for weight in self.weights.values()])
 
-    def record_step(self, sums: Tensor) -> None:
-        """Record the loss and its parts of a step, summed over rows."""
-        self.sums.append(sums)
-
     def first_bad_step(self) -> int | None:
         """The first step of the epoch, from 0, whose loss or a part of it is NaN or infinite; None if there is none."""
         if not self.sums:
@@ -56,24 +49,17 @@ class DivergenceRecorder:
 
 
 def diagnose(recorder: DivergenceRecorder, loss: Loss, rows: Rows | Stream, order: Sequence[Tensor]) -> str:
-    """Description of a divergence, in sentences with a space before them.
+    """Description of a divergence, in sentences with a space before them: step, rows, site, parts, likely cause.
 
-    Args:
-        recorder: the last steps, and the weights before them.
-        loss: the loss.
-        rows: the data.
-        order: the numbers of the rows of each step of the epoch.
-
-    Returns:
-        The step and its rows, the site and the parts at fault, and the likely cause.
+    `order` has the row numbers of each step of the epoch.
     """
     if (step := recorder.first_bad_step()) is None:
         return _parts(recorder.weights)
     numbers = order[step]
     batch = next(iter(rows.read([numbers])))
-    text = f" Step {step + 1} of the epoch was the first, on rows {_listed(numbers.tolist())} of the data."
+    text = f" Step {step + 1} of the epoch was the first, on rows {abbreviate(numbers.tolist(), ROWS)} of the data."
     try:
-        with seeded(None, batch["x"].device), valued(recorder.weights, recorder.before):
+        with seeded(None, batch["x"].device), substituted(recorder.weights, recorder.before):
             objective = loss.running.current
             particles = objective.draw(loss.model, loss.guide, **batch)
             finite = {name: _by_row(value) for name, value in _sites(particles).items()}
@@ -85,7 +71,7 @@ def diagnose(recorder: DivergenceRecorder, loss: Loss, rows: Rows | Stream, orde
     wrong = {name: good for name, good in finite.items() if not good.all()}
     for name, good in wrong.items():
         at = numbers[~good.to(numbers.device)].tolist() if len(good) == len(numbers) else numbers.tolist()
-        text += f" By {when}, {name} is NaN or infinite on row{'s' * (len(at) != 1)} {_listed(at)}."
+        text += f" By {when}, {name} is NaN or infinite on row{'s' * (len(at) != 1)} {abbreviate(at, ROWS)}."
     if wrong:
         return f"{text}{_far(batch['x'], numbers)} Look at these rows, and at whether the likelihood suits the data."
     if gradient:
@@ -135,8 +121,3 @@ def _far(x: Tensor, numbers: Tensor) -> str:
         return ""
     row = int(numbers[int(sizes.argmax())])
     return f" Row {row} has a value of size {largest:.3g}, and half of these rows none above {middle:.3g}."
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - ROWS} more" if len(numbers) > ROWS else ""
-    return f"{', '.join(map(str, numbers[:ROWS]))}{more}"

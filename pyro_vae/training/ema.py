@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.training.loss import valued
+from pyro_vae.training.loss import substituted
 
 
 class ExponentialMovingAverage:
@@ -44,4 +44,4 @@ class ExponentialMovingAverage:
 
     def applied(self) -> AbstractContextManager[None]:
         """A block within which the weights are their averages."""
-        return valued(self.weights, list(self.means.values()))
+        return substituted(self.weights, list(self.means.values()))

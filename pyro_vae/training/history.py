@@ -1,7 +1,6 @@
 """The record of a training, epoch by epoch."""
 
 import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,15 +66,11 @@ class History:
 
     def to_csv(self) -> str:
         """The history as text, with every digit."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records)
-        return text.getvalue()
+        return str(self.to_pandas().to_csv(index=False, lineterminator="\n", na_rep="nan"))
 
     @classmethod
     def from_csv(cls, path: Path, caveat: str = "", stopped: str = "") -> "History":
-        """Read what `to_csv` wrote.
+        """History in a file that `to_csv` made.
 
         Raises:
             InputError: the file is not a table of numbers.
@@ -88,13 +83,7 @@ class History:
         return cls([record | {"epoch": int(record["epoch"])} for record in records], caveat, stopped)
 
     def add(self, record: dict[str, float], elements: float = 0.0, held_elements: float = 0.0) -> None:
-        """Append an epoch's record.
-
-        Args:
-            record: its quantities.
-            elements: for pixels, the observed elements of a training row, on average; 0 for other data.
-            held_elements: the same of a validation row.
-        """
+        """Append an epoch's record; of pixels, with the mean number of observed elements per row of both splits."""
         for prefix, count in (("", elements), ("validation_", held_elements)):
             if count and f"{prefix}loss" in record:
                 record[f"{prefix}bits_per_dim"] = record[f"{prefix}loss"] / (count * math.log(2))

@@ -37,11 +37,8 @@ CHECK_FINITE_EVERY_STEPS = 100
 SYNC_RANKS_EVERY_STEPS = 10
 """Steps after which processes exchange signals, and whether a checkpoint is due."""
 
-COMPILE_FROM_STEPS = {"cuda": 2_000}
-"""Steps of a training from which on compile="auto" compiles, by device."""
-
-COMPILE_FROM_STEPS_ELSEWHERE = 5_000
-"""The same of any other device: compiling takes about as long as it saves there."""
+COMPILE_FROM_STEPS = {"cuda": 2_000, "other": 5_000}
+"""Steps of a training from which on compile="auto" compiles, by device: where it takes about as long as it saves."""
 
 
 class Loop:
@@ -87,42 +84,36 @@ class Loop:
 
         Args:
             rows: the data.
-            batch_size: rows of a whole batch, over all processes.
+            batch_size: rows of a full batch, over all processes.
             compile: whether to compile; see `fit`.
-            steps: the number of steps of the whole training.
+            steps: the number of steps of all epochs.
             checkpoint: the tree to resume from, and its name.
 
         Raises:
             InputError: several processes cannot train these programs, or resume from this checkpoint.
         """
         if self.group.world_size > 1:
-            if self._stored:
+            known = {id(weight) for weight in self.loss.parameters()}
+            if stored := [name for name, weight in self.state.weights.items() if id(weight) not in known]:
                 raise InputError(
-                    f"{self._stored[0]!r} lies in Pyro's parameter store, which processes do not share: keep weights "
+                    f"{stored[0]!r} lies in Pyro's parameter store, which processes do not share: keep weights "
                     "in torch modules, or train in one process, runtime=pv.Runtime(devices=1)."
                 )
-            self.group.sync_module(self.loss)
-            self.group.seed_per_rank(self.state.seed)
+            self.group.sync_start(self.loss, self.state.seed)
             self._freeze_unused(rows)
         compiles = compile is True
         if compile == "auto":
-            compiles = steps >= COMPILE_FROM_STEPS.get(self.group.device.type, COMPILE_FROM_STEPS_ELSEWHERE)
+            compiles = steps >= COMPILE_FROM_STEPS.get(self.group.device.type, COMPILE_FROM_STEPS["other"])
             if checkpoint is not None:  # there may be more epochs now, and it is the same training
                 compiles = bool(checkpoint[0]["machine"]["compiled"])
         if compiles:
-            whole = min(batch_size * self.eager.spec.accumulate_grad_batches, len(rows))
-            self.step = CompiledStep(self.eager, whole, quiet=compile == "auto")
+            full = min(batch_size * self.eager.spec.accumulate_grad_batches, len(rows))
+            self.step = CompiledStep(self.eager, full, quiet=compile == "auto")
         if self.state.ema is not None:
             self.state.ema.reset()
         if checkpoint is not None:
             self.state.load_state_dict(*checkpoint)
         self.eager.wrap()
-
-    @property
-    def _stored(self) -> list[str]:
-        """The names of the weights in Pyro's store."""
-        known = {id(weight) for weight in self.loss.parameters()}
-        return [name for name, weight in self.state.weights.items() if id(weight) not in known]
 
     def _freeze_unused(self, rows: Rows | Stream) -> None:
         """Freeze weights that get no gradient: each process would wait for that of the others."""
@@ -169,7 +160,7 @@ class Loop:
             if (state.epoch <= epochs and not state.stop_reason) or stop.by == signal.SIGTERM:
                 where = f"in epoch {state.epoch} of {epochs}" if state.epoch <= epochs else "after the last epoch"
                 remedy = "; resume=True (--resume) continues from there" if saved else ""
-                state.history.stopped = f"{stop.word} {where}{remedy}"
+                state.history.stopped = f"{signals.WORDS[stop.by or signal.SIGINT]} {where}{remedy}"
             return stop.by
         except KeyboardInterrupt:  # in the middle of a step, of which there can be no checkpoint
             state.history.stopped = f"interrupted in epoch {state.epoch} of {epochs}"
@@ -195,7 +186,7 @@ class Loop:
             batches: Iterator[dict[str, Tensor]] = itertools.islice(read, len(parts))
             sums = self.step(batches, len(parts), len(step), group.has_rows(step))
             state.totals = state.totals + state.nonfinite.mask(sums)
-            self.recorder.record_step(state.nonfinite.mask(sums, math.nan))
+            self.recorder.sums.append(state.nonfinite.mask(sums, math.nan))
             state.done, state.steps = state.done + 1, state.steps + 1
             reporter.step()
             if self.profiler is not None:
@@ -213,7 +204,7 @@ class Loop:
                     self._save()
 
     def _sync_ranks(self, stop: signals.Stop) -> bool:
-        """Tell all processes of a signal that one of them got; returns whether a checkpoint is due."""
+        """Whether a checkpoint is due, and in all processes the signal that one of them got."""
         due = self.manager is not None and self.manager.is_due()
         if self.group.world_size > 1:
             *came, due = self.group.any_rank(stop.by == signal.SIGINT, stop.by == signal.SIGTERM, due)
@@ -236,10 +227,9 @@ class Loop:
         """Keep the state after an epoch as the best, and save it, if it is time."""
         if not self.saves:
             return
-        manager, epoch = self.manager, self.state.epoch - 1
-        best, due = self.group.any_rank(
-            manager is not None and manager.is_better(score), manager is not None and manager.is_due(epoch)
-        )
+        manager = self.manager
+        flags = (False, False) if manager is None else (manager.is_better(score), manager.is_due(self.state.epoch - 1))
+        best, due = self.group.any_rank(*flags)
         if best:
             tree = self._state_dict()
             if manager is not None:
@@ -248,21 +238,22 @@ class Loop:
             self._save()
 
     def _save(self) -> bool:
-        """Write a checkpoint of this moment; returns whether there is one."""
+        """Whether there is a checkpoint of this moment, which is written."""
         tree = self._state_dict()
         return self.group.any_rank(self.manager is not None and self.manager.save(tree))[0]
 
     def _state_dict(self) -> dict[str, Any]:
         if self.state.done:
             self._require_finite()
-        self.state.require_finite_weights(self._advice())
+        self.state.require_finite_weights(self._advice)
         return self.state.state_dict()
 
+    @property
     def _advice(self) -> str:
         return "" if self.manager is None else self.manager.advice()
 
     def _require_finite(self) -> None:
-        """Sync with the device.
+        """Check that the loss is finite, which syncs with the device.
 
         Raises:
             FloatingPointError: the loss is NaN or infinite, or too many steps were skipped.
@@ -275,7 +266,7 @@ class Loop:
                 f"the gradient of {count} steps was NaN or infinite, more than max_nonfinite_steps = {guard.max_steps},"
             )
         if what:
-            raise FloatingPointError(state.divergence_message(what) + self.diagnose() + self._advice())
+            raise FloatingPointError(state.divergence_message(what) + self.diagnose() + self._advice)
 
     def _evaluate(self, subject: Rows | Stream, held: bool) -> dict[str, float]:
         """The parts of the bound on held-out rows, or the KL per latent on some training rows.

@@ -45,9 +45,7 @@ class Loss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss per row, and it and its parts without gradient, all scalars; no clock advances.
 
-        Args:
-            given: named tensors.
-            values: those of the schedules; the present ones by default.
+        The schedules have the `values`, by default their present ones.
         """
         batch = given.batch if isinstance(given, OpaqueBatch) else given
         objective = self.running.resolve(self.running.values if values is None else values)
@@ -74,7 +72,7 @@ class Loss(nn.Module):
 
     @staticmethod
     def _share(particles: Particles, batch: Mapping[str, Tensor]) -> float:
-        """Rows of particles per row of data: less than 1 where one stands for a whole batch."""
+        """Rows of particles per row of data: less than 1 where one stands for a batch."""
         return particles.log_likelihood.shape[1] / batch["x"].shape[0]
 
     def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
@@ -82,9 +80,6 @@ class Loss(nn.Module):
 
         Weights of modules come first; then what the programs register in Pyro's parameter store
         (`pyro.param`, `PyroModule`, autoguides).
-
-        Args:
-            batch: some rows of data.
 
         Raises:
             InputError: the programs have no weights, or the objective does not fit them.
@@ -118,7 +113,7 @@ def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 
 
 @contextlib.contextmanager
-def valued(weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+def substituted(weights: Mapping[str, nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
     """A block within which the weights have other values, given in their order."""
     own = [weight.detach() for weight in weights.values()]
     kept = [weight.clone() for weight in own]

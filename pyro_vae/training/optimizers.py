@@ -1,4 +1,4 @@
-"""Optimizers: declared like families, with one learning rate per part where that is wanted."""
+"""Optimizers: declared like families, with a learning rate of its own for a part of a model."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -63,10 +63,7 @@ class Optimizer(Config):
                 raise InputError(f"{name}.lr = {self.lr!r} falls to {low:g}, and a learning rate is at least 0.")
 
     def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the fused torch optimizer.
-
-        Args:
-            weights: every trainable tensor by its dotted name; a part is a prefix of such names.
+        """Fused torch optimizer of all trainable tensors by their dotted names; a part is a prefix of these.
 
         Raises:
             InputError: a part that no weight belongs to, or nothing left to train.
@@ -120,20 +117,14 @@ def _belongs(name: str, part: str) -> bool:
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam.
+    """Adam, adaptive moment estimation; the other arguments are those of `Optimizer`.
 
     References:
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, https://arxiv.org/abs/1412.6980.
 
     Args:
-        lr: the learning rate, a number or a schedule of the clock.
-        lr_by_part: learning rates of parts by name prefix, as in {"posterior": 1e-4}; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
-        clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate_grad_batches: batches per step.
-        ema: the decay of an average of the weights; see `Optimizer`.
-        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
 
     >>> Adam(3e-4)
     Adam(lr=0.0003, lr_by_part={}, clip_norm=None, accumulate_grad_batches=1, ema=None, max_nonfinite_steps=0,
@@ -147,21 +138,15 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay.
+    """Adam with decoupled weight decay; the other arguments are those of `Optimizer`.
 
     References:
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101.
 
     Args:
-        lr: the learning rate, a number or a schedule of the clock.
-        lr_by_part: learning rates of parts by name prefix; 0 freezes a part.
         betas: decay rates of the two moment averages.
         eps: added to the denominator.
         weight_decay: the share of a weight that is taken off, times lr, at each step.
-        clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate_grad_batches: batches per step.
-        ema: the decay of an average of the weights; see `Optimizer`.
-        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
     """
 
     betas: tuple[float, float] = field((0.9, 0.999), low=0.0, high=1.0)
@@ -172,19 +157,13 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent.
+    """Stochastic gradient descent; the other arguments are those of `Optimizer`.
 
     References:
         Robbins and Monro, A Stochastic Approximation Method, 1951.
 
     Args:
-        lr: the learning rate, a number or a schedule of the clock.
-        lr_by_part: learning rates of parts by name prefix; 0 freezes a part.
         momentum: the decay rate of the velocity; 0 for none.
-        clip_norm: the largest norm of a step's gradient; None for any.
-        accumulate_grad_batches: batches per step.
-        ema: the decay of an average of the weights; see `Optimizer`.
-        max_nonfinite_steps: the largest number of steps to skip for a NaN or infinite gradient; see `Optimizer`.
     """
 
     momentum: float = field(0.0, low=0.0, high=1.0)
@@ -198,11 +177,7 @@ OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 
 
 def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """The torch optimizer of some weights.
-
-    Args:
-        spec: an `OptimizerLike`.
-        weights: every trainable tensor by name.
+    """The torch optimizer of some weights, given by name.
 
     Raises:
         InputError: it cannot be made.

@@ -3,15 +3,8 @@
 import datetime
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyro_vae.core.progress import progress_bar
@@ -21,13 +14,7 @@ PARTS = {"log_likelihood": "log-likelihood", "kl": "KL"}
 
 
 class ProgressReporter:
-    """A display of epochs and steps, with no host sync.
-
-    Args:
-        epochs: the number of epochs.
-        steps: the number of steps of an epoch.
-        show: whether to show anything.
-    """
+    """A display of epochs, and of the steps of each, with no host sync."""
 
     def __init__(self, epochs: int, steps: int, show: bool) -> None:
         self.epochs, self.steps, self.show = epochs, steps, show
@@ -48,9 +35,7 @@ class ProgressReporter:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def begin(self, steps: int) -> None:
@@ -64,12 +49,7 @@ class ProgressReporter:
             self.bar.advance(self.task)
 
     def update(self, names: Sequence[str], means: Tensor) -> None:
-        """Show the means of the running epoch; read only where there is a bar.
-
-        Args:
-            names: of the loss and its parts.
-            means: their means per row.
-        """
+        """Show the means per row of the loss and its parts, by name, in the running epoch; read only for a bar."""
         if not self.bar.disable:
             record = {"epoch": self.done + 1.0, **dict(zip(names, means.tolist(), strict=True))}
             self.bar.update(self.task, description=self._line(record))

@@ -19,11 +19,6 @@ class Stop:
 
     by: signal.Signals | None = None
 
-    @property
-    def word(self) -> str:
-        """Participle for the training it ended."""
-        return WORDS[self.by or signal.SIGINT]
-
 
 @contextlib.contextmanager
 def deferred(*signals: signal.Signals) -> Iterator[Stop]:

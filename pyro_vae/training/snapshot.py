@@ -1,4 +1,4 @@
-"""A file that holds a tree of tensors and plain values: whole or not at all, checked when read, nothing to execute.
+"""A file that holds a tree of tensors and plain values: written atomically, checked when read, nothing to execute.
 
 The file is a safetensors one. Tensors keep their path in the tree as their name; all else is JSON in the header, with
 a SHA-256 of it and of every tensor. It is written under another name, synced, and renamed: a crash leaves the file
@@ -28,7 +28,7 @@ class Damaged(ValueError):
 
 
 def write(file: Path, packed: tuple[Any, dict[str, Tensor]]) -> None:
-    """Write a tree that `pack` took apart, in place of the file that was there.
+    """Write the result of `pack`, in place of the file that was there.
 
     Raises:
         OSError: the file cannot be written; the one that was there is as it was.
@@ -50,7 +50,7 @@ def write(file: Path, packed: tuple[Any, dict[str, Tensor]]) -> None:
 
 
 def read(file: Path) -> Any:
-    """Read what `write` wrote.
+    """Tree in a file that `write` made.
 
     Raises:
         Damaged: the file is not that, or not as it was written.
@@ -77,10 +77,10 @@ def read(file: Path) -> Any:
 
 
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Take a tree apart: what JSON can hold, and copies of the tensors on the CPU by their paths.
+    """Plain values of a tree, for JSON, and copies of its tensors on the CPU by their paths.
 
     Args:
-        tree: mappings with names or whole numbers as keys, lists, tuples, plain values and tensors.
+        tree: mappings with names or integers as keys, lists, tuples, plain values and tensors.
 
     Raises:
         InputError: a value is of another type, and would need pickle.
@@ -107,7 +107,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put together what `pack` took apart."""
+    """Tree of the result of `pack`."""
     if isinstance(plain, list):
         return [unpack(item, tensors) for item in plain]
     if not isinstance(plain, dict):

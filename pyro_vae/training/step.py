@@ -100,12 +100,7 @@ class TrainStep:
         return torch.stack(list(parts.values())).double() * n  # or the sum of an epoch would be of float32
 
     def update(self, rows: int, ema_rate: float | Tensor) -> None:
-        """Change the weights by their present gradient.
-
-        Args:
-            rows: the number of the step's rows.
-            ema_rate: the rate at which the average of the weights then moves.
-        """
+        """Change the weights by the gradient of so many rows, and then their average, at the rate 1 - d."""
         self.state.nonfinite.check_finite(rows)
         if self.spec.clip_norm is not None:
             self._clip(self.spec.clip_norm)

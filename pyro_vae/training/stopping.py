@@ -13,7 +13,7 @@ BOUNDS = ("loss", "bits_per_dim")
 """Columns that are not comparable after a change of a hyperparameter of the objective."""
 
 RISING = ("log_likelihood",)
-"""Columns of which more is better."""
+"""Ends of the names of columns where more is better."""
 
 
 class Stopping(Config, ABC):
@@ -33,9 +33,7 @@ class Stopping(Config, ABC):
     def check(self, columns: Iterable[str], held: bool) -> None:
         """Check, before any work, that the history will have the monitored column.
 
-        Args:
-            columns: the loss and its parts.
-            held: whether there are validation data.
+        `columns` are the loss and its parts, on validation data too if there are some held out.
 
         Raises:
             InputError: it will not.

@@ -7,14 +7,7 @@ from pyro_vae.training.train_state import TrainState
 
 
 class Termination:
-    """A stopping rule and callbacks, applied after each epoch.
-
-    Args:
-        programs: the pair that is trained.
-        state: of the training.
-        stopping: the rule; None for none.
-        callbacks: called in the first process.
-    """
+    """A stopping rule and callbacks, which the first process calls, applied after each epoch."""
 
     def __init__(
         self, programs: Programs, state: TrainState, stopping: Stopping | None, callbacks: CallbackList

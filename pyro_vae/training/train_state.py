@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.formatting import abbreviate
 from pyro_vae.core.rng import GENERATORS, device_generator, seed_torch
 from pyro_vae.model.programs import named_tensors
 from pyro_vae.training.distributed import RANK_SEED_STRIDE, ProcessGroup
@@ -108,7 +109,7 @@ class TrainState:
             self.ema.copy_to_model()
 
     def state_dict(self) -> Tree:
-        """The whole state as a tree, gathered by all processes together; the tensors are not copied."""
+        """The complete state as a tree, gathered by all processes together; the tensors are not copied."""
         used = {name: now for name, held in FOREIGN_GENERATORS.items() if (now := held.get()) != self.foreign[name]}
         device = None if self.group.device.type == "cpu" else self.group.all_gather(self.device_generator.get())
         columns = self.history.columns
@@ -146,13 +147,13 @@ class TrainState:
                 now, then = (json.dumps(values.get(name)) for values in (self.identity, theirs))
                 change = f"{name} = {then}, and now {name} = {now}" if len(now + then) < 200 else f"other {name}"
                 raise InputError(
-                    f"{where} is of a training with {change}: resume with the arguments it was begun with, or begin "
-                    "anew with overwrite=True."
+                    f"{where} is of a training with {change}: resume with the arguments it was started with, or start "
+                    "again with overwrite=True."
                 )
         if epoch > epochs + 1:
             raise InputError(
                 f"{where} has {epoch - 1} epochs behind it, more than epochs = {epochs}: give epochs of at least "
-                f"{epoch - 1}, or begin anew with overwrite=True."
+                f"{epoch - 1}, or start again with overwrite=True."
             )
 
     def load_state_dict(self, tree: Tree, where: str) -> None:
@@ -170,10 +171,9 @@ class TrainState:
             if self.group.is_rank0:
                 _warn_of_another_machine(self._machine(), tree["machine"])
             with torch.no_grad():
-                for name, tensor in self.tensors().items():
-                    tensor.copy_(tree["weights"][name])
-                for name, tensor in self.loss.memory.named_buffers():
-                    tensor.copy_(tree["schedules"][name])
+                for ours, theirs in self._pairs(tree).values():
+                    for name, tensor in ours.items():
+                        tensor.copy_(theirs[name])
             self.optimizer.load_state_dict(self._with_own_settings(tree["optimizer"]))
             self.scaler.load_state_dict(tree["scaler"])
             self.loss.running.step = int(tree["clock"])
@@ -183,16 +183,14 @@ class TrainState:
             self.totals = tree["sums"]["totals"].to(self.totals) * self.group.is_rank0
             if self.ema is not None:
                 self.ema.steps = int(tree["average"]["steps"])
-                for name, mean in self.ema.means.items():
-                    mean.copy_(tree["average"]["means"][name])
             records = [dict(zip(table["columns"], row, strict=True)) for row in table["values"].tolist()]
             self.history.records[:] = [record | {"epoch": int(record["epoch"])} for record in records]
             self.order.set_state(tree["order"])
             self.epoch_order = tree["order"]
             self.nonfinite.counts.copy_(tree["nonfinite"].reshape(self.nonfinite.counts.shape))
-            ours = self.tensors()
+            mine = self.tensors()
             self.stop_reason, self.best_epoch = str(stop["reason"]), int(stop["best_epoch"])
-            self.best_weights = {name: kept.to(ours[name], copy=True) for name, kept in stop["best_weights"].items()}
+            self.best_weights = {name: kept.to(mine[name], copy=True) for name, kept in stop["best_weights"].items()}
             self._restore_random(tree["random"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise _invalid_checkpoint(where, error) from error
@@ -200,8 +198,7 @@ class TrainState:
     def divergence_message(self, what: str) -> str:
         """Message that training diverged: where, which weights, and the remedy."""
         bad = [name for name, finite in self._are_finite().items() if not finite]
-        more = f" and {len(bad) - 2} more" if len(bad) > 2 else ""
-        weights = f" NaN or infinite weights: {', '.join(bad[:2])}{more}." if bad else ""
+        weights = f" NaN or infinite weights: {abbreviate(bad, 2)}." if bad else ""
         return (
             f"{what} in epoch {self.epoch}: lower the learning rate, as in optimizer=pv.Adam(lr=1e-4), or scale the "
             f"data to unit spread.{weights}"
@@ -220,16 +217,19 @@ class TrainState:
         finite = [weight.isfinite().all() for weight in self.weights.values()]
         return dict(zip(self.weights, torch.stack(finite).tolist(), strict=True))
 
-    def _check_shapes(self, tree: Tree) -> None:
-        """Check everything that would be written into memory, before anything is."""
-        best = tree["stop"]["best_weights"]
-        parts: dict[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {
+    def _pairs(self, tree: Tree) -> dict[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]:
+        """Named tensors of this state, and those of a tree that are copied into them."""
+        return {
             "weights": (self.tensors(), tree["weights"]),
             "schedules": (dict(self.loss.memory.named_buffers()), tree["schedules"]),
             "averages": ({}, {}) if self.ema is None else (self.ema.means, tree["average"]["means"]),
-            "weights of the best epoch": (self.tensors() if best else {}, best),
         }
-        for part, (ours, theirs) in parts.items():
+
+    def _check_shapes(self, tree: Tree) -> None:
+        """Check everything that would be written into memory, before anything is."""
+        best = tree["stop"]["best_weights"]
+        pairs = self._pairs(tree) | {"weights of the best epoch": (self.tensors() if best else {}, best)}
+        for part, (ours, theirs) in pairs.items():
             if set(theirs) != set(ours):
                 raise ValueError(f"its {part} have other names")
             for name, tensor in ours.items():
@@ -282,7 +282,7 @@ class TrainState:
 def _warn_of_another_machine(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     if differing := [name for name in ours if ours[name] != theirs.get(name)]:
         change = ", ".join(f"{name} {theirs.get(name)} (now {ours[name]})" for name in differing)
-        warnings.warn(f"this training was begun with {change}: it continues, and not bit for bit.", stacklevel=5)
+        warnings.warn(f"this training was started with {change}: it continues, and not bit for bit.", stacklevel=5)
 
 
 def _as_json(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import Programs, check_programs
+from pyro_vae.model.programs import Programs, Traits, check_programs
 from pyro_vae.model.vae import VAE
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
@@ -114,11 +114,12 @@ def fit(
     folder = None if options is None else group.run_on_rank0(lambda: _reserve(options))
     steps_per_epoch = math.ceil(len(rows) / _rows_per_step(optimizer, batch_size))
     loss = Loss(vae, objective, steps_per_epoch, len(rows))
-    history = History(caveat=getattr(vae, "caveat", ""))
+    traits = Traits.of(vae)
+    history = History(caveat=traits.caveat)
     with contextlib.ExitStack() as stack:
         stack.enter_context(group.explain_lost_process(folder))
         manager = _open_checkpoints(stack, folder, options, group)
-        stack.enter_context(group.seeded(seed, getattr(vae, "no_param_store", contextlib.nullcontext)))
+        stack.enter_context(group.seeded(seed, traits.no_param_store))
         original, rows, held = rows, group.to_device(rows, loss), None if held is None else group.to_device(held, loss)
         weights = loss.weights(rows.head_sample(2).batch())
         _check_stopping(monitor.stopping, loss, rows, held, group, seed)
@@ -129,7 +130,7 @@ def fit(
         stack.enter_context(frozen(weights, state.optimizer))
         termination = Termination(vae, state, monitor.stopping, callback_list)
         profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
-        has_levels = getattr(vae, "is_pixel", False) and objective.is_evidence_bound
+        has_levels = traits.is_pixel and objective.is_evidence_bound
         saves = options is not None and options.checkpoints is not None
         loop = Loop(state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler)
         if group.is_rank0:
@@ -195,8 +196,8 @@ def _initialize(vae: Any, rows: Rows | Stream, original: Rows | Stream) -> None:
     """Initialise the model at the data, and note the fingerprint of the rows as they were passed."""
     if isinstance(vae, VAE):
         vae.trained_on = original.fingerprint()
-    if hasattr(vae, "initialize"):
-        vae.initialize(**rows.head_sample().batch())
+    if (initialize := Traits.of(vae).initialize) is not None:
+        initialize(**rows.head_sample().batch())
 
 
 def _declared(vae: Any) -> dict[str, Any]:
@@ -282,11 +283,11 @@ def _check_data(
         raise InputError(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
-    if not hasattr(vae, "check"):
+    if (check := Traits.of(vae).check) is None:
         return rows, held
     with seeded(None):  # dynamic rows are drawn to be checked
-        rows = rows.checked(vae.check, progress)
+        rows = rows.checked(check, progress)
         try:
-            return rows, None if held is None else held.checked(vae.check, progress)
+            return rows, None if held is None else held.checked(check, progress)
         except InputError as error:
             raise InputError(f"validation data: {error}") from None

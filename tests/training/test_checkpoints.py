@@ -92,7 +92,7 @@ def test_resume_refuses_where_all_checkpoints_are_damaged(run: Path) -> None:
         torn(file)
     before, vae = content(run), small()
     untouched = small()
-    with pytest.raises(pv.InputError, match=r"None is left to resume: begin anew with overwrite=True"):
+    with pytest.raises(pv.InputError, match=r"None is left to resume: start again by overwrite=True"):
         fit(vae, rows(), run=run, resume=True)
     assert content(run).keys() - {"checkpoints/.lock"} == before.keys()
     assert same(vae.state_dict(), untouched.state_dict())
@@ -151,7 +151,7 @@ def test_another_number_of_threads_is_said(run: Path) -> None:
     torch.set_num_threads(threads + 1)
     try:
         with pytest.warns(
-            UserWarning, match=rf"begun with threads {threads} \(now {threads + 1}\): .* not bit for bit"
+            UserWarning, match=rf"started with threads {threads} \(now {threads + 1}\): .* not bit for bit"
         ):
             fit(small(), rows(), run=run, resume=True)
     finally:

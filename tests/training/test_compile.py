@@ -214,7 +214,7 @@ def test_missing_compiler_is_a_warning_and_for_auto_silent(monkeypatch: pytest.M
     with pytest.warns(UserWarning, match="training runs uncompiled: RuntimeError: no C"):
         trained.append((vae := small(), fit(vae, rows(), compile=True)))
     require_alike(trained, 1e-12)
-    monkeypatch.setattr(loop, "COMPILE_FROM_STEPS_ELSEWHERE", 0)
+    monkeypatch.setitem(loop.COMPILE_FROM_STEPS, "other", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(small(), rows(), compile="auto")
@@ -261,7 +261,7 @@ def test_precision_that_scales_gradients_by_what_it_finds_is_not_compiled(monkey
 def test_auto_compiles_long_trainings_only_and_goes_on_as_it_began(
     graphs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "COMPILE_FROM_STEPS_ELSEWHERE", 9)  # three steps an epoch
+    monkeypatch.setitem(loop.COMPILE_FROM_STEPS, "other", 9)  # three steps an epoch
     plan = {"run": tmp_path / "run", "checkpoints": pv.Checkpoints()}
     for epochs, expected in ((2, 0), (3, 1)):
         graphs.clear()

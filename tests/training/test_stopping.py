@@ -187,4 +187,4 @@ def test_command_line_stops_and_repeats(
     assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
     with pytest.raises(SystemExit):
         main(["fit", "--stopping.patience", "2", "--run", "other"])
-    assert "--stopping EarlyStopping --stopping.patience '10'" in capsys.readouterr().err
+    assert "--stopping EarlyStopping --stopping.patience '2'" in capsys.readouterr().err
