@@ -10,15 +10,15 @@ from torch.distributions.constraints import unit_interval
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import softplus
 
-IN_CACHE = 2**19
+BLOCK_SIZE = 2**19
 """Numbers in a block that is passed over several times: 2 MB in float32, which the caches of two cores hold."""
 
 
-VECTOR = 16
+VECTOR_SIZE = 16
 """Numbers in one vector instruction of a processor, in float32."""
 
 
-FACTORS = 8
+MAX_FACTORS = 8
 """Number of factors in a product whose logarithm is taken."""
 
 
@@ -68,34 +68,34 @@ def softplus_sum(logits: Tensor, signs: Tensor) -> Tensor:
     precise = logits.device.type == "cpu" and torch.finfo(logits.dtype).bits >= 32
     if torch.is_grad_enabled() or not precise:
         return softplus(signs * logits).sum(-1)
-    if _recorded():
-        return _by_products(signs * logits)
-    found = _by_exponentials(*torch.broadcast_tensors(torch.atleast_2d(logits), signs)).view(
+    if _is_traced():
+        return _sum_by_products(signs * logits)
+    found = _sum_by_exponentials(*torch.broadcast_tensors(torch.atleast_2d(logits), signs)).view(
         torch.broadcast_shapes(logits.shape, signs.shape)[:-1]
     )
     return found if math.isfinite(float(found.sum())) else softplus(signs * logits).sum(-1)
 
 
-def _by_exponentials(logits: Tensor, signs: Tensor) -> Tensor:
-    at_once = max(1, IN_CACHE // math.prod(logits.shape[1:]))
+def _sum_by_exponentials(logits: Tensor, signs: Tensor) -> Tensor:
+    at_once = max(1, BLOCK_SIZE // math.prod(logits.shape[1:]))
     blocks = (tensor.split(at_once) for tensor in (logits, signs))
     return torch.cat([(logit * sign).exp_().add_(1).log_().sum(-1) for logit, sign in zip(*blocks, strict=True)])
 
 
-def _by_products(exponents: Tensor) -> Tensor:
+def _sum_by_products(exponents: Tensor) -> Tensor:
     """Sums for a compiler: full vectors of the processor are multiplied, element by element."""
-    *vectors, last = exponents.split(VECTOR * math.ceil(exponents.shape[-1] / (VECTOR * FACTORS)), -1)
+    *vectors, last = exponents.split(VECTOR_SIZE * math.ceil(exponents.shape[-1] / (VECTOR_SIZE * MAX_FACTORS)), -1)
     groups = [[*vectors, last]] if not vectors or last.shape == vectors[0].shape else [vectors, [last]]
-    return sum((_of_group(group) for group in groups), torch.zeros_like(exponents[..., 0]))
+    return sum((_sum_group(group) for group in groups), torch.zeros_like(exponents[..., 0]))
 
 
-def _of_group(parts: list[Tensor]) -> Tensor:
+def _sum_group(parts: list[Tensor]) -> Tensor:
     above = sum((part.relu() for part in parts), torch.zeros_like(parts[0]))
     product = math.prod((1 + (-part.abs()).exp() for part in parts), start=torch.ones_like(parts[0]))
     return (above + product.log()).sum(-1)
 
 
-def _recorded() -> bool:
+def _is_traced() -> bool:
     """Whether operations are traced or mapped, so that control flow cannot depend on values."""
     mapped = torch._C._functorch.maybe_current_level() is not None
     return mapped or torch.compiler.is_compiling() or get_proxy_mode() is not None

@@ -69,7 +69,7 @@ class TruncatedDistribution(BoundedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, relative to its peak between the bounds; -inf beyond them."""
-        interval, sign, bound = self._turned()
+        interval, sign, bound = self._orient()
         inward = torch.where(interval.high > 0, self.loc - value, bound - value) * sign / self.scale
         density = self.standard.log_density(interval.top, inward)
         log_prob = density - self.standard.log_mass(interval) - torch.log(self.scale)
@@ -77,7 +77,7 @@ class TruncatedDistribution(BoundedDistribution):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws by the inverse of the cdf, with a gradient to location and scale."""
-        interval, sign, bound = self._turned()
+        interval, sign, bound = self._orient()
         shape = self._extended_shape(torch.Size(sample_shape))
         share = clamp_probs(torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device))
         inward = self.standard.quantile(interval, share)
@@ -89,13 +89,13 @@ class TruncatedDistribution(BoundedDistribution):
         """Mean in closed form, for a Gaussian."""
         if self.standard is not NORMAL:
             raise NotImplementedError
-        interval, sign, _ = self._turned()
+        interval, sign, _ = self._orient()
         top, density = interval.top, self.standard.log_density
         lower, upper = density(top, top - interval.low), density(top, top - interval.high)
         centre = (torch.expm1(lower) - torch.expm1(upper)) / self.standard.log_mass(interval).exp()
         return (self.loc + sign * self.scale * centre).clamp(self.low, self.high)
 
-    def _turned(self) -> tuple[Interval, Tensor, Tensor]:
+    def _orient(self) -> tuple[Interval, Tensor, Tensor]:
         """The interval, its middle not positive, the sign that turns it, and the bound that becomes its high end."""
         if None in (self.low, self.high):
             bound = torch.full_like(self.loc, self.high if self.low is None else self.low)

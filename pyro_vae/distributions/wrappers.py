@@ -51,7 +51,7 @@ class _Observed(MaskedDistribution):
         return super().log_prob(known)
 
 
-def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
+def mask_elements(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
     """Distribution whose density leaves out the unobserved elements of an event.
 
     Args:
@@ -63,15 +63,17 @@ def masked(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
         InputError: the elements depend on each other.
 
     >>> import pyro.distributions as dist
-    >>> part = masked(dist.Normal(torch.zeros(2), 1.0).to_event(1), torch.tensor([True, False]))
+    >>> part = mask_elements(dist.Normal(torch.zeros(2), 1.0).to_event(1), torch.tensor([True, False]))
     >>> bool(part.log_prob(torch.tensor([0.0, torch.nan])) == dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)))
     True
     """
     if isinstance(distribution, Independent):
         rank = distribution.reinterpreted_batch_ndims
-        return masked(distribution.base_dist, mask).to_event(rank)
+        return mask_elements(distribution.base_dist, mask).to_event(rank)
     if isinstance(distribution, MixtureSameFamily):
-        component = masked(distribution.component_distribution, mask.unsqueeze(-1 - len(distribution.event_shape)))
+        component = mask_elements(
+            distribution.component_distribution, mask.unsqueeze(-1 - len(distribution.event_shape))
+        )
         return MixtureSameFamily(distribution.mixture_distribution, component, validate_args=False)
     if distribution.event_shape:
         raise InputError(

@@ -59,7 +59,7 @@ def catalogue(family: str | type[Family] | None = None, *, markdown: bool = Fals
     return _page(FAMILIES[name])
 
 
-def by_kind() -> dict[str, list[type[Family]]]:
+def group_by_kind() -> dict[str, list[type[Family]]]:
     """Families by their kind of data, in the order of `KINDS`."""
     return {kind: [family for family in FAMILIES.values() if family.data_kind == kind] for kind in KINDS}
 
@@ -84,7 +84,7 @@ def example_of(family: type[Family]) -> tuple[str, Family]:
 
 def _list() -> str:
     lines: list[str] = []
-    for kind, families in by_kind().items():
+    for kind, families in group_by_kind().items():
         lines += ["", kind.upper()]
         for family in families:
             first, rest = signature(family), f"{', '.join(family.roles):<25} {family.support_text}"
@@ -103,7 +103,7 @@ def _list() -> str:
 
 def _table() -> str:
     rows = ["| data | family | support | roles | what it is |", "|---|---|---|---|---|"]
-    for kind, families in by_kind().items():
+    for kind, families in group_by_kind().items():
         for family in families:
             first = f"**{kind}**" if family is families[0] else ""
             cells = (first, f"`{signature(family)}`", family.support_text, ", ".join(family.roles), summary(family))

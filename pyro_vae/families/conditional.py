@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.distributions.wrappers import expand_right, masked
+from pyro_vae.distributions.wrappers import expand_right, mask_elements
 from pyro_vae.families.base import Family
 from pyro_vae.families.site import ParameterSlot, Shape, SiteSpec
 from pyro_vae.networks.base import HeadedNetwork, build_network, evaluating
@@ -110,7 +110,7 @@ class Conditional(nn.Module):
         if distribution.batch_shape != target:
             distribution = distribution.expand(target)
         if mask is not None:
-            distribution = masked(distribution, mask)
+            distribution = mask_elements(distribution, mask)
         return distribution.to_event(rank) if rank else distribution
 
     def values(

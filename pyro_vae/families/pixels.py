@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.core.config import field
 from pyro_vae.distributions import constraints
-from pyro_vae.distributions.discretized_logistic import DiscretizedLogisticMixture
+from pyro_vae.distributions.ordered import DiscretizedLogisticMixture
 from pyro_vae.families.base import Family, Source, init_std, parameter
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 

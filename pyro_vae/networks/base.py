@@ -218,11 +218,11 @@ class Heads(nn.ModuleDict):
         sizes = [head.out_features for head, _ in heads.values()]
         if len(heads) > 1 and sum(sizes) <= NARROW:
             weight = torch.cat([head.weight for head, _ in heads.values()])
-            start = torch.cat([head.start(offset) for head, offset in heads.values()])
-            flat = added(linear(features, weight), start).split(sizes, -1)
+            start = torch.cat([head.add_to_bias(offset) for head, offset in heads.values()])
+            flat = add_offset(linear(features, weight), start).split(sizes, -1)
         else:
             flat = tuple(head(features, offset) for head, offset in heads.values())
-        return {name: shaped(each, self.out_shapes[name]) for name, each in zip(heads, flat, strict=True)}
+        return {name: reshape_last(each, self.out_shapes[name]) for name, each in zip(heads, flat, strict=True)}
 
 
 class Head(nn.Linear):
@@ -230,19 +230,19 @@ class Head(nn.Linear):
 
     def forward(self, features: Tensor, offset: Tensor | None = None) -> Tensor:
         """Outputs (*batch, size) from features (*batch, width)."""
-        return added(linear(features, self.weight), self.start(offset))
+        return add_offset(linear(features, self.weight), self.add_to_bias(offset))
 
-    def start(self, offset: Tensor | None) -> Tensor:
+    def add_to_bias(self, offset: Tensor | None) -> Tensor:
         """Bias with the offset added, (size,)."""
         return self.bias if offset is None else self.bias + offset.flatten()
 
 
-def added(fresh: Tensor, offset: Tensor) -> Tensor:
+def add_offset(fresh: Tensor, offset: Tensor) -> Tensor:
     """Sum of two tensors, in place in the first without gradients; with them autograd would copy a view."""
     alike = fresh.dtype == offset.dtype  # or the sum would be of the lower precision
     return fresh.add_(offset) if alike and not fresh.requires_grad else fresh + offset
 
 
-def shaped(flat: Tensor, shape: Shape) -> Tensor:
+def reshape_last(flat: Tensor, shape: Shape) -> Tensor:
     """Tensor whose last dimension is given a shape; vectors stay as they are, for every view costs a step time."""
     return flat if len(shape) == 1 else flat.reshape((*flat.shape[:-1], *shape))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
-from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape, added
+from pyro_vae.networks.base import ACTIVATIONS, HeadedNetwork, Heads, Network, Shape, add_offset
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Decoder(HeadedNetwork):
             channels, height, width, *rest = shape
             pixels = pixels.reshape(-1, channels, prod(rest), height, width).movedim(2, -1)
             pixels = pixels.reshape((*batch, *shape))
-            outputs[name] = added(pixels, offsets[name]) if name in offsets else pixels
+            outputs[name] = add_offset(pixels, offsets[name]) if name in offsets else pixels
         return outputs
 
 

@@ -36,7 +36,7 @@ def test_softplus_sum_equals_the_direct_sum_for_any_block_size(
     logits, signs = logits_of(shape, dtype), SIGNS[kind](shape).to(dtype)
     expected = in_float64(logits, signs)
     for numbers in (1, 2 * shape[-1], 2**19):
-        monkeypatch.setattr(bernoulli, "IN_CACHE", numbers)
+        monkeypatch.setattr(bernoulli, "BLOCK_SIZE", numbers)
         require_near(softplus_sum(logits, signs), expected, shape[-1], dtype)
 
 
@@ -54,7 +54,7 @@ def test_compiled_sum_is_the_same_for_any_width_and_takes_few_logarithms(width: 
     graph = make_fx(softplus_sum)(logits, signs)
     require_near(graph(logits, signs), in_float64(logits, signs), width, torch.float32)
     logarithms = [node.meta["val"].numel() for node in graph.graph.nodes if node.target is torch.ops.aten.log.default]
-    assert sum(logarithms) <= max(2 * bernoulli.VECTOR, width / 3) * 6 * 3
+    assert sum(logarithms) <= max(2 * bernoulli.VECTOR_SIZE, width / 3) * 6 * 3
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def test_coarse_type_keeps_what_one_and_it_would_round_away() -> None:
 def test_far_logits_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.tensor([[1000.0, -1.0], [-1000.0, 2.0], [88.0, 89.0], [0.0, torch.inf], [torch.nan, 0.0]])
     for numbers in (1, 2**19):
-        monkeypatch.setattr(bernoulli, "IN_CACHE", numbers)
+        monkeypatch.setattr(bernoulli, "BLOCK_SIZE", numbers)
         torch.testing.assert_close(summed(logits), in_float64(logits).float(), equal_nan=True)
 
 
@@ -121,7 +121,7 @@ def test_model_evaluates_without_a_gradient_by_the_blocks(monkeypatch: pytest.Mo
         taken.append(logits[..., 0].numel())
         return softplus(logits * signs).sum(-1)
 
-    monkeypatch.setattr(bernoulli, "_by_exponentials", seen)
+    monkeypatch.setattr(bernoulli, "_sum_by_exponentials", seen)
     vae = pv.VAE((8,), 2, likelihood=pv.Bernoulli(), encoder=pv.MLP(hidden=(4,)))
     pv.evidence(vae, torch.ones(3, 8), method=pv.criticism.Importance(60), progress=False)
     assert sum(taken) >= 180

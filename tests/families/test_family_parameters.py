@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -14,11 +15,30 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.distributions.constraints import Bounded, Ordered
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.conditional import Conditional
+from pyro_vae.families.site import SiteSpec
+from pyro_vae.networks import MLP
+
+
+def test_parameters_list_trainable_ones_first() -> None:
+    assert list(FAMILIES["BetaBinomial"].parameters) == ["concentration1", "concentration0", "total_count"]
+    with pytest.raises(InputError, match=r"nothing would depend on z: leave logits out"):
+        Conditional(FAMILIES["Binomial"](10, logits=0), SiteSpec("likelihood", (2,), (3,), MLP()))
+
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
 # ---- starting values -------------------------------------------------------------------------------------------
+
+
+def test_starting_values_survive_pickling() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    conditional = Conditional(FAMILIES["Gamma"](), SiteSpec("prior", (2,)))
+    copied = pickle.loads(pickle.dumps(conditional))
+    for one in (conditional, copied):
+        one.initialize(x)
+    assert torch.equal(copied.trained_value("rate"), conditional.trained_value("rate"))
+    assert not torch.equal(copied.trained_value("rate"), torch.ones(2))
 
 
 TWO_ROWS = torch.zeros(2, 2, dtype=torch.float64)

@@ -18,8 +18,7 @@ from pyro_vae.cli import main
 from pyro_vae.cli.output import summary
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions.constraints import cutpoints
-from pyro_vae.distributions.discretized_logistic import DiscretizedLogisticMixture
-from pyro_vae.distributions.ordered import StableOrderedLogistic
+from pyro_vae.distributions.ordered import DiscretizedLogisticMixture, StableOrderedLogistic
 from pyro_vae.plots.samples import image_grid
 
 F64 = torch.float64
