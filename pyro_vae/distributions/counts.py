@@ -9,7 +9,7 @@ from pyro_vae.distributions.wrappers import ExpandMixin
 
 
 class IntegerUpTo(torch.distributions.constraints.integer_interval):
-    """Whole numbers from 0 to a number of trials; empty where that number is not whole."""
+    """Integers from 0 to a number of trials; empty where that number is not an integer."""
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value is such a count."""

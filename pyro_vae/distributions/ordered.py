@@ -25,7 +25,7 @@ class StableOrderedLogistic(ExpandMixin, dist.OrderedLogistic):
 
 
 class DiscretizedLogisticMixture(dist.TorchDistribution):
-    r"""A mixture of logistic distributions, rounded to whole numbers; the first and the last one take the tails.
+    r"""A mixture of logistic distributions, rounded to integers; the first and the last one take the tails.
 
     Args:
         logits: log weights of the components, (*batch, components).
@@ -54,7 +54,7 @@ class DiscretizedLogisticMixture(dist.TorchDistribution):
 
     @property
     def support(self) -> Any:
-        """The whole numbers 0, ..., bins - 1."""
+        """Integers 0, ..., bins - 1."""
         return integer_interval(0, self.bins - 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticMixture":

@@ -38,7 +38,7 @@ class Objective(Config, PyroELBO):
     def bound(self, particles: Particles) -> Tensor:
         """Bound on log p(x) of each row, (N,), in nats, to be maximised.
 
-        A term of the whole batch is subtracted from every row, so that the mean over rows contains it once.
+        A term of the batch is subtracted from every row, so that the mean over rows contains it once.
         """
 
     def extra_terms(self, particles: Particles) -> dict[str, Tensor]:
