@@ -101,10 +101,19 @@ def source_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
         InputError: rows cannot be read from it one by one.
     """
     if isinstance(x, str | Path):
-        source = file_source(Path(x).expanduser(), columns)
-        if workers and isinstance(source, Parquet):
-            raise InputError("Parquet is decoded in threads: leave workers out.")
-        return source
+        path = Path(x).expanduser()
+        check_exists(path)
+        if is_parquet(path):
+            if workers:
+                raise InputError("Parquet is decoded in threads: leave workers out.")
+            return Parquet(path, columns)
+        if columns is not None:
+            raise InputError("columns are those of Parquet: leave columns out.")
+        if path.suffix.lower() == ".npy":
+            return Arrays.file(path)
+        kind = path.suffix or path.name
+        hint = ": write it as Parquet, `pandas.read_csv(file).to_parquet(file)`" if kind.lower() == ".csv" else ""
+        raise InputError(f"rows are read one by one from .npy and .parquet, not from '{kind}'{hint}.")
     if isinstance(x, np.memmap):
         return Arrays.mapped({"x": x})
     if isinstance(x, Mapping):
@@ -126,20 +135,3 @@ def source_of(x: Any, workers: int, length: int | None, columns: Sequence[str] |
     if isinstance(x, Rows):
         raise InputError("these rows are in memory: give them to fit as they are.")
     return MapSource(x)
-
-
-def file_source(path: Path, columns: Sequence[str] | None = None) -> Source:
-    """Source of the rows of a `.npy` or `.parquet` file, or of a folder of `.parquet` files.
-
-    Raises:
-        InputError: the file does not exist, has an unknown format, or cannot be read.
-    """
-    check_exists(path)
-    if is_parquet(path):
-        return Parquet(path, columns)
-    if columns is not None:
-        raise InputError("columns are those of Parquet: leave columns out.")
-    if path.suffix.lower() == ".npy":
-        return Arrays.file(path)
-    hint = ": write it as Parquet, `pandas.read_csv(file).to_parquet(file)`" if path.suffix.lower() == ".csv" else ""
-    raise InputError(f"rows are read one by one from .npy and .parquet, not from '{path.suffix or path.name}'{hint}.")

@@ -43,12 +43,7 @@ class RunFolder:
 
     @classmethod
     def reserve(cls, path: str | Path, overwrite: bool, resume: bool = False) -> "RunFolder":
-        """Run folder that can be written; nothing is created yet.
-
-        Args:
-            path: the folder.
-            overwrite: whether an existing run may be replaced.
-            resume: whether an existing run may be resumed.
+        """Run folder that can be written, to replace or resume an existing run if so; nothing is created yet.
 
         Raises:
             InputError: the folder exists and may not be replaced, or cannot be written.
@@ -72,19 +67,12 @@ class RunFolder:
         if overwrite or (resume and self.unfinished):
             return
         if resume:
-            raise InputError(
-                f"{path} holds a run without checkpoints, so there is nothing to resume: choose another folder, or "
-                "replace it with overwrite=True (--overwrite)."
-            )
-        if not self.finished:
-            raise InputError(
-                f"{path} holds an unfinished run: resume it by resume=True (on the command line --resume), or "
-                "replace it with overwrite=True (--overwrite)."
-            )
-        raise InputError(
-            f"{path} holds a run already: choose another folder, or replace it with overwrite=True (on the "
-            "command line --overwrite)."
-        )
+            state = "a run without checkpoints, so there is nothing to resume: choose another folder"
+        elif self.finished:
+            state = "a run already: choose another folder"
+        else:
+            state = "an unfinished run: resume it by resume=True (on the command line --resume)"
+        raise InputError(f"{path} holds {state}, or replace it with overwrite=True (on the command line --overwrite).")
 
     @property
     def finished(self) -> bool:

@@ -32,18 +32,13 @@ class Termination:
             if not self.callbacks.is_needed:
                 return None
             try:
+                at = EpochEvent(state.epoch, dict(history.last), history, self.programs)
                 with state.group.seeded(state.seed + state.epoch):  # random draws of a callback change nothing
-                    reason = state.group.run_on_rank0(self._call_callbacks)
+                    reason = state.group.run_on_rank0(lambda: self.callbacks.epoch(at))
             except Exception as error:  # the epoch is worth keeping
                 return error
         state.stop_reason = state.stop_reason or reason
         return None
-
-    def _call_callbacks(self) -> str:
-        state = self.state
-        if not state.group.is_rank0:
-            return ""
-        return self.callbacks.epoch(EpochEvent(state.epoch, dict(state.history.last), state.history, self.programs))
 
     def finish(self, epochs: int) -> str:
         """Leave the model its final weights.
