@@ -51,7 +51,7 @@ class ParameterSlot:
         init: its value before training, of that shape, from rows of data; None to start from a raw zero.
         scales_with_size_factor: whether a row's size factor multiplies it.
         broadcasts: whether the distribution takes one number for all elements as it is.
-        jitter: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
+        init_noise: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
             would be exchangeable (the components of a mixture) is not alike.
     """
 
