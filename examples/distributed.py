@@ -7,7 +7,7 @@
                                                                      # on each of two nodes, HOST being one of them
 
 Under SLURM `srun python examples/distributed.py --devices 8 --nodes 2` does the same. The command line takes the same
-words: `pyro-vae fit --devices 2 ...`.
+words: `pyro-vae fit --runtime.devices 2 ...`.
 
 What stays the same, however many processes there are: `batch_size` counts the rows of all of them together, so learning
 rate, schedules and epochs mean what they meant; validation and history are those of one process; the first one writes

@@ -160,9 +160,9 @@ from .training import (
 from .training.callbacks import EpochEvent as EpochEvent
 from .training.checkpoints import Checkpoints as Checkpoints
 from .training.distributed import Runtime as Runtime
+from .training.monitor import Monitor as Monitor
 from .workflow.aggregate import aggregate as aggregate
 from .workflow.fit import fit as fit
-from .workflow.options import Monitor as Monitor
 from .workflow.options import RunOptions as RunOptions
 
 __version__: str

@@ -6,6 +6,7 @@ is `pv.Laplace()` and keeps nothing of what `--prior` was before, `--prior.scale
 """
 
 import argparse
+import dataclasses
 import inspect
 import re
 import typing
@@ -14,14 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyro_vae.core import serialization
-from pyro_vae.core.config import describe_type
+from pyro_vae.core.config import Config, Record, as_meant, describe_type
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.formatting import in_yaml
 from pyro_vae.core.signatures import describe_parameters
 from pyro_vae.registry import options, tables
-
-MODEL = ("latent_dim", "prior", "likelihood", "guide", "encoder", "decoder")
-"""Options that a help text groups as those of the model."""
+from pyro_vae.workflow.experiment import MODEL
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # as of Python 3.14, which takes -1e-3 for a value too
         self.verb, self.parameters, self.plain = verb, parameters, dict[str, Any]()
-        self.fields: set[str] = set()
+        self.hints: dict[str, Any] = {}
         self.described = describe_parameters(verb)
         for one in words:
             nargs = "+" if one.annotation == list[str] else "?" if one.default is None else None
@@ -55,13 +54,22 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--print_config", action="store_true", help="print the options as a file, and exit")
         model = self.add_argument_group("model")
         for name in self.keywords:
-            group = model if name in MODEL else self
-            group.add_argument(
-                f"--{name}",
-                action=_Assign,
-                metavar=_values(name, parameters[name].annotation),
-                help=self._help(name),
-            )
+            group: Any = model if name in ("latent_dim", *MODEL) else self
+            self._add(group, name, parameters[name].annotation, self._help(name))
+            if options.is_role(parameters[name]) and issubclass(tables.ROLES[name], Record):
+                self._add_fields(name, tables.ROLES[name])
+
+    def _add(self, group: Any, name: str, hint: Any, help: str) -> None:
+        self.hints[name] = hint
+        group.add_argument(f"--{name}", action=_Assign, metavar=_values(name, hint), help=help)
+
+    def _add_fields(self, name: str, record: type[Config]) -> None:
+        """Add the fields of a record; those of other declarations differ by the name that is given."""
+        described, hints = describe_parameters(record), typing.get_type_hints(record)
+        for field in dataclasses.fields(record):
+            default = getattr(self.parameters[name].default, field.name, field.default)
+            self._add(self, f"{name}.{field.name}", hints[field.name], _described(described[field.name], default))
+        self.hints[name] = hints[dataclasses.fields(record)[0].name]
 
     def parse(self, words: Sequence[str]) -> dict[str, Any]:
         """Arguments of the verb that the words give.
@@ -81,11 +89,10 @@ class Parser(argparse.ArgumentParser):
     def assign(self, option: str, text: str) -> None:
         """Put the value of an option, or of a field of one, among the plain values."""
         name = option.removeprefix("--")
-        hint = self.parameters[name].annotation if name in self.parameters else None
         if name == "config":
             self.plain |= options.read_config(Path(text), self.keywords)
         else:
-            value = options.as_meant(hint, serialization.value(text), text)
+            value = as_meant(self.hints.get(name), serialization.value(text), text)
             self.plain = options.assign(self.verb, self.plain, name, value)
 
     def error(self, message: str) -> NoReturn:
@@ -104,23 +111,21 @@ class Parser(argparse.ArgumentParser):
             return word
         if name not in self.keywords:
             raise unknown_name_error("option", f"--{name}", [f"--{known}" for known in self.keywords])
+        is_role = options.is_role(self.parameters[name])
         if dot:
-            if name not in tables.ROLES:
+            if not is_role:
                 raise InputError(f"--{name} is one value and has no fields, so there is no {option}.")
-            if option not in self.fields:
-                self.fields.add(option)
-                self.add_argument(option, action=_Assign, help=argparse.SUPPRESS)
-        hint = self.parameters[name].annotation
+            if option[2:] not in self.hints:
+                self._add(self, option[2:], Any, argparse.SUPPRESS)
+        hint = self.hints[option[2:]]
         if hint is bool and not equals and following not in ("true", "false"):
             return f"{word}=true"
         if not equals and (not following or following.startswith("--")):
-            raise InputError(f"{option} needs a value{'' if name in tables.ROLES else f': {describe_type(hint)}'}.")
+            raise InputError(f"{option} needs a value{'' if is_role else f': {describe_type(hint)}'}.")
         return word
 
     def _help(self, name: str) -> str:
-        default = self.parameters[name].default
-        shown = "" if default in (None, inspect.Parameter.empty) else f" (default: {_shown(default)})"
-        return f"{self.described.get(name, '')}{shown}".replace("%", "%%")
+        return _described(self.described.get(name, ""), self.parameters[name].default)
 
 
 class _Assign(argparse.Action):
@@ -133,13 +138,20 @@ class _Assign(argparse.Action):
         parser.assign(option_string, values)
 
 
+def _described(text: str, default: Any) -> str:
+    """Help of an option with its default."""
+    if default in (None, (), inspect.Parameter.empty, dataclasses.MISSING) or serialization.to_dict(default) == {}:
+        return text.replace("%", "%%")
+    shown = str(default).lower() if isinstance(default, bool) else in_yaml(serialization.to_dict(default))
+    return f"{text} (default: {shown})".replace("%", "%%")
+
+
 def _values(name: str, hint: Any) -> str:
     """The values of an option, for its line of the help."""
     members = [one for member in (hint, *typing.get_args(hint)) for one in typing.get_args(member) or [member]]
-    words = [one for one in members if isinstance(one, str)]
-    words += ["true", "false"] if bool in members else []
-    return "NAME" if name in tables.ROLES else f"{{{','.join(dict.fromkeys(words))}}}" if words else name.upper()
-
-
-def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else in_yaml(serialization.to_dict(default))
+    classes = [one for one in members if isinstance(one, type) and issubclass(one, Config)]
+    if classes:
+        return dataclasses.fields(classes[0])[0].name.upper() if issubclass(classes[0], Record) else "NAME"
+    words = [one for one in members if isinstance(one, str)] + (["true", "false"] if bool in members else [])
+    others = [one for one in members if isinstance(one, type) and one not in (bool, type(None))]
+    return f"{{{','.join(dict.fromkeys(words))}}}" if words and not others else name.rpartition(".")[2].upper()

@@ -1,18 +1,18 @@
 """The verb that trains a model for each point of a sweep."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.core.signatures import delegates, describe_parameters
+from pyro_vae.core.signatures import delegates
 from pyro_vae.sweeps import sweep as train_sweep
+from pyro_vae.sweeps.search_space import OURS
 from pyro_vae.workflow.experiment import run_experiment
 
 OWN = ("search", "samples", "search_seed", "jobs", "progress")
 """Options of the sweep itself."""
 
-SHARED = [
-    name for name in describe_parameters(run_experiment) if name not in ("run", "overwrite", "resume", "progress")
-]
+SHARED = [name for name in inspect.signature(run_experiment).parameters if name[0] != "_" and name not in OURS]
 
 
 @delegates(train_sweep, *OWN)

@@ -42,6 +42,10 @@ class Config:
         return coerce(where, hint, value)
 
 
+class Record(Config):
+    """`Config` that is the only one of its kind: it is written by its fields alone, or by the first one alone."""
+
+
 def _check_option(
     where: str,
     value: Any,
@@ -103,6 +107,20 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}.")
+
+
+def as_meant(hint: Any, value: Any, text: str = "") -> Any:
+    """A word that YAML takes for a number or for true, as the word that the option asks for.
+
+    Args:
+        hint: the type of the option.
+        value: the value that YAML makes of it.
+        text: the word as it was written, where that is known.
+    """
+    word = text or (str(value).lower() if isinstance(value, bool) else str(value))
+    members = typing.get_args(hint) if typing.get_origin(hint) in (Literal, typing.Union, types.UnionType) else (hint,)
+    taken = isinstance(value, int | float) and type(value) not in members and (str in members or word in members)
+    return word if taken else value
 
 
 def describe_type(hint: Any) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from torch import nn
 
-from pyro_vae.core.config import Config
+from pyro_vae.core.config import Config, Record
 from pyro_vae.core.errors import InputError
 
 
 def to_dict(declared: Any) -> Any:
-    """Plain values of a `Config`: its name, and the fields that differ from their defaults.
+    """Plain values of a `Config`: its name, and the fields that differ from their defaults; of a `Record`, the fields.
 
     >>> from pyro_vae.families import Laplace, Normal
     >>> to_dict(Laplace()), to_dict(Normal(0, 1))
@@ -31,6 +31,9 @@ def to_dict(declared: Any) -> Any:
             for field in dataclasses.fields(declared)
             if getattr(declared, field.name) != field.default
         }
+        if isinstance(declared, Record):
+            first = dataclasses.fields(declared)[0].name
+            return changed[first] if changed.keys() == {first} and isinstance(changed[first], str) else changed
         return {name: changed} if changed else name
     if isinstance(declared, nn.Module):
         return {"own": type(declared).__name__}

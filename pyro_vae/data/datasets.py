@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from pyro_vae.core.config import Record
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.data import files
 from pyro_vae.data.dispatch import is_large
@@ -20,7 +21,50 @@ from pyro_vae.data.streaming import Stream
 
 Data = TypeVar("Data", bound=Rows | Stream)
 
+SOURCE = {"data": "name", "data_seed": "seed"}
+"""Fields of `DataOptions` by other names in the `source` of rows."""
+
 BINARIZE = ("static", "dynamic")
+
+
+@dataclass(frozen=True)
+class DataOptions(Record):
+    """Arguments of `load` as one record, for the command line, a file or a sweep.
+
+    Args:
+        name: a data set (digits, mnist, fashion_mnist, cifar10), .npy, .npz, .csv or .parquet file, folder of images.
+        root: folder that holds a named data set's files.
+        binarize: draw binary pixels once (static) or anew for every batch (dynamic).
+        levels: round pixels in [0, 1] to the integers 0, ..., levels - 1: 256 for pictures of bytes.
+        validation: fraction of the rows to validate on while training.
+        test: fraction of the rows held out from everything, where there is no official test set.
+        seed: of the split and of static binarisation.
+        stream: read rows of .npy or .parquet while training; auto does so where they would fill a quarter of memory.
+
+    >>> DataOptions("digits", test=0).load()
+    Dataset('digits', event_shape=(1, 8, 8), train=1617, validation=180, test=0, binarize=None)
+    """
+
+    name: str
+    root: str | None = None
+    binarize: Literal["static", "dynamic"] | None = None
+    levels: int | None = None
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    stream: bool | Literal["auto"] = "auto"
+
+    @classmethod
+    def of(cls, source: Mapping[str, Any]) -> "DataOptions | None":
+        """Options that rows record as their source; None for rows that were not loaded by name."""
+        if source.get("data") is None:
+            return None
+        return cls(**{SOURCE.get(name, name): value for name, value in source.items() if name != "split"})
+
+    def load(self) -> "Dataset":
+        """Data set by these options, as of `load`."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        return load(options.pop("name"), **options)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

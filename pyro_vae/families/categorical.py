@@ -44,8 +44,8 @@ class Bernoulli(Family):
     grey: bool = False
     fix_hint = (
         "take their density, ContinuousBernoulli(), binarise the data (pv.data.load(..., binarize='dynamic'), on the "
-        "command line --binarize dynamic), take a family for real values such as Normal(scale='learned'), or accept a "
-        "cross-entropy that is not a density: Bernoulli(grey=True)"
+        "command line --data.binarize dynamic), take a family for real values such as Normal(scale='learned'), or "
+        "accept a cross-entropy that is not a density: Bernoulli(grey=True)"
     )
     roles = ("likelihood",)
     data_kind = "Categories"

@@ -70,7 +70,7 @@ class DiscretizedLogistic(Family):
     is_pixel = True
     fix_hint = (
         "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
-        "line --levels 256), set bins to their number, or take a family for real values"
+        "line --data.levels 256), set bins to their number, or take a family for real values"
     )
     roles = ("likelihood",)
     data_kind = "Pixel levels"

@@ -1,13 +1,14 @@
 """Migrations of run folders: what an older format calls by another name than this version does.
 
-A migration changes names alone, never a value or a number.
+A migration changes names and where they stand, never a value or a number.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyro_vae.registry.tables import ROLES
+from pyro_vae.core.serialization import to_dict
+from pyro_vae.registry.tables import ROLES, TABLES, from_dict
 
 FORMAT = 2
 """The version of the run folder's layout and names; a higher one is refused."""
@@ -24,12 +25,14 @@ class Migration:
         fields: new names of fields by their old ones, for each class by its old name.
         parts: new names of the parts of a VAE by their old ones: the first words of the names of weights.
         keyed_by_part: fields, by their old names, whose keys begin with a part.
+        grouped: new names of settings inside a record by their old ones beside all others, for each record.
     """
 
     classes: Mapping[str, str]
     fields: Mapping[str, Mapping[str, str]]
     parts: Mapping[str, str]
     keyed_by_part: frozenset[str]
+    grouped: Mapping[str, Mapping[str, str]]
 
     def rename_weight(self, name: str) -> str:
         """Name of a weight, or the beginning of one, in the next format."""
@@ -54,6 +57,16 @@ class Migration:
         names = {**self.classes, **self.fields.get(owner, {})}
         return {names.get(name, name): self.rename(value, name) for name, value in plain.items()}
 
+    def group(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Content of a spec.yaml whose records are in one place each."""
+        flat = {old for fields in self.grouped.values() for old in fields}
+        grouped = {name: value for name, value in spec.items() if name not in flat}
+        for role, fields in self.grouped.items():
+            if role in spec or fields.keys() & spec.keys():
+                values = {new: spec[old] for old, new in fields.items() if spec.get(old) is not None}
+                grouped[role] = to_dict(from_dict(role, values)) if values else None
+        return grouped
+
 
 OPTIMIZER_FIELDS = {
     "parts": "lr_by_part",
@@ -68,6 +81,11 @@ MIGRATIONS: Mapping[int, Migration] = {
         fields={**dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS), "Cyclical": {"rise": "ratio"}},
         parts={"encoder": "posterior", "decoder": "likelihood"},
         keyed_by_part=frozenset({"parts"}),
+        grouped={
+            "data": {"data": "name", "data_seed": "seed"}
+            | {name: name for name in ("root", "binarize", "levels", "validation", "test", "stream")},
+            "monitor": {"stopping": "stopping"},
+        },
     ),
 }
 """The migration from each older format to the next."""
@@ -81,8 +99,8 @@ def migrate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     migrated = dict(spec)
     while (migration := MIGRATIONS.get(migrated.get("format", FORMAT))) is not None:
-        declared = {role: migration.rename(plain) for role, plain in migrated.items() if role in ROLES}
-        migrated |= declared | {"format": migrated["format"] + 1}
+        declared = {role: migration.rename(plain) for role, plain in migrated.items() if ROLES.get(role) in TABLES}
+        migrated = migration.group(migrated | declared | {"format": migrated["format"] + 1})
     return migrated
 
 

@@ -6,14 +6,13 @@ likelihood.family.scale: 2     one of the family that the likelihood is made of
 """
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pyro_vae.core import serialization
-from pyro_vae.core.config import coerce
+from pyro_vae.core.config import Config, as_meant, coerce
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import migrate_spec
@@ -44,6 +43,14 @@ def assign(verb: Verb, plain: Mapping[str, Any], name: str, value: Any) -> dict[
     return {**plain, role: value}
 
 
+def is_role(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter takes a declared thing: its name is a role, and its type that of one."""
+    members = (parameter.annotation, *typing.get_args(parameter.annotation))
+    return parameter.name in tables.ROLES and any(
+        isinstance(each, type) and issubclass(each, Config) for each in members
+    )
+
+
 def typed(verb: Verb, plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The arguments of a verb from plain values, as a file holds them.
 
@@ -60,7 +67,7 @@ def typed(verb: Verb, plain: Mapping[str, Any], prefix: str = "") -> dict[str, A
     made: dict[str, Any] = {}
     for name, value in plain.items():
         hint = parameters[name].annotation
-        declared = name in tables.ROLES and value is not None
+        declared = is_role(parameters[name]) and value is not None
         made[name] = tables.from_dict(name, value) if declared else coerce(prefix + name, hint, as_meant(hint, value))
     return made
 
@@ -101,17 +108,3 @@ def check_names(names: Iterable[str], known: Iterable[str], where: str = "") -> 
     for name in names:
         if name not in options:
             raise unknown_name_error(f"option{where}", name, options)
-
-
-def as_meant(hint: Any, value: Any, text: str = "") -> Any:
-    """A word that YAML takes for a number or for true, as the word that the option asks for.
-
-    Args:
-        hint: the type of the option.
-        value: the value that YAML makes of it.
-        text: the word as it was written, where that is known.
-    """
-    word = text or (str(value).lower() if isinstance(value, bool) else str(value))
-    members = typing.get_args(hint) if typing.get_origin(hint) in (Literal, typing.Union, types.UnionType) else (hint,)
-    taken = isinstance(value, int | float) and type(value) not in members and (str in members or word in members)
-    return word if taken else value

@@ -6,6 +6,8 @@ One word means one thing everywhere: the YAML `prior: Laplace`, the option `--pr
     prior: Laplace                                    pv.Laplace()
     prior: {Normal: {loc: 0, scale: 1}}               pv.Normal(0, 1)
     prior: {Mixture: {family: {Normal: {scale: 1}}}}  pv.Mixture(pv.Normal(scale=1))
+    data: {name: digits, levels: 17}                  pv.data.DataOptions("digits", levels=17)
+    data: digits                                      pv.data.DataOptions("digits")
 """
 
 import dataclasses
@@ -14,15 +16,19 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from pyro_vae.core.config import Config
+from pyro_vae.core.config import Config, as_meant
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.serialization import to_dict
 from pyro_vae.criticism.methods import METHODS, Method
+from pyro_vae.data import DataOptions
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES, Objective
 from pyro_vae.schedules import SCHEDULES, Schedule
 from pyro_vae.training import OPTIMIZERS, STOPPINGS, Optimizer, Stopping
+from pyro_vae.training.checkpoints import Checkpoints
+from pyro_vae.training.distributed import Runtime
+from pyro_vae.training.monitor import Monitor
 
 TABLES: dict[type[Config], Mapping[str, type[Config]]] = {
     Family: FAMILIES,
@@ -44,9 +50,12 @@ ROLES: dict[str, type[Config]] = {
     "objective": Objective,
     "optimizer": Optimizer,
     "method": Method,
-    "stopping": Stopping,
+    "data": DataOptions,
+    "checkpoints": Checkpoints,
+    "monitor": Monitor,
+    "runtime": Runtime,
 }
-"""The kind of each role that takes a declared thing."""
+"""The kind of each role that takes a declared thing; a `Record` is the only one of its kind, and needs no name."""
 
 
 def from_dict(role: str, plain: Any) -> Any:
@@ -54,7 +63,7 @@ def from_dict(role: str, plain: Any) -> Any:
 
     Args:
         role: what it is for, as in `ROLES`, which says the table its name is in.
-        plain: a name, or a mapping of one name to its fields.
+        plain: a name, or a mapping of one name to its fields; of a `Record` the fields, or the first one alone.
 
     Raises:
         InputError: an unknown name or field, a field of the wrong type, or a part of the user's own.
@@ -105,7 +114,7 @@ def override(role: str, plain: Any, path: list[str], value: Any) -> Any:
 
 
 def _merged(where: str, kind: type[Config], plain: Any, path: list[str], value: Any) -> Any:
-    if plain is None or isinstance(plain, int | float):
+    if kind in TABLES and (plain is None or isinstance(plain, int | float)):
         raise _nothing_to_set(where, kind, plain, path[0], value)
     declared, fields = _parts(where, kind, plain)
     head, *rest = path
@@ -119,7 +128,8 @@ def _merged(where: str, kind: type[Config], plain: Any, path: list[str], value: 
             )
         before = fields[head] if head in fields else to_dict(_default(declared, head))
         value = _merged(f"{where}.{head}", inner[head], before, rest, value)
-    return {declared.__name__: {**fields, head: value}}
+    fields[head] = value
+    return {declared.__name__: fields} if kind in TABLES else fields
 
 
 def _nothing_to_set(where: str, kind: type[Config], plain: Any, field: str, value: Any) -> InputError:
@@ -134,7 +144,12 @@ def _nothing_to_set(where: str, kind: type[Config], plain: Any, field: str, valu
 
 
 def _parts(where: str, kind: type[Config], plain: Any) -> tuple[type[Config], dict[str, Any]]:
-    """The class that a plain declaration names, and its fields."""
+    """The class of a plain declaration, which it names unless it is a record, and its fields."""
+    if kind not in TABLES:
+        hints = typing.get_type_hints(kind)
+        first = dataclasses.fields(kind)[0].name
+        given = plain if isinstance(plain, Mapping) else {} if plain is None else {first: plain}
+        return kind, {name: as_meant(hints.get(name), value) for name, value in given.items()}
     name, fields = plain, None
     if isinstance(plain, Mapping) and len(plain) == 1:
         ((name, fields),) = plain.items()

@@ -16,7 +16,7 @@ from pyro_vae.reports.pictures import draw_check, draw_training
 from pyro_vae.reports.results import ReportSettings, RunResults, load_run
 from pyro_vae.reports.run_report import check_commands, format_setting, references
 from pyro_vae.runs.folder import RunFolder
-from pyro_vae.workflow.comparison import Runs
+from pyro_vae.workflow.comparison import Runs, data_facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def comparison_page(folders: Sequence[Path], data: str | None, settings: ReportS
         _reproduce(compared, settings, data),
         Section("References", [Bibliography(references(results))]),
     ]
-    names, source = list(compared.groups), str(results[0].spec.get("data") or "the same data")
+    names, source = list(compared.groups), str(data_facts(results[0].spec)["data"] or "the same data")
     facts = [
         f"{', '.join(names[:-1])} and {names[-1]}, fitted to {source}.",
         f"Evaluated on {results[0].described_rows}, with {results[0].tree.attrs['draws']} replicate data sets each.",

@@ -1,5 +1,6 @@
 """Report of one run: its checks, model, data, training, latents, evidence, and how to reproduce it."""
 
+import dataclasses
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from pyro_vae.reports.formulas import density_formulas, mathml, model_formulas
 from pyro_vae.reports.page import Bibliography, Code, Formula, Page, Section, Sentences, Table
 from pyro_vae.reports.pictures import CHECKS, draw_check, draw_training
 from pyro_vae.reports.results import ReportSettings, RunResults
+from pyro_vae.workflow.comparison import data_facts
 
 FEATURES = 30
 """Maximum number of features of a vector in a table."""
@@ -35,9 +37,6 @@ WORST = 10
 
 MODEL_KEYS = ("prior", "likelihood", "guide", "encoder", "decoder", "latent_dim")
 """Keys of spec.yaml that declare the model."""
-
-DATA_KEYS = ("data", "root", "binarize", "levels", "validation", "test", "data_seed")
-"""Keys of spec.yaml that declare the data."""
 
 
 def run_page(results: RunResults, data: str | None) -> Page:
@@ -68,7 +67,7 @@ def _facts(results: RunResults) -> list[str]:
     parts = [type(getattr(declared, role)).__name__ for role in ("prior", "likelihood", "guide")]
     seen = ", on which it was trained" if results.settings.split == "train" else ""
     shape = f"events of shape {declared.event_shape}" if declared.event_shape else "single numbers"
-    source = "data in memory" if spec.get("data") is None else spec["data"]
+    source = data_facts(spec)["data"] or "data in memory"
     return [
         f"Fitted to {source}: {spec['rows']:,} rows, {shape}.",
         f"{declared.latent_dim} latents; {parts[0]} prior, {parts[1]} likelihood, {parts[2]} guide.",
@@ -136,7 +135,8 @@ def _model(results: RunResults) -> Section:
 
 def _data(results: RunResults) -> Section:
     spec, labels = results.spec, results.rows.labels
-    settings = [[name, str(spec[name])] for name in DATA_KEYS if spec.get(name) is not None]
+    loaded = {} if spec.get("data") is None else dataclasses.asdict(tables.from_dict("data", spec["data"]))
+    settings = [[name, str(value)] for name, value in loaded.items() if value is not None]
     section = Section("The data", _facts(results)[::2])
     if spec.get("fingerprint"):
         section.blocks.append(f"Fingerprint of the training rows: {spec['fingerprint']}.")
@@ -174,7 +174,7 @@ def _features(results: RunResults) -> Table:
 
 def _training(results: RunResults) -> Section:
     spec, history = results.spec, results.history
-    others = {*RECORDED, *MODEL_KEYS, *DATA_KEYS}
+    others = {*RECORDED, *MODEL_KEYS, "data"}
     settings = [[name, format_setting(name, value)] for name, value in spec.items() if name not in others]
     section = Section("Training", [Table("Settings of the fit", ["setting", "value"], settings)])
     section.blocks += [f"Note: {note}." for note in (history.caveat, history.stopped) if note]

@@ -1,5 +1,6 @@
 """The rows that a run was fitted to, and its model before training."""
 
+import dataclasses
 import sys
 
 import torch
@@ -9,6 +10,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.data import Rows, Stream
 from pyro_vae.model.vae import VAE
+from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 
 
@@ -37,10 +39,10 @@ def load_split(run: RunFolder, data: str | None = None, split: str = "test") -> 
     plain = run.spec()
     if data is None and plain.get("data") is None:
         raise InputError(f"{run.path} was fitted to data in memory: name data of that shape with --data.")
-    same = ("root", "binarize", "levels", "validation", "test", *(() if data else ("stream",)))
-    names = {**dict(zip(same, same, strict=True)), "data_seed": "seed"}
-    arguments = {argument: plain[name] for name, argument in names.items() if name in plain}
-    rows: Rows | Stream | None = getattr(datasets.load(data or plain["data"], **arguments), split)
+    options: datasets.DataOptions = tables.from_dict("data", data if plain.get("data") is None else plain["data"])
+    if data is not None:
+        options = dataclasses.replace(options, name=data, stream="auto")
+    rows: Rows | Stream | None = getattr(options.load(), split)
     if rows is None:
         raise InputError(f"--split {split}: this data has no such rows; take --split train.")
     taken = rows.to(dtype=torch.get_default_dtype()).head_sample()

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from pyro_vae.core import serialization
 from pyro_vae.core.files import sync, write_atomically
+from pyro_vae.data.datasets import DataOptions
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import as_module
@@ -58,7 +59,7 @@ class RunContents:
         if isinstance(self.vae, VAE):
             declared = self.vae.declaration
             record |= {part.name: serialization.to_dict(getattr(declared, part.name)) for part in fields(Declaration)}
-        record |= {"data": None, **{name: value for name, value in self.rows.source.items() if name != "split"}}
+        record["data"] = serialization.to_dict(DataOptions.of(self.rows.source))
         record |= {"rows": len(self.rows), "fingerprint": self.rows.fingerprint()}
         record |= {name: serialization.to_dict(value) for name, value in self.settings.items()}
         record |= {name: note for name in ("caveat", "stopped") if (note := getattr(self.history, name))}

@@ -17,7 +17,7 @@ from pyro_vae.criticism.base_measure import distribution_measure
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.sweeps.status import STATUSES, Outcome
 from pyro_vae.training.history import History
-from pyro_vae.workflow.comparison import DATA_KEYS, words
+from pyro_vae.workflow.comparison import data_facts, words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,7 +102,7 @@ def _kind(run: RunFolder) -> str:
     with seeded(None), torch.no_grad():
         measured = distribution_measure(vae.decode(vae.prior().sample((2,))))
     parts = [measured, str(plain.get("caveat", "")), words(plain.get("objective", ""))]
-    return "; ".join([*filter(None, parts), *(f"{name} {plain.get(name)}" for name in DATA_KEYS)])
+    return "; ".join([*filter(None, parts), *(f"{name} {value}" for name, value in data_facts(plain).items())])
 
 
 @dataclass(frozen=True, repr=False)

@@ -35,7 +35,7 @@ class Request:
 def train(request: Request) -> Outcome:
     """Outcome of a point, trained from its newest checkpoint if there is one."""
     folder = Path(request.folder)
-    plain = {"checkpoint_minutes": 10.0, **request.plain}
+    plain = {"checkpoints": {}, **request.plain}
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a profile is in the run's folder
             run_experiment(
@@ -45,7 +45,7 @@ def train(request: Request) -> Outcome:
                 progress=False,
                 _callbacks=_listeners(request),
             )
-        if not {"checkpoint_minutes", "checkpoint_epochs"} & set(request.plain) and not unfinished(folder):
+        if "checkpoints" not in request.plain and not unfinished(folder):
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the options name none
     except InputError as error:
         return Outcome("refused", str(error))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.core.config import Config, field
+from pyro_vae.core.config import Record, field
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
 from pyro_vae.training import snapshot
@@ -25,7 +25,7 @@ STEP = re.compile(r"step-(\d{10})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Checkpoints(Config):
+class Checkpoints(Record):
     """When checkpoints are written, and how many are kept.
 
     One is written at the end too, and when the training is interrupted (SIGINT, SIGTERM). From the newest,

@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from pyro_vae.core.config import Config, field
+from pyro_vae.core.config import Record, field
 from pyro_vae.core.errors import InputError, ProcessLostError
 from pyro_vae.core.rng import seed_torch, seeded
 from pyro_vae.data.rows import Rows
@@ -36,7 +36,7 @@ LOST_CONNECTION = (
 
 
 @dataclass(frozen=True)
-class Runtime(Config):
+class Runtime(Record):
     """Where and how precisely the numbers are computed, in Fabric's terms.
 
     With more than one process, `fit` starts the others, which run the same script or command from its beginning; under

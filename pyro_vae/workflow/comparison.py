@@ -15,14 +15,28 @@ from pyro_vae.criticism.evidence import evidence
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.data import Rows
 from pyro_vae.model.vae import VAE
+from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.inputs import load_split
 
-DATA_KEYS = ("data", "binarize", "levels", "validation", "test", "data_seed", "rows", "fingerprint")
-"""What spec.yaml says of the data: equal in runs that are compared."""
-
-NON_IDENTIFYING_KEYS = ("format", "versions", "root", "seed", *DATA_KEYS)
+NON_IDENTIFYING_KEYS = ("format", "versions", "seed", "data", "rows", "fingerprint")
 """What two seeds of one specification may differ in, or cannot where runs are compared."""
+
+
+def data_facts(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts about the data of a run by name, equal in runs that are compared; the first is None for data in memory.
+
+    Args:
+        spec: content of the run's spec.yaml.
+
+    >>> data_facts({"data": {"name": "digits", "levels": 17}, "rows": 1437})["data.levels"]
+    17
+    """
+    recorded = spec.get("data")
+    options = None if recorded is None else tables.from_dict("data", recorded)
+    names = ("binarize", "levels", "validation", "test", "seed")
+    facts = {"data": getattr(options, "name", None), **{f"data.{name}": getattr(options, name, None) for name in names}}
+    return facts | {name: spec.get(name) for name in ("rows", "fingerprint")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +116,18 @@ class Runs:
 
 
 def _require_same_data(specs: Mapping[Path, Mapping[str, Any]], data: str | None) -> None:
-    asked = [key for key in DATA_KEYS if data is None or key not in ("data", "rows", "fingerprint")]
-    (first, one), *others = specs.items()
-    for path, spec in others:
-        for key in asked:
-            if one.get(key) != spec.get(key):
+    (first, one), *others = ((path, data_facts(spec)) for path, spec in specs.items())
+    for path, other in others:
+        for key in one:
+            if one[key] != other[key] and (data is None or key not in ("data", "rows", "fingerprint")):
                 fix = f"Fit both with the same --{key}"
                 if key in ("rows", "fingerprint"):
                     fix = "The data has changed between the fits: fit both anew, or name data for both with --data"
                 elif key == "data":
                     fix = "Fit both to the same data, or name data for both with --data"
                 raise InputError(
-                    f"{first} and {path} cannot be compared: they were fitted to data with {key}={one.get(key)!r} and "
-                    f"{key}={spec.get(key)!r}. {fix}."
+                    f"{first} and {path} cannot be compared: they were fitted to data with {key}={one[key]!r} and "
+                    f"{key}={other[key]!r}. {fix}."
                 )
 
 

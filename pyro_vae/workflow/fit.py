@@ -31,6 +31,7 @@ from pyro_vae.training.distributed import ProcessGroup, Runtime
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.loss import Loss, frozen
+from pyro_vae.training.monitor import Monitor
 from pyro_vae.training.optimizers import Adam, Optimizer, OptimizerLike
 from pyro_vae.training.profile import StepProfiler
 from pyro_vae.training.progress import ProgressReporter
@@ -38,7 +39,7 @@ from pyro_vae.training.step import TrainStep
 from pyro_vae.training.stopping import Stopping
 from pyro_vae.training.termination import Termination
 from pyro_vae.training.train_state import TrainState
-from pyro_vae.workflow.options import Monitor, RunOptions
+from pyro_vae.workflow.options import RunOptions
 from pyro_vae.workflow.two_stage import fit_second_stage
 
 
@@ -170,7 +171,7 @@ def _settings(
         "batch_size": batch_size,
         "seed": seed,
     }
-    return settings if stopping is None else settings | {"stopping": stopping}
+    return settings if stopping is None else settings | {"monitor": Monitor(stopping=stopping)}
 
 
 def _rows_per_step(optimizer: OptimizerLike, batch_size: int) -> int:

@@ -1,14 +1,11 @@
-"""Grouped arguments of `fit`: where its run goes, and how a training is monitored."""
+"""`RunOptions`: the folder that `fit` writes, and what may happen to a run that is there."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.training.checkpoints import Checkpoints
-from pyro_vae.training.stopping import Stopping
 
 
 @dataclass(frozen=True)
@@ -47,36 +44,3 @@ class RunOptions(Config):
             raise InputError("resume=True continues a run and overwrite=True replaces it: give one of them.")
         if self.resume and self.checkpoints is None:
             object.__setattr__(self, "checkpoints", Checkpoints())
-
-
-@dataclass(frozen=True)
-class Monitor(Config):
-    """What is recorded of a training beside its history, and the rule that ends it early.
-
-    Args:
-        loggers: Lightning's loggers; or "csv" and "tensorboard", which write into the folder `logs` beside the run.
-        profile: whether to profile some steps: a table is printed, and with a run written into it as profile.txt
-            beside trace.json, which a browser shows (chrome://tracing, ui.perfetto.dev).
-        stopping: when to end before the last epoch, as in pv.EarlyStopping(patience=10).
-
-    Raises:
-        InputError: a field of the wrong type.
-
-    >>> from pyro_vae.training import EarlyStopping
-    >>> Monitor(stopping=EarlyStopping(patience=5)).profile
-    False
-    """
-
-    loggers: Any = ()
-    profile: bool = False
-    stopping: Stopping | None = None
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        if not isinstance(self.loggers, Sequence) or isinstance(self.loggers, str):
-            raise InputError(f"loggers = {self.loggers!r} has to be a list: loggers=[...].")
-        if self.stopping is not None and not isinstance(self.stopping, Stopping):
-            raise InputError(
-                f"stopping = {self.stopping!r} has to be a rule, as in stopping=pv.EarlyStopping(patience=10)."
-            )
-        super().__post_init__()

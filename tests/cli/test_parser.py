@@ -1,21 +1,24 @@
 """Options of the verbs: each stands once, at the function that takes it."""
 
+import dataclasses
 import inspect
 from typing import Any
 
 import pytest
 
+import pyro_vae as pv
 from pyro_vae.cli import VERBS, load_verb
 from pyro_vae.cli.parser import Parser
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.signatures import describe_parameters
+from pyro_vae.registry import tables
 
 DELEGATED = [
     pytest.param(verb, name, id=f"{verb} {name}")
     for verb in VERBS
     for name in sorted(getattr(load_verb(verb), "delegated", {}))
 ]
-OWN = {("reconstruct", "split"): "default", ("check", "statistics"): "help"}
+OWN = {("reconstruct", "split"): "default", ("check", "statistics"): "help", ("fit", "latent_dim"): "default"}
 """Options of which a verb states more than its type, and what."""
 
 
@@ -67,3 +70,38 @@ def test_runs_and_options_may_stand_in_any_order() -> None:
     words = ["a", "--split", "train", "b", "--batch_size=3", "c"]
     made = Parser("compare", load_verb("compare")).parse(words)
     assert made == {"runs": ["a", "b", "c"], "split": "train", "batch_size": 3}
+
+
+def test_fit_has_twenty_options() -> None:
+    parser = Parser("fit", load_verb("fit"))
+    words = {word.removeprefix("--") for word in parser.format_help().split() if word.startswith("--")}
+    model = {"latent_dim", "prior", "likelihood", "guide", "encoder", "decoder"}
+    training = {"objective", "optimizer", "epochs", "batch_size", "seed", "compile", "monitor", "runtime", "progress"}
+    assert set(parser.keywords) == {"data", "run", "overwrite", "resume", "checkpoints"} | training | model
+    assert len(parser.keywords) == 20
+    assert {"help", "config", "print_config", *parser.keywords} <= words
+
+
+def test_fields_of_a_record_are_options_with_its_defaults_and_help() -> None:
+    helped = " ".join(Parser("fit", load_verb("fit")).format_help().split())
+    for role in ("data", "checkpoints", "monitor", "runtime"):
+        record = tables.ROLES[role]
+        for name, text in describe_parameters(record).items():
+            assert f"--{role}.{name} " in helped
+            assert " ".join(text.replace("%", "%%").split()[:6]) in helped
+    assert "--data.test TEST fraction of the rows held out from everything" in helped
+
+
+def test_record_stands_by_its_first_field_alone_as_it_is_written() -> None:
+    made = Parser("fit", load_verb("fit")).parse(["--data", "007", "--data.levels", "4", "--checkpoints", "5"])
+    assert made == {"data": pv.data.DataOptions("007", levels=4), "checkpoints": pv.Checkpoints(5)}
+    with pytest.raises(InputError, match="unknown field of Runtime 'device': did you mean 'devices'"):
+        Parser("fit", load_verb("fit")).parse(["--runtime.device", "3"])
+
+
+def test_options_of_data_are_those_of_load() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(pv.data.DataOptions)}
+    known = {name: each.default for name, each in inspect.signature(pv.data.load).parameters.items()}
+    assert fields.pop("name") is dataclasses.MISSING
+    assert known.pop("data") is inspect.Parameter.empty
+    assert fields == known

@@ -125,7 +125,7 @@ def test_evaluate_prints_a_summary_and_writes_every_row(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = "fit --latent_dim 2 --epochs 1 --encoder MLP --encoder.hidden [8] --progress false --run run"
-    main([*words.split(), "--binarize", "dynamic", "--likelihood", "Bernoulli"])
+    main([*words.split(), "--data.binarize", "dynamic", "--likelihood", "Bernoulli"])
     capsys.readouterr()
     evaluate = ["evaluate", "run", "--method.draws", "30", "--method.proposal", "defensive"]
     main([*evaluate, "--to", "e.csv"])

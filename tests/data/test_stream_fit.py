@@ -142,7 +142,7 @@ def test_second_stages_and_checks_take_streams(tmp_path: Path) -> None:
 def test_command_line_reads_while_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, arguments = npy(tmp_path), ["--latent_dim", "2", "--epochs", "2", "--progress", "false"]
     for name in ("true", "false"):
-        main(["fit", "--data", path, "--stream", name, "--run", str(tmp_path / name), *arguments])
+        main(["fit", "--data", path, "--data.stream", name, "--run", str(tmp_path / name), *arguments])
     main(["fit", "--config", str(tmp_path / "true" / "spec.yaml"), "--run", str(tmp_path / "again")])
     models = [pv.load(tmp_path / name).state_dict() for name in ("true", "false", "again")]
     assert same(models[0], models[1])

@@ -246,7 +246,7 @@ def test_levels_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     likelihood = ["--likelihood", "DiscretizedLogistic", "--likelihood.bins", "17", "--likelihood.components", "2"]
     small = ["--latent_dim", "2", "--epochs", "1", "--encoder", "MLP", "--encoder.hidden", "[8]", "--progress", "false"]
-    main(["fit", "--levels", "17", *likelihood, *small, "--run", "run"])
+    main(["fit", "--data.levels", "17", *likelihood, *small, "--run", "run"])
     out = capsys.readouterr().out
     assert "levels=17" in out
     assert out.count("bits per dimension") == 2

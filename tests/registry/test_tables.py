@@ -12,10 +12,11 @@ import pyro_vae as pv
 from pyro_vae.cli import VERBS, load_verb
 from pyro_vae.cli.parser import Parser
 from pyro_vae.core import serialization
-from pyro_vae.core.config import Config
+from pyro_vae.core.config import Config, Record
 from pyro_vae.core.errors import InputError
 from pyro_vae.families import FAMILIES
 from pyro_vae.registry import tables
+from pyro_vae.training import STOPPINGS
 
 # One of each, with every type of field.
 SCHEDULED = [pv.schedules.Linear(2), pv.schedules.Sigmoid(steepness=3), pv.schedules.Cyclical(periods=2)]
@@ -42,13 +43,23 @@ WRITTEN: dict[type[Config], tuple[str, list[Config]]] = {
         "method",
         [pv.criticism.Importance(50, "defensive", draws_at_once=7), pv.criticism.AIS(4, 50, 3, 0.8, "guide")],
     ),
-    pv.training.Stopping: ("stopping", [pv.EarlyStopping(3, 0.5, "loss", restore=False)]),
+}
+RECORDS: dict[str, list[Record]] = {
+    "data": [pv.data.DataOptions("digits"), pv.data.DataOptions("2024", "0", levels=17, test=0, stream=True)],
+    "checkpoints": [pv.Checkpoints(5), pv.Checkpoints(None, every_epochs=1, best=False)],
+    "monitor": [
+        pv.Monitor(),
+        pv.Monitor(["csv"], profile=True),
+        pv.Monitor(stopping=pv.EarlyStopping(3, 0.5, "loss", restore=False)),
+        *(pv.Monitor(stopping=rule()) for rule in STOPPINGS.values()),
+    ],
+    "runtime": [pv.Runtime(), pv.Runtime("cpu"), pv.Runtime(devices="auto", num_nodes=2)],
 }
 DECLARED = [
     pytest.param(role, thing, id=f"{role} {thing}"[:80])
     for kind, (role, things) in WRITTEN.items()
     for thing in [*things, *(entry() for entry in tables.TABLES[kind].values())]
-]
+] + [pytest.param(role, thing, id=f"{role} {thing}"[:80]) for role, things in RECORDS.items() for thing in things]
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
@@ -65,7 +76,10 @@ def parsed(*arguments: str) -> dict[str, Any]:
         objective: pv.objectives.Objective = pv.objectives.ELBO(),
         optimizer: pv.training.Optimizer = pv.Adam(),
         method: pv.criticism.Method = pv.criticism.Importance(),
-        stopping: pv.training.Stopping | None = None,
+        data: pv.data.DataOptions = pv.data.DataOptions("digits"),
+        checkpoints: pv.Checkpoints | None = None,
+        monitor: pv.Monitor = pv.Monitor(),
+        runtime: pv.Runtime = pv.Runtime(),
         epochs: int = 20,
     ) -> None:
         got.update(locals())
@@ -91,7 +105,7 @@ def test_python_yaml_and_command_line_are_equal(role: str, thing: Config, tmp_pa
 
 def word_by_word(option: str, thing: Config) -> list[str]:
     """A declaration as options: its name, and one for each field that differs, those of the parts inside included."""
-    words = [option, type(thing).__name__]
+    words = [] if isinstance(thing, Record) else [option, type(thing).__name__]
     for field in dataclasses.fields(thing):  # type: ignore[arg-type]
         value = getattr(thing, field.name)
         if value != field.default:
@@ -181,11 +195,11 @@ def test_field_changes_what_stood_before_it(tmp_path: Any) -> None:
 def test_every_role_of_the_command_line_is_a_declared_kind() -> None:
     parameters = [item for verb in VERBS for item in inspect.signature(load_verb(verb)).parameters.items()]
     roles = {name for name, parameter in parameters if isinstance(parameter.default, Config)}
-    assert roles | {"encoder", "decoder", "stopping"} == set(tables.ROLES)
-    inside = {
-        kind for table in tables.TABLES.values() for one in table.values() for kind in tables._inner(one).values()
-    }
-    assert set(tables.ROLES.values()) == set(WRITTEN)
+    assert roles | {"encoder", "decoder", "checkpoints"} == set(tables.ROLES)
+    records = {tables.ROLES[role] for role in RECORDS}
+    classes = [*records, *(one for table in tables.TABLES.values() for one in table.values())]
+    inside = {kind for one in classes for kind in tables._inner(one).values()}
+    assert set(tables.ROLES.values()) == set(WRITTEN) | records
     assert set(tables.TABLES) == set(WRITTEN) | inside
     assert all(name == entry.__name__ for table in tables.TABLES.values() for name, entry in table.items())
 

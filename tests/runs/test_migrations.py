@@ -92,7 +92,20 @@ def test_migrations_name_existing_objects() -> None:
 
 def test_migration_leaves_the_rest_alone() -> None:
     plain = {"format": 1, "data": "Steps", "encoder": {"MLP": {"hidden": [5]}}, "root": None, "seed": 3}
-    assert migrate_spec(plain) == plain | {"format": FORMAT}
+    assert migrate_spec(plain) == {name: value for name, value in plain.items() if name != "root"} | {"format": FORMAT}
+
+
+def test_flat_settings_of_format_1_are_in_their_records() -> None:
+    data = {"data": "x.npy", "root": None, "binarize": "static", "levels": None, "validation": 0.1, "test": 0.0}
+    stopping = {"EarlyStopping": {"patience": 3}}
+    migrated = migrate_spec({"format": 1, **data, "data_seed": 2, "epochs": 3, "stopping": stopping})
+    assert migrated == {
+        "format": FORMAT,
+        "epochs": 3,
+        "data": {"name": "x.npy", "binarize": "static", "test": 0.0, "seed": 2},
+        "monitor": {"stopping": stopping},
+    }
+    assert migrate_spec({"format": 1, "data": None}) == {"format": FORMAT, "data": None}
     assert migrate_spec({"optimizer": {"Adam": {"parts": {}}}}) == {"optimizer": {"Adam": {"parts": {}}}}
     own = {"encoder.weight": 1}
     assert migrate_weights(own, {"format": 1}) == own

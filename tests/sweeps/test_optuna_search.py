@@ -101,7 +101,7 @@ class Killed(BaseException):
 
 
 def test_point_that_was_killed_goes_on_and_counts_once(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    base |= {"checkpoint_epochs": 1}
+    base |= {"checkpoints": {"every_epochs": 1}}
     save, saved = CheckpointManager.save, []
 
     def killing(self: CheckpointManager, tree: dict[str, Any]) -> bool:

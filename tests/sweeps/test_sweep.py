@@ -61,7 +61,7 @@ def test_table_holds_what_the_histories_do(base: dict[str, Any]) -> None:
 
 
 def test_training_rows_stand_in_for_validation_rows(base: dict[str, Any]) -> None:
-    found = sweep({"seed": [0, 1]}, base | {"validation": 0.0})
+    found = sweep({"seed": [0, 1]}, base | {"data": {"name": "x.npy", "validation": 0.0}})
     assert [result.loss for result in found.results] == ["loss", "loss"]
     assert "chosen by the training loss" in repr(found)
     assert pd.read_csv("sweep/sweep.csv")["best_loss"].notna().all()
@@ -93,7 +93,7 @@ class Killed(BaseException):
 def test_killed_sweep_goes_on_to_the_same_weights(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    base |= {"checkpoint_epochs": 1}
+    base |= {"checkpoints": {"every_epochs": 1}}
     whole = sweep({"seed": [0, 1]}, base, "whole")
     save, saved = CheckpointManager.save, []
 
@@ -121,7 +121,7 @@ def test_killed_sweep_goes_on_to_the_same_weights(
 
 def test_checkpoints_that_were_not_declared_are_removed(base: dict[str, Any]) -> None:
     sweep({"seed": [0]}, base, "one")
-    sweep({"seed": [0]}, base | {"checkpoint_epochs": 1}, "two")
+    sweep({"seed": [0]}, base | {"checkpoints": {"every_epochs": 1}}, "two")
     assert not Path("one/seed=0/checkpoints").exists()
     assert Path("two/seed=0/checkpoints/best.safetensors").exists()
 

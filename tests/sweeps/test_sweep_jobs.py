@@ -50,7 +50,8 @@ def test_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], number: signal.Signals) -> None:
     over = "{seed: [0, 1]}"
-    words = ["--data", "x.npy", "--encoder", "MLP", "--epochs", "200", "--checkpoint_epochs", "5", "--to", "sweep"]
+    words = ["--data", "x.npy", "--encoder", "MLP", "--epochs", "200", "--to", "sweep"]
+    words += ["--checkpoints.every_epochs", "5"]
     command = [sys.executable, "-m", "pyro_vae.cli", "sweep", "--over", over, *words, "--jobs", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
@@ -61,7 +62,7 @@ def test_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], nu
     assert process.returncode == 130, error
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as many as each of the workers had
-    common = {"data": "x.npy", "encoder": "MLP", "epochs": 200, "checkpoint_epochs": 5}
+    common = {"data": "x.npy", "encoder": "MLP", "epochs": 200, "checkpoints": {"every_epochs": 5}}
     whole = sweep({"seed": [0, 1]}, common, "whole")
     again = sweep({"seed": [0, 1]}, common)  # nobody holds a lock any more
     torch.set_num_threads(threads)

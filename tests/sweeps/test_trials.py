@@ -145,7 +145,7 @@ def test_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest.Cap
         assert f"{run}: finished  validation loss" in error
     assert "words/sweep.csv" in out
     assert "best validation loss" in out
-    main(["sweep", "--over", "{seed: [0]}", *words, "--devices", "1", "--compile", "false", "--to", "typed"])
+    main(["sweep", "--over", "{seed: [0]}", *words, "--runtime.devices", "1", "--compile", "false", "--to", "typed"])
     assert Path("typed/seed=0/spec.yaml").exists()
     capsys.readouterr()
     Path("base.yaml").write_text(json.dumps(base))

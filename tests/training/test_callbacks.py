@@ -166,7 +166,7 @@ FIT = ["fit", "--epochs", "1", "--encoder", "MLP", "--batch_size", "999", "--run
 
 def test_command_line_logs_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
     monkeypatch.chdir(tmp_path)
-    main([*FIT, "--logger", "csv"])
+    main([*FIT, "--monitor.loggers", "csv"])
     assert list(Path("runs/logs/a").rglob("metrics.csv"))
     assert set(pv.load("runs/a").declaration.event_shape) == {1, 8}
 
@@ -181,7 +181,7 @@ def test_logger_without_its_package_says_how_to_get_it(
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("lightning_utilities.core.imports.RequirementCache.__bool__", lambda self: False)
     with pytest.raises(SystemExit):
-        main([*FIT, "--logger", "tensorboard"])
+        main([*FIT, "--monitor.loggers", "tensorboard"])
     error = capsys.readouterr().err
     assert "pip install 'pyro-vae[tensorboard]'" in error
     assert error.count("\n") == 1

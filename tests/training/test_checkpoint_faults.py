@@ -294,7 +294,7 @@ def test_command_line_saves_and_resumes(tmp_path: Path, capsys: pytest.CaptureFi
         "false",
     ]
     main(["fit", *common, "--epochs", "2", "--run", str(tmp_path / "whole")])
-    main(["fit", *common, "--epochs", "1", "--run", str(run), "--checkpoint_epochs", "1"])
+    main(["fit", *common, "--epochs", "1", "--run", str(run), "--checkpoints.every_epochs", "1"])
     for file in (run / "spec.yaml", run / "model.safetensors", run / "history.csv"):
         file.unlink()
     with pytest.raises(SystemExit):

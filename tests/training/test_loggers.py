@@ -116,7 +116,7 @@ def words() -> list[str]:
 
 
 def test_logger_of_the_command_line_records_everything(words: list[str]) -> None:
-    main(["fit", *words, "--run", "runs/a b", "--prior", "Laplace", "--seed", "5", "--logger", "tensorboard"])
+    main(["fit", *words, "--run", "runs/a b", "--prior", "Laplace", "--seed", "5", "--monitor.loggers", "tensorboard"])
     with pytest.raises(SystemExit):
         main(
             [
@@ -128,7 +128,7 @@ def test_logger_of_the_command_line_records_everything(words: list[str]) -> None
                 "SGD",
                 "--optimizer.lr",
                 "1e30",
-                "--logger",
+                "--monitor.loggers",
                 "tensorboard",
             ]
         )
@@ -146,7 +146,7 @@ def test_logger_of_the_command_line_records_everything(words: list[str]) -> None
 
 def test_logger_of_a_sweep_has_one_record_per_trial(words: list[str]) -> None:
     over = "{optimizer: [{SGD: {lr: 1e30}}, Adam], seed: [0, 1]}"
-    main(["sweep", "--over", over, *words, "--to", "sweep", "--logger", "tensorboard"])
+    main(["sweep", "--over", over, *words, "--to", "sweep", "--monitor.loggers", "tensorboard"])
     logged = tensorboard(Path("sweep/logs"))
     assert len({one.title for one in logged}) == len(logged) == 4
     for one in logged:

@@ -140,8 +140,8 @@ def test_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert equal(pv.load(tmp_path / str(after)), vae)
         spec = (tmp_path / str(after) / "spec.yaml").read_text()
         assert spec == (tmp_path / "whole" / "spec.yaml").read_text()
-        assert "EarlyStopping:\n    patience: 3" in spec
-    with pytest.raises(pv.InputError, match="is of a training with stopping = "):
+        assert "EarlyStopping:\n      patience: 3" in spec
+    with pytest.raises(pv.InputError, match="is of a training with monitor = "):
         trained(pv.EarlyStopping(patience=5), run=tmp_path / "1", resume=True, **words)
 
 
@@ -179,12 +179,12 @@ def test_command_line_stops_and_repeats(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--encoder", "MLP", "--encoder.hidden", "[8]", "--optimizer.lr", "0.5", "--progress", "false"]
-    stopping = ["--stopping", "EarlyStopping", "--stopping.patience", "2"]
+    stopping = ["--monitor.stopping", "EarlyStopping", "--monitor.stopping.patience", "2"]
     main(["fit", *words, "--epochs", "40", *stopping, "--run", "run"])
     assert "Training was stopped after epoch" in capsys.readouterr().out
     main(["fit", "--config", "run/spec.yaml", "--run", "again", "--progress", "false"])
     assert Path("run/spec.yaml").read_text() == Path("again/spec.yaml").read_text()
     assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
     with pytest.raises(SystemExit):
-        main(["fit", "--stopping.patience", "2", "--run", "other"])
-    assert "--stopping EarlyStopping --stopping.patience '2'" in capsys.readouterr().err
+        main(["fit", "--monitor.stopping.patience", "2", "--run", "other"])
+    assert "--monitor.stopping EarlyStopping --monitor.stopping.patience '2'" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from pyro_vae.plots import _run_figures
 from pyro_vae.workflow import comparison as several
 
 FIT = ["fit", "--latent_dim", "2", "--epochs", "1", "--encoder", "MLP", "--encoder.hidden", "[8]", "--progress=false"]
+DATA = {"name": "digits", "binarize": "dynamic"}
 DRAWS = ["--method.draws", "30"]
 ALL = ["normal-0", "mix-0", "normal-1", "mix-1"]
 
@@ -36,7 +37,7 @@ def folder(undrawn: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("runs")
     for prior, words in {"normal": [], "mix": ["--prior", "Mixture", "--prior.components", "3"]}.items():
         for seed in "01":
-            binary = ["--binarize", "dynamic", "--likelihood", "Bernoulli"]
+            binary = ["--data.binarize", "dynamic", "--likelihood", "Bernoulli"]
             main([*FIT, *words, *binary, "--seed", seed, "--run", str(at / f"{prior}-{seed}")])
     return at
 
@@ -156,10 +157,10 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "sentence"),
     [
         ({"data": "mnist"}, ["data='digits'", "data='mnist'", "--data"]),
-        ({"binarize": "static"}, ["binarize='dynamic'", "binarize='static'", "--binarize"]),
-        ({"levels": 17}, ["levels=None", "levels=17", "--levels"]),
-        ({"test": 0.2}, ["test=0.1", "test=0.2"]),
-        ({"data_seed": 1}, ["data_seed=0", "data_seed=1", "--data_seed"]),
+        ({"data": {**DATA, "binarize": "static"}}, ["binarize='dynamic'", "binarize='static'", "--data.binarize"]),
+        ({"data": {**DATA, "levels": 17}}, ["levels=None", "levels=17", "--data.levels"]),
+        ({"data": {**DATA, "test": 0.2}}, ["test=0.1", "test=0.2"]),
+        ({"data": {**DATA, "seed": 1}}, ["seed=0", "seed=1", "--data.seed"]),
         ({"fingerprint": "0"}, ["fingerprint=", "has changed"]),
     ],
 )
@@ -184,7 +185,7 @@ def test_other_kinds_of_numbers_and_models_are_refused_before_work(
         "dense": ["--likelihood", "ContinuousBernoulli"],
         "grey": ["--likelihood", "Bernoulli", "--likelihood.grey", "true"],
     }.items():
-        main([*FIT, *words, "--binarize", "dynamic", "--run", name])
+        main([*FIT, *words, "--data.binarize", "dynamic", "--run", name])
     capsys.readouterr()
     refused(capsys, ["compare", "normal-0", "dense"], "normal-0", "dense", "probabilities", "densities")
     refused(capsys, ["compare", "grey", "normal-0"], "'grey'", "'normal-0'", "not a density")
