@@ -31,14 +31,8 @@ NUMBERS_KEPT = 2**22
 class PredictiveAccumulator:
     """Results of a predictive check, accumulated over replicates of which a few are in memory at a time.
 
-    Args:
-        programs: the pair.
-        batch: all rows.
-        named: the names of a row's elements, if they have names.
-        kind: the kind of replicates, "population", "posterior" or "prior".
-        statistics: the test statistics, as a user gives them.
-        candidates: the number of draws of the guide from which each z is chosen.
-        keep: maximum number of rows, and of replicates of each, that are returned.
+    Its arguments are those of `predictive_check`, with `batch` of all rows, and `named`, the names of a row's elements
+    if they have names.
 
     Raises:
         InputError: the programs cannot draw data in this way, or a test statistic cannot be computed.
@@ -105,12 +99,7 @@ class PredictiveAccumulator:
         self.replicated.append(values)
 
     def to_datasets(self, two_sample: bool, seed: int) -> dict[str, "xr.Dataset"]:
-        """Results as datasets, by the names of their groups.
-
-        Args:
-            two_sample: whether a replicate is compared with the data by two-sample tests.
-            seed: of these tests.
-        """
+        """Results as datasets, by the names of their groups, with or without two-sample tests of a seed."""
         rank, discrete = self.x.ndim - 1, self.data_kind.discrete
         group = "prior_predictive" if self.kind == "prior" else "posterior_predictive"
         as_dataset = partial(to_dataset, features=self.features, event_rank=rank, discrete=discrete)
@@ -127,8 +116,8 @@ class PredictiveAccumulator:
         if self.rows:
             found["rows"] = self._row_statistics()
         if two_sample:
-            whole = slice(None) if self.observed_mask is None else self.observed_mask[:ROWS].flatten(1).all(1)
-            compared = two_sample_dataset(self.x[:ROWS][whole], self.first[whole], self.features, seed)
+            complete = slice(None) if self.observed_mask is None else self.observed_mask[:ROWS].flatten(1).all(1)
+            compared = two_sample_dataset(self.x[:ROWS][complete], self.first[complete], self.features, seed)
             if compared is None:
                 self.notes.append("Two-sample tests need at least 50 rows without missing values.")
             else:
@@ -147,8 +136,8 @@ class PredictiveAccumulator:
         half = p_values / 2
         observed, scalars = realized.mean(0), self.evaluator.scalars
         above = (replicated > realized).mean(0)
-        numbers = zip(observed, np.median(replicated, 0), p_values, above, strict=True)
-        sentences = [comparison_sentence(one, *each, draws) for one, each in zip(scalars, numbers, strict=True)]
+        numbers = zip(scalars, observed, np.median(replicated, 0), p_values, above, strict=True)
+        sentences = [comparison_sentence(*each, draws) for each in numbers]
         coords = {"quantity": np.array([one.name for one in scalars], dtype=str)}
         of_draws = {"chain": [0], "draw": np.arange(draws), **coords}
         dims = ("chain", "draw", "quantity")
@@ -219,18 +208,14 @@ def _data_kind(sampler: PredictiveSampler, batch: Mapping[str, Tensor]) -> DataK
     """Kind of data that a model describes: by its support or, where that is unknown, by data and a replicate."""
     shape = tuple(batch["x"].shape[1:])
     if sampler.support is None:
-        observed_mask = torch.cat([batch["x"], sampler(batch, 1, {}).x[0]])
-        discrete = bool((observed_mask == observed_mask.round()).all())
-        return DataKind(shape, discrete, discrete and bool(((observed_mask == 0) | (observed_mask == 1)).all()))
+        values = torch.cat([batch["x"], sampler(batch, 1, {}).x[0]])
+        discrete = bool((values == values.round()).all())
+        return DataKind(shape, discrete, discrete and bool(((values == 0) | (values == 1)).all()))
     element = element_of(sampler.support)
     low, high = (getattr(element, name, None) for name in ("lower_bound", "upper_bound"))
-    unit = (
-        low is not None
-        and high is not None
-        and not bool(torch.as_tensor(low).any())
-        and torch.as_tensor(high).max() == 1
-    )
-    binary = bool(element.is_discrete) and (element is torch.distributions.constraints.boolean or bool(unit))
+    bounded = low is not None and high is not None
+    unit = bounded and not bool(torch.as_tensor(low).any()) and bool(torch.as_tensor(high).max() == 1)
+    binary = element.is_discrete and (element is torch.distributions.constraints.boolean or unit)
     return DataKind(shape, element.is_discrete, binary, element.is_discrete and low is not None and high is None)
 
 

@@ -18,10 +18,6 @@ from pyro_vae.model.programs import Programs
 def base_measure(programs: Programs, batch: Batch) -> str:
     """Base measure of p(x), from a dry run on two rows.
 
-    Args:
-        programs: the pair.
-        batch: named tensors of some rows.
-
     Returns:
         "probabilities" for discrete data, "densities" for continuous data, or a longer description for densities on the
         simplex or with point masses; that of each site where sites differ; "" where a support is unknown.
@@ -34,9 +30,8 @@ def base_measure(programs: Programs, batch: Batch) -> str:
     by_guide = poutine.trace(programs.guide).get_trace(**batch)
     trace = poutine.trace(poutine.replay(programs.model, trace=by_guide)).get_trace(**batch)
     sites = {name: trace.nodes[name]["fn"] for name in trace.observation_nodes}
-    kinds = {
-        name: distribution_measure(fn) for name, fn in sites.items() if not isinstance(fn, Unit)
-    }  # a factor, not data
+    # A Unit is a factor, not data.
+    kinds = {name: distribution_measure(fn) for name, fn in sites.items() if not isinstance(fn, Unit)}
     if len(set(kinds.values())) == 1:
         return next(iter(kinds.values()))
     return ", ".join(f"{kind or 'unknown numbers'} of {name}" for name, kind in sorted(kinds.items()))

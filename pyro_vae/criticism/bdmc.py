@@ -139,7 +139,10 @@ def bdmc(
     >>> found.lower.shape, found.error_bound > 0
     (torch.Size([20]), True)
     """
-    _check_arguments(vae, rows, method, batch_size, seed)
+    check_programs(vae, "bdmc")
+    if not isinstance(method, AIS):
+        raise InputError(f"method = {method!r} is not annealing: write method=pv.criticism.AIS(temperatures=1000).")
+    check_integers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))
     session = EvaluationSession.of(vae, _simulate_rows(vae, rows, seed, given) if x is None else _merge_rows(x, given))
     sampler = method.build_sampler(vae)
     results: list[tuple[Tensor, ...]] = []
@@ -183,10 +186,3 @@ def _simulate_rows(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]
             "right shape, bdmc(programs, x=x); its observed sites are then simulated."
         )
     return Rows({"x": drawn, **given})
-
-
-def _check_arguments(vae: Any, rows: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    check_programs(vae, "bdmc")
-    if not isinstance(method, AIS):
-        raise InputError(f"method = {method!r} is not annealing: write method=pv.criticism.AIS(temperatures=1000).")
-    check_integers(rows=(rows, 1), batch_size=(batch_size, 1), seed=(seed, 0))

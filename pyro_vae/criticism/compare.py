@@ -163,8 +163,9 @@ class Comparison:
         )
         lines = [f"{head} seeds"]
         for at in self.models:
-            apart = f"{at.difference.value:>+10.3f} {at.difference.se:>7.2g}  {_format_interval(at.difference):<20}"
-            shown = f"{'':>10} {'':>7}  {'':<20}" if at is self.best else apart
+            low, high = at.difference.interval
+            numbers = f"{at.difference.value:>+10.3f} {at.difference.se:>7.2g}  {f'[{low:+.3f}, {high:+.3f}]':<20}"
+            shown = " " * 40 if at is self.best else numbers
             mark = " !" if at.warning else ""
             lines.append(
                 f"{at.name:<{width}}  {at.log_p.value:>11.3f} {at.log_p.se:>7.2g}  {shown} {at.seeds:>5}{mark}"
@@ -251,10 +252,7 @@ def estimate(values: Tensor, reference: Tensor | None = None) -> Estimate:
 
 
 def check_same_measure(sides: Sequence[tuple[str, str, str]]) -> None:
-    """Check that numbers are values of log p(x) under one base measure.
-
-    Args:
-        sides: name, measure and caveat of each.
+    """Check names, measures and caveats of numbers: that they are values of log p(x) under one base measure.
 
     Raises:
         InputError: two of them cannot be compared.
@@ -277,10 +275,7 @@ def check_same_measure(sides: Sequence[tuple[str, str, str]]) -> None:
 
 
 def check_same_rows(sides: Sequence[tuple[str, Evidence]]) -> None:
-    """Check that evidence was measured on the same rows, under one base measure.
-
-    Args:
-        sides: evidence with the names of its models.
+    """Check that evidence, with the names of its models, is of the same rows, under one base measure.
 
     Raises:
         InputError: two of them cannot be compared, or there is a single row.
@@ -360,8 +355,3 @@ def _between_seeds(values: Tensor) -> float:
     rest = values - means[:, None] - values.mean(0) + values.mean()
     noise = float(rest.square().sum()) / ((seeds - 1) * (rows - 1))
     return max(float(means.var()) - noise / rows, 0.0)
-
-
-def _format_interval(at: Estimate) -> str:
-    low, high = at.interval
-    return f"[{low:+.3f}, {high:+.3f}]"

@@ -56,7 +56,7 @@ def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete:
         x: rows (R, *event_shape), or with draws in front, (S, R, *event_shape).
         features: the names of a row's elements.
         event_rank: the number of dimensions of an event.
-        discrete: whether the values are whole numbers, which are stored as int32.
+        discrete: whether the values are integers, which are stored as int32.
         draws: whether the first dimension of x counts draws.
     """
     import xarray as xr
@@ -79,12 +79,7 @@ def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete:
 
 
 def to_datatree(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) -> "xr.DataTree":
-    """Tree of groups; attributes that are not strings become JSON, since NetCDF stores neither dict nor None.
-
-    Args:
-        groups: datasets by name.
-        attrs: attributes of the whole tree: the arguments and data of the check.
-    """
+    """Tree of groups by name; attributes that are not strings become JSON: NetCDF stores neither dict nor None."""
     import xarray as xr
 
     tree: xr.DataTree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
@@ -94,10 +89,6 @@ def to_datatree(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) ->
 
 def save(tree: "xr.DataTree", path: str | Path) -> Path:
     """Path of a NetCDF file to which a tree is written atomically; an existing file is replaced.
-
-    Args:
-        tree: the tree that `pv.predictive_check` returned.
-        path: the file.
 
     Raises:
         InputError: the file cannot be written.

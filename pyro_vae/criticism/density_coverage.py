@@ -103,7 +103,7 @@ def _expected_coverage(data: int, replicates: int, neighbours: int) -> float:
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Squared distances of some x to all others (B, N) and to all y (B, M), and from the data's centre (B, 1).
 
-    The centre is rounded to whole numbers, which makes distances of whole numbers, and of fractions as 3/16, exact.
+    The centre is rounded to integers, which makes distances of integers, and of fractions as 3/16, exact.
     """
     centre = x.median(0).values.round()
     x, y = x - centre, y - centre
@@ -141,6 +141,15 @@ def _checked(x: Tensor, y: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
             f"{len(x)} data points and {len(y)} replicates are too few for {neighbours} neighbours: give more than "
             f"{neighbours} data points and at least one replicate."
         )
+    return finite_samples(x, y)
+
+
+def finite_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both samples (N, D) in float64, checked for NaN and infinity.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
     if not bool(x.isfinite().all() and y.isfinite().all()):
-        raise InputError("data or replicates hold values that are not finite: find them with x.isfinite().all(1).")
+        raise InputError("a sample holds values that are not finite: find them with x.isfinite().all(1).")
     return x.detach().double(), y.detach().double()

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.errors import check_integers
 from pyro_vae.criticism.base_measure import base_measure
 from pyro_vae.criticism.methods import Importance, Method
-from pyro_vae.criticism.methods.base import MIN_TAIL_DRAWS
+from pyro_vae.criticism.methods.base import MIN_TAIL_DRAWS, Batch, check_method
 from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
 from pyro_vae.data.rows import fingerprint_of
 from pyro_vae.model.programs import Programs, Traits, check_programs
@@ -211,7 +211,9 @@ def evidence(
     >>> found.pointwise.shape, found.draws
     (torch.Size([5]), 500)
     """
-    _check_arguments(vae, method, batch_size, seed)
+    check_programs(vae, "evidence")
+    check_method(method)
+    check_integers(batch_size=(batch_size, 1), seed=(seed, 0))
     session = EvaluationSession.of(vae, x)
     sampler = method.build_sampler(vae)
     results: list[tuple[Tensor, ...]] = []
@@ -222,16 +224,19 @@ def evidence(
             check_rows(log_p < math.inf, start, f"the weights of row {{row}} are not finite: {DENSITY_FAILS}")
             accepted = [] if weights.acceptance is None else [weights.acceptance]
             results.append((log_p, mcse, weights.pareto_k(), *accepted))
-        data = {name: tensor for name, tensor in session.rows.tensors.items() if name != "row"}  # an index, not data
-        measure, fingerprint = base_measure(vae, batch), fingerprint_of(data)
+        described = describe_data(session, batch)
     pointwise, errors, khat, *moved = (torch.cat(parts) for parts in zip(*results, strict=True))
-    traits, source = Traits.of(vae), session.rows.source
-    pixels = session.rows.n_observed if traits.is_pixel else 0.0
-    return Evidence(pointwise, errors, khat, method, pixels, traits.caveat, measure, fingerprint, source, *moved)
+    return Evidence(pointwise, errors, khat, method, acceptance=moved[0] if moved else None, **described)
 
 
-def _check_arguments(vae: Any, method: Any, batch_size: Any, seed: Any) -> None:
-    check_programs(vae, "evidence")
-    if not isinstance(method, Method):
-        raise InputError(f"method = {method!r} is not a Method: write method=pv.criticism.Importance(draws=1000).")
-    check_integers(batch_size=(batch_size, 1), seed=(seed, 0))
+def describe_data(session: EvaluationSession, batch: Batch) -> dict[str, Any]:
+    """Fields of `Evidence` that programs and rows determine, from the rows and one batch of them."""
+    traits, rows = Traits.of(session.programs), session.rows
+    data = {name: tensor for name, tensor in rows.tensors.items() if name != "row"}  # an index, not data
+    return {
+        "pixels": rows.n_observed if traits.is_pixel else 0.0,
+        "caveat": traits.caveat,
+        "measure": base_measure(session.programs, batch),
+        "fingerprint": fingerprint_of(data),
+        "source": rows.source,
+    }

@@ -7,22 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.errors import check_integers
 from pyro_vae.core.rng import seeded
-from pyro_vae.criticism.base_measure import base_measure
-from pyro_vae.criticism.evidence import Evidence
+from pyro_vae.criticism.evidence import Evidence, describe_data
 from pyro_vae.criticism.methods import Importance, Method
-from pyro_vae.criticism.methods.base import LogWeights
-from pyro_vae.criticism.refine import (
-    ELBO_FAILS,
-    LR,
-    PARTICLES,
-    check_step_size,
-    check_vae,
-    refine_batch,
-)
+from pyro_vae.criticism.methods.base import LogWeights, check_method
+from pyro_vae.criticism.refine import ELBO_FAILS, LR, PARTICLES, check_refinement, check_vae, refine_batch
 from pyro_vae.criticism.session import EvaluationSession, check_rows
-from pyro_vae.data.rows import fingerprint_of
 from pyro_vae.families import Family, Flow, LowRankNormal, MultivariateNormal
 from pyro_vae.model.vae import VAE
 
@@ -117,9 +108,8 @@ class InferenceGap:
                 "train longer, or refine at test time, pv.refine(vae, x)"
             )
         richer = {MultivariateNormal: "pv.Flow()", LowRankNormal: "pv.MultivariateNormal()"}
-        other = (
-            "more transforms" if isinstance(self.guide, Flow) else f"such as {richer.get(type(self.guide), _RICHER)}"
-        )
+        example = richer.get(type(self.guide), "pv.MultivariateNormal() or pv.Flow()")
+        other = "more transforms" if isinstance(self.guide, Flow) else f"such as {example}"
         own = f", or let the network compute {' and '.join(self.shared)}" if self.shared else ""
         return f"the family of the guide costs most ({share:.0%}): take a richer one, {other}{own}"
 
@@ -146,9 +136,6 @@ class InferenceGap:
         ]
         notes = (("Warning", self.warning), ("Note", evidence.caveat))
         return "\n".join(lines + [f"{word}: {note}." for word, note in notes if note])
-
-
-_RICHER = "pv.MultivariateNormal() or pv.Flow()"
 
 
 def inference_gap(
@@ -193,12 +180,11 @@ def inference_gap(
     True
     """
     check_vae(vae, "inference_gap")
-    check_integers(
-        draws=(draws, 2), steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0)
-    )
-    check_step_size(lr)
-    if not (method is None or isinstance(method, Method)):
-        raise InputError(f"method = {method!r} is not a Method: write method=pv.criticism.AIS().")
+    check_integers(draws=(draws, 2))
+    check_refinement(steps, lr, particles, batch_size, seed)
+    own_method = Importance(draws, "refined", steps=steps)
+    if method is not None:
+        check_method(method)
     session, sampler = EvaluationSession.of(vae, x), Importance(draws).build_sampler(vae)
     other = None if method is None else method.build_sampler(vae)
     results: list[list[Tensor]] = []
@@ -212,32 +198,18 @@ def inference_gap(
             results.append(_split(weights[0], weights[1], None if other is None else other(batch)))
             for bounds in results[-1][3:5]:
                 check_rows(bounds.isfinite(), start, ELBO_FAILS)
-        measure, fingerprint = base_measure(vae, batch), fingerprint_of(session.rows.tensors)
-    log_p, error, khat, star, plain, of_family, of_encoder, of_both = (
-        torch.cat(parts) for parts in zip(*results, strict=True)
-    )
-    found = Evidence(
-        log_p,
-        error,
-        khat,
-        method or Importance(draws, "refined", steps=steps),
-        session.rows.n_observed if vae.is_pixel else 0.0,
-        vae.caveat,
-        measure,
-        fingerprint,
-        session.rows.source,
-    )
+        described = describe_data(session, batch)
+    log_p, error, khat, star, plain, *errors = (torch.cat(values) for values in zip(*results, strict=True))
+    found = Evidence(log_p, error, khat, method or own_method, **described)
     shared = () if isinstance(vae.posterior.distribution, torch.nn.Module) else tuple(vae.posterior.constants)
-    return InferenceGap(found, star, plain, of_family, of_encoder, of_both, steps, vae.declaration.guide, shared)
+    return InferenceGap(found, star, plain, errors[0], errors[1], errors[2], steps, vae.declaration.guide, shared)
 
 
 def _split(star: LogWeights, plain: LogWeights, other: LogWeights | None) -> list[Tensor]:
     """Log p(x), its error and k-hat, both ELBOs, and the errors of approximation, amortisation and total, (B,) each.
 
-    Args:
-        star: weights of draws from the refined guide.
-        plain: weights of draws from the guide, by the same random numbers.
-        other: weights that estimate log p(x); None for `star`.
+    `star` and `plain` are weights of draws from the refined and the plain guide by the same random numbers; `other`
+    estimate log p(x), by default `star`.
     """
     measured = other or star
     log_p, error = measured.estimate()

@@ -72,15 +72,14 @@ def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> Aggr
         posterior = vae.encode(x[:MAX_ROWS], **{name: value[:MAX_ROWS] for name, value in given.items()})
         z = posterior.sample()
         count = len(z)
-        log_prior = vae.prior().log_prob(z)
-        own = posterior.log_prob(z)
-        log_aggregate = _log_sum(posterior, z) - math.log(count)
-    return AggregateKL(
-        mean=float((own - log_prior).mean()),
-        information=float((own - log_aggregate).mean()),
-        aggregate=float((log_aggregate - log_prior).mean()),
-        rows=count,
-    )
+        terms = _kl_terms(posterior.log_prob(z), vae.prior().log_prob(z), _log_sum(posterior, z) - math.log(count))
+    mean, information, aggregate = terms.mean(1).tolist()
+    return AggregateKL(mean, information, aggregate, count)
+
+
+def _kl_terms(own: Tensor, log_prior: Tensor, log_aggregate: Tensor) -> Tensor:
+    """Mean KL, information and aggregate KL of each draw, (3, N), from its log densities under q(z|x), p(z), q(z)."""
+    return torch.stack([own - log_prior, own - log_aggregate, log_aggregate - log_prior])
 
 
 def _log_sum(posterior: Any, z: Tensor) -> Tensor:
@@ -108,51 +107,22 @@ def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, seed: int = 0, **gi
     return _spread(z.mean(0), z.var(0), draws)
 
 
-class _PosteriorDraws:
-    """Draws and log-densities of a guide at rows, collected batch by batch.
+def _describe_dependence(posterior: Any, prior: Any) -> str:
+    """Why the KL is not a sum over latents; empty if it is."""
+    for who, distribution in (("guide", posterior), ("prior", prior)):
+        if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
+            return f"the {who}'s {distribution_name(distribution)} is not a product over latents"
+    return ""
 
-    Args:
-        vae: the model.
-        draws: draws per row.
-    """
 
-    def __init__(self, vae: VAE, draws: int) -> None:
-        self.vae, self.draws, self.prior = vae, draws, vae.prior()
-        self.parts: dict[str, list[Tensor]] = {}
-        self.why_no_kl = ""
-
-    def add(self, batch: dict[str, Tensor]) -> None:
-        """Draw from the guide at a batch of rows, and keep its log-densities."""
-        posterior = self.vae.encode(**batch)
-        z = posterior.sample((self.draws,))
-        first = z[0]
-        terms = self._kl(posterior, z)
-        kept = {"z": first, "own": posterior.log_prob(first), "log_prior": self.prior.log_prob(first)}
-        kept |= {"means": z.mean(0), "variances": z.var(0)} | ({} if terms is None else {"kl": terms})
-        for name, tensor in kept.items():
-            self.parts.setdefault(name, []).append(tensor)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return torch.cat(self.parts[name])
-
-    def _kl(self, posterior: Any, z: Tensor) -> Tensor | None:
-        """KL of each row and latent, (B, D); None, with `why_no_kl` set, where it is not a sum over latents."""
-        for who, distribution in (("guide", posterior), ("prior", self.prior)):
-            if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
-                self.why_no_kl = f"the {who}'s {distribution_name(distribution)} is not a product over latents"
-                return None
-        q, p = posterior.base_dist, self.prior.base_dist
-        try:
-            terms: Tensor = kl_divergence(q, p)
-        except NotImplementedError:
-            terms = (q.log_prob(z) - p.log_prob(z)).mean(0)
+def _kl_by_latent(posterior: Any, prior: Any, z: Tensor) -> Tensor:
+    """KL of each row and latent, (B, D), in closed form or by draws z (S, B, D)."""
+    q, p = posterior.base_dist, prior.base_dist
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        terms: Tensor = (q.log_prob(z) - p.log_prob(z)).mean(0)
         return terms
-
-
-def _check_arguments(vae: Any, draws: Any, rows: Any, batch_size: Any, seed: Any) -> None:
-    if not isinstance(vae, VAE):
-        raise InputError(f"latents takes a pv.VAE, not {type(vae).__name__}: it needs guide and prior of one latent.")
-    check_integers(draws=(draws, 2), rows=(rows, MIN_ROWS), batch_size=(batch_size, 1), seed=(seed, 0))
 
 
 def _spread(means: Tensor, variances: Tensor, draws: int) -> Tensor:
@@ -297,30 +267,38 @@ def latents(
     >>> found.active, found.surgery.rows
     ((0, 1), 200)
     """
-    _check_arguments(vae, draws, rows, batch_size, seed)
+    if not isinstance(vae, VAE):
+        raise InputError(f"latents takes a pv.VAE, not {type(vae).__name__}: it needs guide and prior of one latent.")
+    check_integers(draws=(draws, 2), rows=(rows, MIN_ROWS), batch_size=(batch_size, 1), seed=(seed, 0))
     session = EvaluationSession.of(vae, x)
     if len(session.rows) < MIN_ROWS:
         raise InputError(f"{len(session.rows)} rows are too few for tests of an aggregate: give at least {MIN_ROWS}.")
     with session.activate(seed):
         chosen = torch.randperm(len(session.rows))[:rows].to(session.rows.x.device)
         session.rows = Rows(session.rows.batch(chosen))
-        posteriors = _PosteriorDraws(vae, draws)
+        prior, why_no_kl, parts = vae.prior(), "", list[tuple[Tensor, ...]]()
         for _, batch in session.batches(batch_size, "latents", progress):
-            posteriors.add(batch)
-        z, own, log_prior = (posteriors[name] for name in ("z", "own", "log_prior"))
+            posterior = vae.encode(**batch)
+            samples = posterior.sample((draws,))
+            first = samples[0]
+            why_no_kl = _describe_dependence(posterior, prior)
+            kl = () if why_no_kl else (_kl_by_latent(posterior, prior, samples),)
+            densities = posterior.log_prob(first), prior.log_prob(first)
+            parts.append((first, *densities, samples.mean(0), samples.var(0), *kl))
+        z, own, log_prior, posterior_means, variances, *rest = (torch.cat(part) for part in zip(*parts, strict=True))
         log_aggregate = torch.full_like(own, -math.inf)
         for _, batch in session.batches(batch_size, "aggregate", progress):
             log_aggregate = torch.logaddexp(log_aggregate, _log_sum(vae.encode(**batch), z))
         log_aggregate -= math.log(len(z))
-        prior = vae.prior().sample((len(z),))
-    terms = torch.stack([own - log_prior, own - log_aggregate, log_aggregate - log_prior])
+        prior_draws = vae.prior().sample((len(z),))
+    terms = _kl_terms(own, log_prior, log_aggregate)
     means, errors = terms.mean(1).tolist(), (terms.std(1) / math.sqrt(len(z))).tolist()
     return Latents(
-        kl=None if posteriors.why_no_kl else posteriors["kl"].mean(0),
-        why_no_kl=posteriors.why_no_kl,
-        spread=_spread(posteriors["means"], posteriors["variances"], draws),
+        kl=rest[0].mean(0) if rest else None,
+        why_no_kl=why_no_kl,
+        spread=_spread(posterior_means, variances, draws),
         surgery=AggregateKL(means[0], means[1], means[2], len(z)),
         mcse=(errors[0], errors[1], errors[2]),
-        mmd=mmd_test(z, prior, seed=seed),
-        classifier=classifier_test(z.cpu(), prior.cpu(), seed=seed),
+        mmd=mmd_test(z, prior_draws, seed=seed),
+        classifier=classifier_test(z.cpu(), prior_draws.cpu(), seed=seed),
     )

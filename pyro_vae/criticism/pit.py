@@ -24,11 +24,7 @@ POINTS = np.linspace(0, 1, 41)[1:-1]
 
 
 class RankCounter:
-    """Counts of the replicates below each value, and of those equal to it.
-
-    Args:
-        values: the values that are ranked, of any shape.
-    """
+    """Counts of the replicates below each of some values, of any shape, and of those equal to it."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -57,12 +53,9 @@ class RankCounter:
 
 
 def pit_calibration(pit: Tensor, observed: Tensor, features: Sequence[str]) -> "xr.Dataset":
-    """Coverage of central intervals, ECDF and a test of uniformity of randomised PIT values, by feature.
+    """Coverage of central intervals, ECDF and a test of uniformity of PIT values (N, P), by feature.
 
-    Args:
-        pit: the PIT values (N, P).
-        observed: whether each of them belongs to an observed value, (N, P).
-        features: the names of the P elements of a row.
+    Only values where `observed`, (N, P), is true are used.
     """
     import xarray as xr
 
@@ -97,12 +90,9 @@ def pit_calibration(pit: Tensor, observed: Tensor, features: Sequence[str]) -> "
 def _coverage_se(
     inside: NDArray[np.int64], known: NDArray[np.int64], share: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Standard errors (L,) over rows of the coverage at each level, at least those of independent values.
+    """Standard errors over rows of the coverage `share` at each level, (L,), at least those of independent values.
 
-    Args:
-        inside: number of values of each row inside the interval of each level, (L, N).
-        known: number of observed values of each row, (N,).
-        share: the coverage at each level, (L,).
+    Of each row, `inside` counts the values inside the interval of each level, (L, N), `known` the observed ones, (N,).
     """
     rows, values = int((known > 0).sum()), max(int(known.sum()), 1)
     level = np.array(LEVELS)

@@ -97,7 +97,20 @@ def predictive_check(
     >>> tree["posterior_predictive"]["x[0]"].shape
     (1, 20, 100)
     """
-    _check_arguments(vae, kind, draws, candidates, keep, two_sample, seed, progress)
+    check_programs(vae, "predictive_check")
+    if kind not in KINDS:
+        raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
+    for name, value in (("two_sample", two_sample), ("progress", progress)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name} = {value!r} has to be True or False.")
+    if isinstance(seed, int) and seed >= 2**32:
+        raise InputError(f"seed = {seed} is too large: take one below 2**32.")
+    check_integers(candidates=(candidates, 1), keep=(keep, 1), seed=(seed, 0))
+    check_integers(**({} if draws is None else {"draws": (draws, 2)}))
+    if candidates > 1 and kind != "posterior":
+        raise InputError(
+            f"candidates={candidates} are draws of z given x, which {kind} replicates lack: take kind='posterior'."
+        )
     session = EvaluationSession.of(vae, x)
     given = session.rows
     if kind == "prior":
@@ -183,22 +196,3 @@ def _describe_model(vae: Programs) -> str:
         f"prior {declared.prior!r}, likelihood {declared.likelihood!r}, guide {declared.guide!r}, "
         f"{declared.latent_dim} latents"
     )
-
-
-def _check_arguments(
-    vae: Any, kind: Any, draws: Any, candidates: Any, keep: Any, two_sample: Any, seed: Any, progress: Any
-) -> None:
-    check_programs(vae, "predictive_check")
-    if kind not in KINDS:
-        raise InputError(f"kind = {kind!r} is none of {', '.join(f'{k!r} ({v})' for k, v in KINDS.items())}.")
-    for name, value in (("two_sample", two_sample), ("progress", progress)):
-        if not isinstance(value, bool):
-            raise InputError(f"{name} = {value!r} has to be True or False.")
-    if isinstance(seed, int) and seed >= 2**32:
-        raise InputError(f"seed = {seed} is too large: take one below 2**32.")
-    numbers = {"candidates": (candidates, 1), "keep": (keep, 1), "seed": (seed, 0)}
-    check_integers(**numbers, **({} if draws is None else {"draws": (draws, 2)}))
-    if candidates > 1 and kind != "posterior":
-        raise InputError(
-            f"candidates={candidates} are draws of z given x, which {kind} replicates lack: take kind='posterior'."
-        )

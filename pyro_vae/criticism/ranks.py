@@ -1,6 +1,6 @@
 """Ranks of simulated truths among a guide's draws, for simulation-based calibration."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,17 @@ JOINT = "log joint"
 
 
 class RankStatistics:
-    """Simulates data by a model, and ranks their latents among draws of its guide.
+    """Ranks of the latents of data simulated by a model among L draws of its guide.
 
-    Args:
-        programs: the pair.
-        draws: draws L from the guide for each simulation.
+    Raises:
+        InputError: a site is scaled, or observes something other than a tensor of the batch.
     """
 
-    def __init__(self, programs: Programs, draws: int) -> None:
-        self.programs, self.model, self.guide, self.draws = programs, programs.model, programs.guide, draws
-        self.by_rows = True
-        self.quantities: tuple[str, ...] = ()
-
-    def check(self, batch: Batch) -> None:
-        """Find by a dry run whether rows are independent and where data enter.
-
-        Raises:
-            InputError: a site is scaled, or observes something other than a tensor of the batch.
-        """
-        self.plan = ObservationPlan.of(self.programs, batch)
+    def __init__(self, programs: Programs, batch: Batch, draws: int) -> None:
+        self.model, self.guide, self.draws = programs.model, programs.guide, draws
+        self.plan = ObservationPlan.of(programs, batch)
         self.by_rows = self.plan.by_rows
+        self.quantities: tuple[str, ...] = ()
 
     def __call__(self, batch: Batch) -> NDArray[np.int64]:
         """Ranks (B, Q) of a simulation for every row, or (1, Q) of one for the whole batch."""
@@ -55,19 +46,15 @@ class RankStatistics:
 
         exact = self._quantities(draw(self.model, exact_guide, 1, **data), 1)
         below, equal = (torch.zeros_like(exact[0], dtype=torch.int64) for _ in range(2))
-        for k in self._chunk_sizes(data):
+        width = max(MIN_WIDTH, *(tensor[0].numel() for tensor in data.values()))
+        at_once = max(1, MAX_ELEMENTS // (len(next(iter(data.values()))) * width))
+        for k in map(len, chunk_ranges(self.draws, at_once)):
             values = self._quantities(draw(self.model, self.guide, k, **data), k)
             below += (values < exact).sum(0)
             equal += (values == exact).sum(0)
         ties = (torch.rand(equal.shape, device=equal.device) * (equal + 1)).long()
         ranks: NDArray[np.int64] = (below + torch.minimum(ties, equal)).cpu().numpy()
         return ranks
-
-    def _chunk_sizes(self, data: Batch) -> Iterator[int]:
-        """Numbers of draws in each chunk, which bound memory."""
-        widths = [max(MIN_WIDTH, tensor[0].numel()) for tensor in data.values()]
-        at_once = max(1, MAX_ELEMENTS // (len(next(iter(data.values()))) * max(widths)))
-        return map(len, chunk_ranges(self.draws, at_once))
 
     def _quantities(self, particles: Particles, k: int) -> Tensor:
         """Quantities of k draws, (k, B, Q) in float64: the log joint, then the elements of each site."""

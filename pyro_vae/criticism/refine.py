@@ -40,20 +40,32 @@ ELBO_FAILS = f"the bound of row {{row}} is not finite: {DENSITY_FAILS}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PerRowPosteriors:
-    r"""VAE whose guide has separate parameters for each of N rows: a pair of programs for these rows.
+class Refined:
+    r"""Posteriors of N rows, each optimised within the guide's family: a pair of programs for these rows.
 
-    $$ q_n(z) = q(z; \lambda_n), \qquad n = 0, \dots, N - 1 $$
+    $$ q_n(z) = q(z; \lambda_n), \qquad
+       \lambda_n \approx \arg\max_\lambda E_{q(z; \lambda)} \log p(x_n, z) - \log q(z; \lambda) $$
 
     The guide takes the numbers of its rows from the batch: `row`, (B,), beside x and further tensors.
 
+    `pv.evidence(refined, refined.rows)`, objectives and Pyro's tools run on `refined.rows.batch()`, or on some of
+    these rows. A row's posterior is never worse than the encoder's, by the bound on the same draws.
+
     Args:
-        vae: the model, with the guide's family and the parameters that all rows share.
+        vae: the VAE, unchanged, with the guide's family and the parameters that all rows share.
         raw: the guide's parameters that depend on x, by name, (N, *raw shape), unconstrained.
+        rows: the given rows, with "row", the number of each, (N,).
+        start: the ELBO of each row with the encoder's values, (N,), in nats, in float64 on the CPU, by 64 draws.
+        bound: the ELBO with the refined values, (N,), by the same draws.
+        steps: the number of steps.
     """
 
     vae: VAE
     raw: Mapping[str, Tensor]
+    rows: Rows
+    start: Tensor
+    bound: Tensor
+    steps: int
 
     def __len__(self) -> int:
         """Return the number of rows, N."""
@@ -130,30 +142,6 @@ class PerRowPosteriors:
             "identified: give refined.rows, as in pv.evidence(refined, refined.rows)."
         )
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Refined(PerRowPosteriors):
-    r"""Posteriors of N rows, each optimised within the guide's family: a pair of programs for these rows.
-
-    $$ \lambda_n \approx \arg\max_\lambda E_{q(z; \lambda)} \log p(x_n, z) - \log q(z; \lambda) $$
-
-    `pv.evidence(refined, refined.rows)`, objectives and Pyro's tools run on `refined.rows.batch()`, or on some of
-    these rows. A row's posterior is never worse than the encoder's, by the bound on the same draws.
-
-    Args:
-        vae: the VAE, unchanged.
-        raw: the guide's parameters that depend on x, by name, (N, *raw shape), unconstrained.
-        rows: the given rows, with "row", the number of each, (N,).
-        start: the ELBO of each row with the encoder's values, (N,), in nats, in float64 on the CPU, by 64 draws.
-        bound: the ELBO with the refined values, (N,), by the same draws.
-        steps: the number of steps.
-    """
-
-    rows: Rows
-    start: Tensor
-    bound: Tensor
-    steps: int
-
     @property
     def gain(self) -> Tensor:
         """Gain in the ELBO of each row, (N,), in nats; never negative."""
@@ -223,8 +211,7 @@ def refine(
     torch.Size([5])
     """
     check_vae(vae, "refine")
-    check_integers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    check_step_size(lr)
+    check_refinement(steps, lr, particles, batch_size, seed)
     session = EvaluationSession.of(vae, x)
     parts: list[Refined] = []
     with session.activate(seed):
@@ -244,14 +231,9 @@ def refine(
 def refine_batch(
     vae: VAE, batch: Mapping[str, Tensor], *, steps: int = STEPS, lr: float = LR, particles: int = PARTICLES
 ) -> Refined:
-    """Refined posteriors of one batch, with torch's global random numbers.
+    """Refined posteriors of one batch on the VAE's device, with torch's global random numbers; see `refine`.
 
-    Args:
-        vae: the VAE, in evaluation mode and outside of Pyro's store.
-        batch: named tensors on its device.
-        steps: the number of steps.
-        lr: the first step size.
-        particles: draws per row and step.
+    The VAE has to be in evaluation mode and outside of Pyro's store.
     """
     rows = _with_row_numbers(Rows(batch))
     with torch.no_grad():
@@ -259,11 +241,9 @@ def refine_batch(
             vae.normalize_size(batch["x"], batch.get("size_factor")), seen=batch.get("mask")
         )
     free = {name: raw.clone().requires_grad_() for name, raw in first.items()}
-    pair, leaves, objective = (
-        PerRowPosteriors(vae, free),
-        list(free.values()),
-        ELBO(particles=particles, estimator="stl"),
-    )
+    unknown = torch.full((len(rows),), math.nan, dtype=torch.float64)
+    pair = Refined(vae, free, rows, unknown, unknown, steps)
+    leaves, objective = list(free.values()), ELBO(particles=particles, estimator="stl")
     optimizer = torch.optim.Adam(leaves, lr, betas=BETAS, eps=EPS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -276,13 +256,13 @@ def refine_batch(
         schedule.step()
     last = {name: raw.detach() for name, raw in free.items()}
     seed = int(torch.randint(2**62, ()))
-    before, after = (_log_weights(PerRowPosteriors(vae, raw), rows, particles, seed) for raw in (first, last))
+    before, after = (_log_weights(replace(pair, raw=raw), particles, seed) for raw in (first, last))
     start, end = before.mean(0), after.mean(0)
     better = (end > start) & (before.std(0) > EQUAL_WEIGHTS)  # false where the end is NaN
-    raw = {
+    chosen = {
         name: torch.where(expand_right(better.to(at.device), at.ndim - 1), last[name], at) for name, at in first.items()
     }
-    return Refined(vae, raw, rows, start, torch.where(better, end, start), steps)
+    return replace(pair, raw=chosen, start=start, bound=torch.where(better, end, start))
 
 
 def check_vae(vae: Any, what: str) -> None:
@@ -299,12 +279,13 @@ def check_vae(vae: Any, what: str) -> None:
         )
 
 
-def check_step_size(lr: Any) -> None:
-    """Check that a step size is a finite number above 0.
+def check_refinement(steps: Any, lr: Any, particles: Any, batch_size: Any, seed: Any) -> None:
+    """Check the arguments of `refine`.
 
     Raises:
-        InputError: it is not.
+        InputError: the step size is not a finite number above 0, or another one not an integer in its range.
     """
+    check_integers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
     if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < math.inf:
         raise InputError(
             f"lr = {lr!r} has to be a number above 0, the first step on the unconstrained scale: take lr={LR}."
@@ -317,11 +298,11 @@ def _with_row_numbers(rows: Rows) -> Rows:
 
 
 @torch.no_grad()
-def _log_weights(pair: PerRowPosteriors, rows: Rows, at_once: int, seed: int) -> Tensor:
+def _log_weights(pair: Refined, at_once: int, seed: int) -> Tensor:
     """Log-weights of each row by draws of a seed, (K, N), in float64 on the CPU."""
-    with seeded(seed, rows.x.device):
+    with seeded(seed, pair.rows.x.device):
         chunks = [
-            draw(pair.model, pair.guide, at_once, **rows.tensors).log_weights
+            draw(pair.model, pair.guide, at_once, **pair.rows.tensors).log_weights
             for _ in range(-(-COMPARISON_DRAWS // at_once))
         ]
     return torch.cat(chunks).cpu().double()

@@ -47,12 +47,6 @@ class PredictiveSampler:
     References:
         Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988.
 
-    Args:
-        programs: the pair.
-        kind: "population", "posterior" or "prior".
-        candidates: the number C of draws from the guide from which each z is chosen.
-        batch: all rows.
-
     Raises:
         InputError: these programs cannot draw data, or not in this way.
     """
@@ -71,19 +65,15 @@ class PredictiveSampler:
     def replicates(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
         """Replicates of all rows, in chunks of a few data sets; each chunk overwrites the one before.
 
-        Args:
-            batch: all rows.
-            draws: the number of replicates.
-            discrepancies: test statistics T(p(x|z), x) by name, for posterior replicates, where z belongs to the row.
+        Discrepancies T(p(x|z), x) are for posterior replicates, where z belongs to the row.
         """
         x = batch["x"]
         width = self.candidates * max(MIN_WIDTH, x[0].numel())
         rows = max(1, MAX_ELEMENTS // width) if self.plan.by_rows else len(x)
         at_once = max(1, MAX_ELEMENTS // (width * len(x))) if self.plan.by_rows else 1
         parts = [part.batch() for part in Rows(batch).chunks(rows)]
-        buffer = x.new_empty(
-            min(at_once, draws), *x.shape
-        )  # allocated once: new memory costs as much as a pass over it
+        # Allocated once: new memory costs as much as a pass over it.
+        buffer = x.new_empty(min(at_once, draws), *x.shape)
         for count in map(len, chunk_ranges(draws, at_once)):
             drawn, filled = [], 0
             for part in parts:
@@ -100,10 +90,7 @@ class PredictiveSampler:
     def __call__(self, batch: Batch, times: int, discrepancies: Mapping[str, Statistic]) -> Replicates:
         """Replicates of a batch of rows, `times` at once, by as many copies of it."""
         count, rows = times * self.candidates, len(batch["x"])
-        repeated = {  # not copied where it is repeated once
-            name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) if count > 1 else tensor
-            for name, tensor in batch.items()
-        }
+        repeated = batch if count == 1 else {n: t.repeat(count, *[1] * (t.ndim - 1)) for n, t in batch.items()}
         model, guide_trace = poutine.uncondition(self.programs.model), None
         if self.kind == "posterior":
             guide_trace = poutine.trace(self.programs.guide).get_trace(**repeated)

@@ -5,6 +5,7 @@
 Nothing is refitted: the guide is amortised, so a simulation takes one draw from the model and L from the guide.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
+from pyro_vae.criticism.pit import uniform_p_values
 from pyro_vae.criticism.ranks import JOINT, RankStatistics
 from pyro_vae.criticism.session import EvaluationSession, evaluation
 from pyro_vae.data.convert import as_tensor
@@ -45,7 +47,7 @@ class SBC:
 
     Args:
         quantities: the names of the quantities: the log joint, then each element of each latent site.
-        ranks: the ranks, (S, Q), whole numbers in 0 ... L.
+        ranks: the ranks, (S, Q), integers in 0 ... L.
         draws: the number L of draws.
         seed: of the random numbers u.
     """
@@ -68,19 +70,14 @@ class SBC:
     @cached_property
     def p_values(self) -> dict[str, float]:
         """P-value of each quantity by itself."""
-        from scipy.stats import kstest  # here, for importing it takes time
-
-        columns = zip(self.quantities, self.uniforms.T, strict=True)
-        return {name: float(kstest(column, "uniform").pvalue) for name, column in columns}
+        return dict(zip(self.quantities, uniform_p_values(self.uniforms).tolist(), strict=True))
 
     @cached_property
     def adjusted_p_values(self) -> dict[str, float]:
         """P-values with Holm's correction: for the exact posterior, any is below 5 % in at most 5 % of runs."""
-        ordered = sorted(self.p_values.items(), key=lambda item: item[1])
-        count, largest, found = len(ordered), 0.0, dict[str, float]()
-        for place, (name, p) in enumerate(ordered):
-            largest = max(largest, min(1.0, (count - place) * p))
-            found[name] = largest
+        names = sorted(self.quantities, key=self.p_values.__getitem__)
+        steps = (min(1.0, (len(names) - place) * self.p_values[name]) for place, name in enumerate(names))
+        found = dict(zip(names, itertools.accumulate(steps, max), strict=True))
         return {name: found[name] for name in self.quantities}
 
     @property
@@ -204,13 +201,13 @@ def sbc(
     >>> found.quantities, found.ranks.shape
     (('log joint', 'z[0]', 'z[1]'), (200, 3))
     """
-    _check_arguments(vae, simulations, draws, batch_size, seed)
+    check_programs(vae, "sbc")
+    check_integers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))
     session = EvaluationSession.of(vae, _rows(vae, given, seed))
-    statistics = RankStatistics(vae, draws)
     with session.activate(seed):
         count = len(session.rows)
-        whole = next(iter(session.batches(count, "", False)))[1]
-        statistics.check(whole)
+        complete = next(iter(session.batches(count, "", False)))[1]
+        statistics = RankStatistics(vae, complete, draws)
         if statistics.by_rows:
             order = torch.randperm(count) if simulations < count else torch.arange(count)
             index = order[torch.arange(simulations) % count].to(session.rows.x.device)
@@ -218,7 +215,7 @@ def sbc(
             parts = [statistics(batch) for _, batch in session.batches(batch_size, "simulations", progress)]
         else:
             session.rows = Rows({"x": torch.zeros(simulations, 1)})  # one batch per simulation
-            parts = [statistics(whole) for _ in session.batches(1, "simulations", progress)]
+            parts = [statistics(complete) for _ in session.batches(1, "simulations", progress)]
     return SBC(statistics.quantities, np.concatenate(parts), draws, seed)
 
 
@@ -226,11 +223,8 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
     """Rows that simulations are conditioned on; for a VAE, with an `x` of its own where none is given."""
     if isinstance(vae, VAE) and (given is None or (isinstance(given, Mapping) and "x" not in given)):
         tensors = {str(name): as_tensor(str(name), values) for name, values in (given or {}).items()}
-        reference = vae.likelihood.device_tensor
-        sized: dict[str, Any] = (
-            {"size_factor": tensors["size_factor"].to(reference)} if "size_factor" in tensors else {}
-        )
-        count = len(next(iter(tensors.values()))) if tensors else 1
+        names, count = {"size_factor"} & set(tensors), len(next(iter(tensors.values()))) if tensors else 1
+        sized: dict[str, Any] = {name: tensors[name].to(vae.likelihood.device_tensor) for name in names}
         with evaluation(vae, seed):
             return Rows.of({"x": vae.sample(count, **sized).cpu(), **tensors})
     if given is None:
@@ -239,8 +233,3 @@ def _rows(vae: Programs, given: Any, seed: int) -> Rows:
             "sbc(programs, given={'x': x}); the values of x are replaced."
         )
     return Rows.of(given)
-
-
-def _check_arguments(vae: Any, simulations: Any, draws: Any, batch_size: Any, seed: Any) -> None:
-    check_programs(vae, "sbc")
-    check_integers(simulations=(simulations, 20), draws=(draws, 2), batch_size=(batch_size, 1), seed=(seed, 0))

@@ -20,13 +20,7 @@ DENSITY_FAILS = (
 
 @dataclass(eq=False)
 class EvaluationSession:
-    """Programs, and the rows on which they are evaluated.
-
-    Args:
-        programs: the pair.
-        rows: the data.
-        module: the pair's weights.
-    """
+    """Pair of programs, the rows on which they are evaluated, and a module of their weights."""
 
     programs: Programs
     rows: Rows
@@ -49,11 +43,7 @@ class EvaluationSession:
 
     @contextlib.contextmanager
     def activate(self, seed: int) -> Iterator[None]:
-        """Block of `evaluation` with checked rows; dynamic rows are drawn once, so that all models get the same.
-
-        Args:
-            seed: of dynamic rows, and of all draws within the block.
-        """
+        """Block of `evaluation` by a seed with checked rows; dynamic rows are drawn once, the same for all models."""
         with evaluation(self.programs, seed):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
             if (check := Traits.of(self.programs).check) is not None:
@@ -61,13 +51,7 @@ class EvaluationSession:
             yield
 
     def batches(self, size: int, description: str, progress: bool) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Batches of the rows, each with the index of its first row.
-
-        Args:
-            size: rows per batch.
-            description: the label of the progress bar.
-            progress: whether to show the bar.
-        """
+        """Batches of a number of rows, each with the index of its first row, under a progress bar."""
         starts = range(0, len(self.rows), size)
         for start in track(starts, description, progress):
             part = Rows(self.rows.batch(slice(start, start + size)))

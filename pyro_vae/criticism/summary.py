@@ -28,7 +28,7 @@ SHOWN = 8
 def comparison_sentence(
     statistic: ScalarStatistic, observed: float, replicated: float, p_value: float, above: float, draws: int
 ) -> str:
-    """Sentence that compares one test statistic of replicates and data.
+    """Sentence that compares one test statistic of the data with that of replicates.
 
     Args:
         statistic: the test statistic.
@@ -93,11 +93,7 @@ def findings(tree: Any) -> list[str]:
 
 
 def order_by_significance(checks: Any) -> list[int]:
-    """Indices of all test statistics, the most significant first: by q-value, then by distance in standard deviations.
-
-    Args:
-        checks: the group `checks` of the tree.
-    """
+    """Indices of the statistics in a group `checks`, by q-value, then by distance in standard deviations."""
     gap, sd = abs(checks["observed"] - checks["mean"]).to_numpy(), checks["sd"].to_numpy()
     far = np.divide(gap, sd, out=np.where(gap > 0, np.inf, 0.0), where=sd > 0)
     by = np.nan_to_num(checks["q_value"].to_numpy(), nan=np.inf)
@@ -105,11 +101,7 @@ def order_by_significance(checks: Any) -> list[int]:
 
 
 def significant(tree: Any) -> list[int]:
-    """Indices of the test statistics significant at a false discovery rate of 5 %, the most significant first.
-
-    Args:
-        tree: the tree that `pv.predictive_check` returned.
-    """
+    """Indices of a tree's test statistics significant at a false discovery rate of 5 %, the most significant first."""
     q_values = tree["checks"]["q_value"].to_numpy()
     return [at for at in order_by_significance(tree["checks"]) if q_values[at] < FDR_LEVEL]
 
@@ -157,32 +149,20 @@ def _describe_calibration(tree: Any) -> list[str]:
 
 
 def format_coverage(calibration: Any, level: float) -> str:
-    """Sentence on the coverage of the central interval of a level, with its standard error.
-
-    Args:
-        calibration: the group `calibration` of the tree.
-        level: the content of the interval.
-    """
+    """Sentence on the coverage of central intervals of a level, by a group `calibration`, with its standard error."""
     at = calibration.sel(level=level, method="nearest")
     share, error = float(at["coverage_overall"]), float(at["coverage_error"])
     return f"{100 * level:g} % intervals hold {format_percent(share, 1)} +- {format_percent(error, 1)} of the values"
 
 
 def describe_coverage(tree: Any) -> tuple[str, str]:
-    """Word and sentence on whether central intervals are too narrow or too wide, by more than chance.
-
-    Args:
-        tree: the tree that `pv.predictive_check` returned.
-
-    Returns:
-        The word is empty where no difference was found.
-    """
+    """Word, empty if there is none, and sentence on whether a tree's intervals are too narrow or too wide."""
     part = tree["calibration"]
     gap = part["coverage_overall"].values - part["level"].values
     sides = np.sign(gap) * (np.abs(gap) > CERTAIN * part["coverage_error"].values)
     rows = int(part["values"].max())
     if rows < MIN_ROWS:
-        return "", f"{rows} rows are too few to tell whether distributions are too narrow or too wide"
+        return "", f"{rows} rows are too few to decide whether distributions are too narrow or too wide"
     if (sides < 0).any() and (sides > 0).any():
         return "of the wrong shape", "intervals are too narrow at some levels and too wide at others"
     if (sides < 0).any():
@@ -202,14 +182,14 @@ def _describe_two_sample(tree: Any) -> list[str]:
     accuracy, p_value = part["classifier_accuracy"], part["classifier_p_value"]
     times, p = f"{format_percent(accuracy, 1)} of the time", format_p_value(p_value)
     if p_value < FDR_LEVEL:
-        found = f"A classifier tells replicates from data {times} ({p})"
+        found = f"A classifier distinguishes replicates from data {times} ({p})"
         importance = tree["two_sample"]["importance"].values
         if np.isfinite(importance).all() and len(importance) > 1:
             names = [str(tree["two_sample"]["feature"].values[at]) for at in np.argsort(-importance)[:3]]
             found += f", most of all by {', '.join(names)}"
     else:
         seen = ", which have seen these rows" if seen else ""
-        found = f"A classifier does not tell replicates from data ({times}, {p})"
+        found = f"A classifier does not distinguish replicates from data ({times}, {p})"
     coverage, expected = part["coverage"], part["coverage_expected"]
     return [
         f"{found}{seen}.",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
-from pyro_vae.criticism.density_coverage import density_coverage
+from pyro_vae.criticism.density_coverage import density_coverage, finite_samples
 from pyro_vae.distributions.mmd import kernel, squared_distances
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     """
     from scipy.stats import norm  # here, for importing these takes time
     from sklearn.base import clone
+    from sklearn.ensemble import ExtraTreesClassifier
 
     check_integers(folds=(folds, 2))
     x, y = _checked(x, y, least=10 * folds)
@@ -142,9 +143,10 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     mixed = [sample.cpu().numpy()[rng.permutation(len(sample))].reshape(len(sample), -1) for sample in (x, y)]
     points = [np.concatenate([sample[at * size : (at + 1) * size] for sample in mixed]) for at in range(folds)]
     labels = np.repeat([0, 1], size)
-    unfitted = (
-        _trees(seed, x.shape[1]) if classifier is None else classifier
-    )  # not `or`: an unfitted forest has no length
+    # Randomised trees are sensitive to any shape and scale of difference. Each split considers 64 elements at most,
+    # which takes an eighth of the time for images and decorrelates the trees.
+    trees = ExtraTreesClassifier(50, min_samples_leaf=10, max_features=min(64, x.shape[1]), random_state=seed)
+    unfitted = trees if classifier is None else classifier  # not `or`: an unfitted forest has no length
     hits, variance = 0.0, 0.0
     for at in range(1, folds):
         fitted = clone(unfitted).fit(np.concatenate(points[:at]), np.tile(labels, at))
@@ -162,14 +164,8 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
 def two_sample_dataset(x: Tensor, replicate: Tensor, features: Sequence[str], seed: int) -> "xr.Dataset | None":
     """Dataset of two-sample tests that compare a replicate with the data.
 
-    Args:
-        x: the data (N, *event_shape); the first 1,000 rows are used.
-        replicate: a replicate of them, of the same shape.
-        features: the names of a row's elements.
-        seed: of folds and permutations.
-
-    Returns:
-        Statistics and p-values of the tests, and the classifier's feature importance; None for fewer than 50 rows.
+    Of data and replicate (N, *event_shape) the first 1,000 rows are used; with fewer than 50 there is no dataset. It
+    has statistics and p-values of the tests, and the classifier's feature importance.
     """
     import xarray as xr
 
@@ -212,16 +208,6 @@ def _importance(fitted: Any, features: int) -> Tensor | None:
     return sizes / sizes.sum()
 
 
-def _trees(seed: int, elements: int) -> Any:
-    """Randomised trees, sensitive to any shape and scale of difference, on one thread.
-
-    Each split considers 64 elements at most, which takes an eighth of the time for images and decorrelates the trees.
-    """
-    from sklearn.ensemble import ExtraTreesClassifier
-
-    return ExtraTreesClassifier(50, min_samples_leaf=10, max_features=min(64, elements), random_state=seed)
-
-
 def _scaled(points: Tensor) -> Tensor:
     """Points (N, D) with elements in units of their spread: the interquartile range, robust to heavy tails."""
     low, high = torch.quantile(points, torch.tensor([0.25, 0.75]).to(points), dim=0)
@@ -236,6 +222,4 @@ def _checked(x: Tensor, y: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
             f"two samples of shapes {tuple(x.shape)} and {tuple(y.shape)} cannot be compared: give two of one shape "
             f"(N, D), with N of at least {least}."
         )
-    if not bool(x.isfinite().all() and y.isfinite().all()):
-        raise InputError("a sample holds values that are not finite: find them with z.isfinite().all(1).")
-    return x.detach().double(), y.detach().double()
+    return finite_samples(x, y)

@@ -1,4 +1,4 @@
-"""The figures that a run folder holds."""
+"""Figures that a run folder holds."""
 
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,11 @@ from pyro_vae.plots.two_sample import two_sample
 from pyro_vae.training.history import History
 
 ROWS = 2000
-"""Rows at most that the pictures of a run look at."""
+"""Maximum number of rows in the pictures of a run."""
 
 
 def predictive_pictures(tree: Any) -> dict[str, Figure]:
-    """Every picture of a predictive check, by name.
-
-    Args:
-        tree: what `pv.predictive_check` returned.
-    """
+    """Figures by name of the tree that `pv.predictive_check` returned."""
     pictures = {
         "replicates": ppc(tree),
         "quantities": test_statistics(tree),
@@ -40,24 +36,18 @@ def predictive_pictures(tree: Any) -> dict[str, Figure]:
 
 
 def write(folder: Path, vae: VAE, rows: Rows, history: History) -> None:
-    """Draw every picture of a run with random numbers of their own, and save them as PNG.
+    """Draw all figures of a fitted model with random numbers of their own, and save them as PNG in a folder.
 
-    Args:
-        folder: where to; it has to exist.
-        vae: the fitted model.
-        rows: data to look at: the validation data where there are any.
-        history: the training history.
+    The rows are the validation data, or the training data where there are none.
     """
     with seeded(0, rows.x.device):
-        given: dict[str, Any] = rows.batch()
-        x = vae.impute(given)  # pictures of data show what was observed, never a NaN
-        del given["x"]
-        labels = rows.labels
+        batch: dict[str, Any] = rows.batch()
+        batch["x"] = vae.impute(batch)  # missing values are NaN
         pictures = {
             "training": training(history),
-            "draws": prior_predictive(vae, x, **given),
-            "reconstructions": reconstructions(vae, x, **given),
-            "latent": latent(vae, x, labels, **given),
+            "draws": prior_predictive(vae, **batch),
+            "reconstructions": reconstructions(vae, **batch),
+            "latent": latent(vae, labels=rows.labels, **batch),
         }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""One look for every picture: sizes that fit a report, colours that colour-blind readers tell apart."""
+"""Style of all pictures: sizes that fit a report, and colours that colour-blind readers distinguish."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WIDTH = 7.0
-"""Inches, the width of a page."""
+"""Width of a page, in inches."""
 
 COLOURS: Sequence[str] = matplotlib.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]
-"""Ten colours made to be told apart (Petroff, Accessible color sequences for data visualization, 2021)."""
+"""Ten distinguishable colours (Petroff, Accessible color sequences for data visualization, 2021)."""
 
 INK = "#333333"
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
-    """Make an empty figure of a page's width; it belongs to no window and needs no closing."""
+    """Empty figure of a page's width; it belongs to no window and needs no closing."""
     picture = Figure(figsize=(width, height), dpi=150)
     picture.set_layout_engine("constrained", w_pad=0.06, h_pad=0.08)
     return picture
 
 
 def tidy(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
-    """Label axes and take away the frame's upper and right side."""
+    """Axes, labelled and without the upper and right side of their frame."""
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
@@ -36,5 +36,5 @@ def tidy(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> 
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
-    """A tensor's numbers for matplotlib."""
+    """Array of a tensor's values, for matplotlib."""
     return x.detach().cpu().double().numpy()

@@ -1,4 +1,4 @@
-"""The figure of the aggregate posterior against the prior, latent by latent."""
+"""Figure of the aggregate posterior against the prior, latent by latent."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from pyro_vae.criticism.latent_usage import MAX_ROWS, spread_of_means
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._datatree import Numbers
-from pyro_vae.plots._layout import beside, few_ticks, headline, panels, small
+from pyro_vae.plots._layout import columns_of, few_ticks, headline, label_outer, legend_below, panels, small
 from pyro_vae.plots._style import COLOURS, INK, array
 from pyro_vae.plots.latent_traversal import evaluating_rows
 
 LATENTS = 30
-"""Latents at most in the picture."""
+"""Maximum number of latents in the picture."""
 
 PRIOR = 20_000
-"""Draws from the prior, which may have no density of one latent alone."""
+"""Number of draws from the prior, which may have no marginal density of a latent."""
 
 
 def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
@@ -52,37 +52,33 @@ def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, 
         z = array(vae.encode(**rows).sample((draws,)).flatten(0, 1))
         prior = array(vae.prior().sample((PRIOR,)))
     shown = sorted(torch.argsort(spread, descending=True)[:LATENTS].tolist())
-    across = beside(len(shown))
-    picture, grid = panels(len(shown), across=across, height=1.2 if across == 5 else 1.7, head=0.9)
+    columns = columns_of(len(shown))
+    picture, grid = panels(len(shown), columns=columns, height=1.2 if columns == 5 else 1.7, head=0.9)
     distances = []
-    for place, (axes, latent) in enumerate(zip(grid, shown, strict=True)):
-        distances.append(_distance(z[:, latent], prior[:, latent]))
-        _densities(axes, z[:, latent], prior[:, latent])
-        below, first = place + across >= len(shown), place % across == 0
-        title = f"latent {latent}: {distances[-1]:.2f}"
-        small(axes, title, xlabel="z" if below else "", ylabel="density" if first else "", size=7 if across == 5 else 8)
-    handles = [
-        Patch(color=COLOURS[0], alpha=0.6, label="aggregate posterior"),
-        Line2D([], [], color=INK, lw=1.2, ls="--", label="prior"),
-    ]
-    picture.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    left = f", {len(shown)} of {len(spread)} latents: those that vary most" if len(shown) < len(spread) else ""
+    for axes, latent in zip(grid, shown, strict=True):
+        distances.append(_kolmogorov_distance(z[:, latent], prior[:, latent]))
+        _draw_densities(axes, z[:, latent], prior[:, latent])
+        small(axes, f"latent {latent}: {distances[-1]:.2f}", size=7 if columns == 5 else 8)
+    label_outer(grid, columns=columns, xlabel="z", ylabel="density")
+    posterior = Patch(color=COLOURS[0], alpha=0.6, label="aggregate posterior")
+    legend_below(picture, [posterior, Line2D([], [], color=INK, lw=1.2, ls="--", label="prior")])
+    part = f", {len(shown)} of {len(spread)} latents: those that vary most" if len(shown) < len(spread) else ""
     headline(
         picture,
-        f"Draws of q(z|x) for {len(rows['x'])} rows, and of p(z){left}. Numbers: Kolmogorov distance, the largest "
+        f"Draws of q(z|x) for {len(rows['x'])} rows, and of p(z){part}. Numbers: Kolmogorov distance, the largest "
         f"{max(distances):.2f}.",
     )
     return picture
 
 
-def _distance(one: Numbers, other: Numbers) -> float:
+def _kolmogorov_distance(one: Numbers, other: Numbers) -> float:
     points = np.concatenate([one, other])
     shares = [np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (one, other)]
     return float(abs(shares[0] - shares[1]).max())
 
 
-def _densities(axes: Axes, z: Numbers, prior: Numbers) -> None:
-    """Both over the bulk of either: the tails of a prior may reach too far to be drawn."""
+def _draw_densities(axes: Axes, z: Numbers, prior: Numbers) -> None:
+    """Draw both over the bulk of either: the tails of a prior may reach too far."""
     ends = np.concatenate([np.quantile(z, (0.002, 0.998)), np.quantile(prior, (0.01, 0.99))])
     low, high = ends.min(), ends.max()
     edges = np.linspace(low, high, 41) if high > low else np.linspace(low - 0.5, high + 0.5, 41)

@@ -1,4 +1,4 @@
-"""The figure of a comparison of models: mean log p(x), and paired differences with intervals."""
+"""Figure of a comparison of models: mean log p(x), and paired differences with intervals."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.criticism.compare import Comparison, Estimate
+from pyro_vae.plots._layout import legend_below
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 
@@ -13,10 +14,10 @@ def compare(found: Comparison) -> Figure:
     """Figure of each model's mean log p(x) with its interval, and its paired difference to the best, best first.
 
     Args:
-        found: what `pv.compare` returned.
+        found: the comparison that `pv.compare` returned.
 
     Returns:
-        A figure with two panels, in nats per row; models whose numbers cannot be trusted are hollow.
+        A figure with two panels, in nats per row; models with unreliable numbers are hollow.
     """
     count = len(found.models)
     picture = figure(1.6 + 0.32 * count)
@@ -35,13 +36,10 @@ def compare(found: Comparison) -> Figure:
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     right.tick_params(axis="y", length=0)
-    handles = [_key(COLOURS[0], "best, or not told from it"), _key(INK, "behind")]
+    handles = [_key(COLOURS[0], "best, or not significantly different"), _key(INK, "behind")]
     if any(at.warning for at in found.models):
-        handles.append(_key("0.6", "not to be trusted (k-hat or bias)", hollow=True))
-    title = f"95 % intervals, {found.rows} rows"
-    picture.legend(
-        handles=handles, title=title, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title_fontsize=8
-    )
+        handles.append(_key("0.6", "unreliable (k-hat or bias)", hollow=True))
+    legend_below(picture, handles, columns=3, title=f"95 % intervals, {found.rows} rows", title_fontsize=8)
     return picture
 
 

@@ -1,4 +1,4 @@
-"""The figure of the inference gap, split into the approximation gap and the amortisation gap."""
+"""Figure of the inference gap, split into the approximation gap and the amortisation gap."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,15 +11,15 @@ PARTS = {
     "amortisation": (COLOURS[1], "amortisation\n(encoder)", "amortisation, L* - L"),
 }
 
-ROOM = 3
-"""Rows beyond so many times what nine tenths of the rows have are cut off, and said to be."""
+CUTOFF = 3
+"""Multiple of the 90 % quantile of the gaps above which rows are cut off, and counted."""
 
 
 def inference_gap(gap: InferenceGap) -> Figure:
     """Figure of the mean of both gaps with two standard errors over rows, and the gaps of each row, smallest first.
 
     Args:
-        gap: what `pv.criticism.inference_gap` returned.
+        gap: the gap that `pv.criticism.inference_gap` returned.
 
     Returns:
         A figure with two panels, in nats per row; a few rows far beyond the others are cut off, and counted.
@@ -33,7 +33,7 @@ def inference_gap(gap: InferenceGap) -> Figure:
             left.errorbar(place, mean, 2 * over_rows, color=INK, lw=1, capsize=3)
     left.set_xticks(range(len(PARTS)), [label for _, label, _ in PARTS.values()])
     left.axhline(0, color=INK, lw=0.6)
-    tidy(left, title=f"mean: {gap.parts['inference'][0]:.2f} in all", ylabel="nats per row")
+    tidy(left, title=f"mean, in total {gap.parts['inference'][0]:.2f}", ylabel="nats per row")
     order = gap.total.argsort()
     lower, upper = array(gap.approximation[order]), array(gap.total[order])
     edges = np.arange(len(gap) + 1) + 0.5
@@ -41,7 +41,7 @@ def inference_gap(gap: InferenceGap) -> Figure:
         right.stairs(values, edges, baseline=baseline, fill=True, color=colour, label=label)
     right.axhline(0, color=INK, lw=0.6)
     sizes = np.maximum(np.abs(lower), np.abs(upper))
-    reach = ROOM * np.quantile(sizes, 0.9)
+    reach = CUTOFF * np.quantile(sizes, 0.9)
     note = ""
     if cut := int((sizes > reach).sum()) if reach > 0 else 0:
         note = f"; {cut} {'row is' if cut == 1 else 'rows are'} cut off: up to {sizes.max():.0f} nats"

@@ -1,6 +1,7 @@
-"""The figure of a model as a directed graph: random variables, dependencies and plates."""
+"""Figure of a model as a directed graph: random variables, dependencies and plates."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,11 +13,8 @@ from pyro_vae.model.summary import formula
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._style import INK, figure
 
-RADIUS, DOWN = 0.32, 1.35
-"""Of a node, and from one node down to the next."""
-
-LETTER = 0.135
-"""The width of a letter beside a node."""
+RADIUS, DOWN, LETTER = 0.32, 1.35, 0.135
+"""Radius of a node, distance from one node down to the next, and width of a letter beside a node."""
 
 SHADE = "#d5dbe3"
 
@@ -32,14 +30,11 @@ def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
 
     Args:
         vae: a `VAE`, or any object whose `model` and `guide` are Pyro programs.
-        x: rows (N, *event_shape); two are enough, for only their shape matters.
+        x: rows (N, *event_shape), of which only the shape matters: two are enough.
         given: further named tensors of these rows, as for `model`.
 
-    Returns:
-        The figure.
-
     Raises:
-        InputError: there is no `model` or no `guide`.
+        InputError: `model` or `guide` is missing.
     """
     from pyro.infer.inspect import get_model_relations  # here, for importing it takes time
 
@@ -91,18 +86,6 @@ def _box(axes: Axes, plate: str, members: Sequence[tuple[float, float]], room: f
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], guide: bool = False) -> None:
-    axes.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            connectionstyle="arc3,rad=-0.55" if guide else "arc3",
-            linestyle="--" if guide else "-",
-            mutation_scale=12,
-            shrinkA=16,
-            shrinkB=16,
-            color=INK,
-            lw=1,
-            zorder=2,
-        )
-    )
+    curve: dict[str, Any] = {"connectionstyle": "arc3,rad=-0.55", "linestyle": "--"} if guide else {}
+    ends: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 16, "shrinkB": 16}
+    axes.add_patch(FancyArrowPatch(start, end, color=INK, lw=1, zorder=2, **ends, **curve))

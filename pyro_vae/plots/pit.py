@@ -1,4 +1,4 @@
-"""The figure of the probability integral transform (PIT), and of the coverage of central intervals."""
+"""Figure of the probability integral transform (PIT), and of the coverage of central intervals."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pyro_vae.criticism.summary import FDR_LEVEL, describe_coverage, format_coverage
 from pyro_vae.plots._datatree import Numbers, group
-from pyro_vae.plots._layout import few_ticks, headline, shortened, small
+from pyro_vae.plots._layout import few_ticks, headline, legend_below, shorten, small
 from pyro_vae.plots._style import COLOURS, INK, figure
 from pyro_vae.plots.latent_usage import UNUSED
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 FEATURES, NAMED = 30, 10
-"""Features at most in the picture; and of data with more features, those at most that are named."""
+"""Maximum number of features in the picture, and of those that are named where there are more."""
 
 
 def pit(tree: "DataTree") -> Figure:
@@ -32,13 +32,13 @@ def pit(tree: "DataTree") -> Figure:
         Czado, Gneiting and Held, Predictive Model Assessment for Count Data, 2009.
 
     Args:
-        tree: what `pv.predictive_check` returned.
+        tree: the tree that `pv.predictive_check` returned.
 
     Returns:
         The figure: all features together, and up to 30 of them, those furthest from uniform; titled in words.
     """
     found = group(tree, "calibration")
-    features = furthest(found)[:FEATURES]
+    features = order_features(found)[:FEATURES]
     q = found["pit_q_value"].to_numpy()
     limit = FEATURES if found.sizes["feature"] <= FEATURES else NAMED
     named = [at for at in features if q[at] < FDR_LEVEL][:limit]
@@ -52,9 +52,9 @@ def pit(tree: "DataTree") -> Figure:
     levels = found["level"].to_numpy()
     right.plot([45, 100], [45, 100], color=INK, lw=0.9, ls="--")
     quiet = f"a feature ({len(features)} of {found.sizes['feature']})"
-    for at in reversed(features):  # those that stand out lie above the others
+    for at in reversed(features):  # significant ones lie above the others
         style = _style(named.index(at)) if at in named else {"color": UNUSED, "lw": 0.6}
-        label = quiet if at not in named else shortened(str(found["feature"].to_numpy()[at]), 1.9, 7)
+        label = quiet if at not in named else shorten(str(found["feature"].to_numpy()[at]), 1.9, 7)
         quiet = "" if at not in named else quiet
         left.plot(u, found["ecdf"].to_numpy()[at] - u, label=label, **style)
         right.plot(100 * levels, 100 * found["coverage"].to_numpy()[at], marker=".", ms=2, **style)
@@ -62,38 +62,37 @@ def pit(tree: "DataTree") -> Figure:
     overall, error = found["coverage_overall"].to_numpy(), found["coverage_error"].to_numpy()
     right.errorbar(100 * levels, 100 * overall, 200 * error, color=INK, lw=2, capsize=3, marker="o", ms=4)
     _labels(left, right, levels)
-    handles, words = left.get_legend_handles_labels()
-    keyed = [(handle, word) for handle, word in zip(handles, words, strict=True) if word]
-    picture.legend(*zip(*reversed(keyed), strict=True), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    labelled = [handle for handle in left.get_legend_handles_labels()[0] if handle.get_label()]
+    legend_below(picture, labelled[::-1], columns=3, fontsize=7)
     headline(picture, describe_pit(tree), size=10)
     return picture
 
 
-def furthest(found: Any) -> list[int]:
-    """The numbers of a calibration's features, those furthest from uniform first."""
+def order_features(found: Any) -> list[int]:
+    """Indices of a calibration's features, those furthest from uniform first."""
     distance = abs(found["ecdf"] - found["u"]).max("u").to_numpy()
     keys = (-distance, found["pit_p_value"].to_numpy(), found["pit_q_value"].to_numpy())
     return [int(at) for at in np.lexsort(keys)]
 
 
 def describe_pit(tree: "DataTree") -> str:
-    """What coverage says, with the number of the level that says it most clearly."""
+    """Sentence on coverage, with the share of the level at which it differs most."""
     found = group(tree, "calibration")
     levels, overall = found["level"].to_numpy(), found["coverage_overall"].to_numpy()
     most = int(np.argmax(abs(overall - levels) / found["coverage_error"].to_numpy()))
     word, sentence = describe_coverage(tree)
-    start = word or ("too few rows to tell" if "too few" in sentence else "no sign of intervals too narrow or too wide")
+    start = word or ("too few rows" if "too few" in sentence else "no sign of intervals too narrow or too wide")
     return f"{start}: {format_coverage(found, float(levels[most]))}".capitalize()
 
 
 def _style(place: int) -> dict[str, Any]:
-    """A look of its own for each of 30 lines."""
+    """Style of one of 30 lines, each different."""
     return {"color": COLOURS[place % 10], "ls": ("-", "--", ":")[place // 10 % 3], "lw": 1.2}
 
 
 def _labels(left: Axes, right: Axes, levels: Numbers) -> None:
     small(left, "PIT: share of values below u, minus u", xlabel="u", ylabel="difference of shares", size=9)
-    small(right, "Central intervals", xlabel="should hold [%]", ylabel="hold [% of the data]", size=9)
+    small(right, "Central intervals", xlabel="nominal content [%]", ylabel="coverage [% of the data]", size=9)
     left.set_xlim(0, 1)
     few_ticks(left, "y", count=5)
     few_ticks(right, "y", count=6)

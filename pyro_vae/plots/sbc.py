@@ -1,4 +1,4 @@
-"""The figure of simulation-based calibration: ECDF differences of ranks with a simultaneous band."""
+"""Figure of simulation-based calibration: ECDF differences of ranks with a simultaneous band."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from pyro_vae.criticism.sbc import SBC
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 PANELS = 8
-"""Quantities at most in a picture."""
+"""Maximum number of quantities in a picture."""
 
 
 def sbc(found: SBC) -> Figure:
@@ -24,18 +24,17 @@ def sbc(found: SBC) -> Figure:
             Goodness-of-Fit Evaluation and Multiple Sample Comparison, 2022, https://arxiv.org/abs/2103.10522.
 
     Args:
-        found: what `pv.criticism.sbc` returned.
+        found: the result of `pv.criticism.sbc`.
 
     Returns:
-        The figure: the log joint first, then the quantities that look worst, in their order.
+        The figure: the log joint first, then the quantities with the smallest p-values, in their order.
     """
     others = sorted((name for name in found.quantities if name != JOINT), key=found.p_values.__getitem__)
     chosen = {JOINT, *others[: PANELS - 1]}
     names = [name for name in found.quantities if name in chosen]
-    columns = min(4, len(names))
-    height = -(-len(names) // columns)
-    picture = figure(0.7 + 1.9 * height)
-    grid = list(picture.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat)
+    rows, columns = -(-len(names) // 4), min(4, len(names))
+    picture = figure(0.7 + 1.9 * rows)
+    grid = list(picture.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     points = np.linspace(0, 1, min(len(found), 200) + 1)[1:-1]
     low, high = simultaneous_ecdf_band(len(found), points)
     for axes, name in zip(grid, names, strict=False):
@@ -45,14 +44,13 @@ def sbc(found: SBC) -> Figure:
         axes.fill_between(points, low - points, high - points, color=INK, alpha=0.15, lw=0)
         axes.plot(points, share - points, color=COLOURS[1] if failed else COLOURS[0], lw=1.2)
         axes.axhline(0, color=INK, lw=0.6, ls=":")
-        tidy(axes, title=f"{name}  {format_p_value(found.p_values[name])}", xlabel="", ylabel="")
-        axes.title.set_fontsize(8)
+        tidy(axes, title=f"{name}  {format_p_value(found.p_values[name])}")
     for axes in grid[len(names) :]:
         axes.set_visible(False)
     verdict = "no sign of a wrong guide" if found.passed else f"{len(found.failed)} of {len(found.quantities)} fail"
-    left = f", {len(found.quantities) - len(names)} not shown" if len(names) < len(found.quantities) else ""
+    hidden = f", {len(found.quantities) - len(names)} not shown" if len(names) < len(found.quantities) else ""
     picture.suptitle(
-        f"{len(found)} simulated truths among {found.draws} draws: {verdict}{left}", fontsize=10, color=INK
+        f"{len(found)} simulated truths among {found.draws} draws: {verdict}{hidden}", fontsize=10, color=INK
     )
     picture.supxlabel("level u of the guide's quantile; band: 99 % of uniform curves", fontsize=9)
     picture.supylabel("share of truths below, minus u", fontsize=9)

@@ -1,4 +1,4 @@
-"""The figure of training curves."""
+"""Figure of training curves."""
 
 import math
 
@@ -9,20 +9,20 @@ from pyro_vae.plots._style import COLOURS, figure, tidy
 from pyro_vae.training.history import History
 
 PANELS = {"loss": "minus the bound", "log_likelihood": "log-likelihood", "kl": "KL from guide to prior"}
-"""The columns of every history, and what they are."""
+"""Titles of the columns of every history."""
 
 ACROSS = 3
-"""Panels in a row."""
+"""Number of panels in a row."""
 
 
 def training(history: History) -> Figure:
     """Figure of loss, log-likelihood and KL over epochs, for training and validation data.
 
-    Further rows of panels show what else the history has of the objective: parts of its bound, and hyperparameters that
+    Further rows of panels show the other columns of the objective: parts of its bound, and hyperparameters that
     followed a schedule.
 
     Args:
-        history: what `fit` returned.
+        history: the history that `fit` returned.
 
     Returns:
         A figure with three panels a row; the first row in nats per row of data.
@@ -30,13 +30,13 @@ def training(history: History) -> Figure:
     titles = PANELS | ({"log_likelihood": "minus cross-entropy"} if history.caveat else {})
     columns = [*titles, *_further(history)]
     rows = math.ceil(len(columns) / ACROSS)
-    picture = figure(2.6 * rows)
+    picture, marker = figure(2.6 * rows), "." if len(history) < 3 else ""
     grid = picture.subplots(rows, ACROSS, squeeze=False).flatten()
     for axes, column in zip(grid, columns, strict=False):
-        axes.plot(history["epoch"], history[column], color=COLOURS[0], label="training", marker=_marker(history))
+        axes.plot(history["epoch"], history[column], color=COLOURS[0], label="training", marker=marker)
         if f"validation_{column}" in history.columns:
             held = history[f"validation_{column}"]
-            axes.plot(history["epoch"], held, color=COLOURS[1], ls="--", label="validation", marker=_marker(history))
+            axes.plot(history["epoch"], held, color=COLOURS[1], ls="--", label="validation", marker=marker)
         title = titles.get(column, column.replace("_", " "))
         tidy(axes, title=title, xlabel="epoch", ylabel="nats per row" if column == "loss" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -50,16 +50,12 @@ def training(history: History) -> Figure:
 
 
 def _further(history: History) -> list[str]:
-    """The columns of this objective alone."""
+    """Columns that not every objective has."""
     known = {"epoch", "seconds", "bits_per_dim", *PANELS}
     return [name for name in history.columns if name not in known and not name.startswith(("validation_", "kl_"))]
 
 
 def _bits(history: History) -> str:
     names = {"training": "bits_per_dim", "validation": "validation_bits_per_dim"}
-    told = [f"{split} {history.last[name]:.3f}" for split, name in names.items() if name in history.columns]
-    return f"bits per dimension after the last epoch: {', '.join(told)}" if told else ""
-
-
-def _marker(history: History) -> str:
-    return "." if len(history) < 3 else ""
+    parts = [f"{split} {history.last[name]:.3f}" for split, name in names.items() if name in history.columns]
+    return f"bits per dimension after the last epoch: {', '.join(parts)}" if parts else ""

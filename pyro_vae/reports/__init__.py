@@ -10,6 +10,7 @@ import torch
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.methods import Importance, Method
+from pyro_vae.criticism.methods.base import check_method
 from pyro_vae.reports.comparison_report import comparison_page
 from pyro_vae.reports.page import check_target
 from pyro_vae.reports.results import ReportSettings, RunResults, load_rows, load_run
@@ -53,8 +54,7 @@ def report(
             written.
     """
     check_integers(rows=(rows, 2), seed=(seed, 0), **({} if draws is None else {"draws": (draws, 2)}))
-    if not isinstance(method, Method):
-        raise InputError(f"method = {method!r} is not a Method: write method=pv.criticism.Importance(draws=1000).")
+    check_method(method)
     if split not in SPLITS:
         raise InputError(f"split = {split!r} has to be one of {', '.join(map(repr, SPLITS))}.")
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]

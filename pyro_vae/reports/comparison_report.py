@@ -70,12 +70,7 @@ class ComparedRuns:
         return {name: group[0] for name, group in self.groups.items()}
 
     def side_by_side(self, title: str, fill: Callable[[Section, RunResults, str], None]) -> Section:
-        """Section with a column for each model.
-
-        Args:
-            title: its heading.
-            fill: adds the blocks of a model to the section that is given; it also takes results, and " (name)".
-        """
+        """Section with a column for each model, filled by a function of a section, results, and " (name)"."""
         columns = {name: Section(name) for name in self.groups}
         for name, results in self.first.items():
             fill(columns[name], results, f" ({name})")
@@ -88,12 +83,7 @@ def _kind(group: Sequence[RunResults]) -> str:
 
 
 def comparison_page(folders: Sequence[Path], data: str | None, settings: ReportSettings) -> Page:
-    """Page that compares runs.
-
-    Args:
-        folders: the run folders.
-        data: the name of data that replace those of the runs.
-        settings: the report's settings.
+    """Page that compares run folders, on their data or on data of another name.
 
     Raises:
         InputError: a folder is not a run of a VAE, or the runs are not of the same data.

@@ -17,10 +17,7 @@ GREEK = {"z": r"\theta", "x": r"\phi", "": r"\lambda"}
 
 
 def mathml(tex: str) -> Markup:
-    r"""MathML of a formula, with its text as alternative.
-
-    Args:
-        tex: LaTeX, without dollars.
+    r"""MathML of a formula in LaTeX, without dollars, with its text as alternative.
 
     >>> print(mathml(r"s^2"))
     <math alttext="s²" ...<msup><mi>s</mi><mn>2</mn></msup>...</math>

@@ -114,12 +114,7 @@ class SideBySide:
 
 @dataclass
 class Section:
-    """Section of a page.
-
-    Args:
-        title: its heading.
-        blocks: a string is a paragraph, everything else one of the classes above.
-    """
+    """Section of a page: a string among its blocks is a paragraph, everything else one of the classes above."""
 
     title: str
     blocks: list[Any] = field(default_factory=list)

@@ -145,12 +145,7 @@ def load_run(path: Path) -> tuple[RunFolder, VAE]:
 
 
 def load_rows(run: RunFolder, data: Any, split: str) -> Rows:
-    """Rows on which a run is evaluated.
-
-    Args:
-        run: the run.
-        data: a name, a file, the rows themselves, or None for the data of the run.
-        split: the split of a name or a file.
+    """Rows on which a run is evaluated: a split of its data or of a name or file, or the given rows themselves.
 
     Raises:
         InputError: the data does not exist; the message says how to give it.

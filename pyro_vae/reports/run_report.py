@@ -40,12 +40,7 @@ MODEL_KEYS = ("prior", "likelihood", "guide", "encoder", "decoder", "latent_dim"
 
 
 def run_page(results: RunResults, data: str | None) -> Page:
-    """Page on one run.
-
-    Args:
-        results: the results of the run.
-        data: the name of data that replace the run's own.
-    """
+    """Page on the results of a run, on its own data or on data of another name."""
     sections = [
         _checks(results),
         _suggestion(results, data),

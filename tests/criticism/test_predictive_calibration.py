@@ -130,7 +130,7 @@ def test_posterior_intervals_are_conservative_and_population_intervals_exact(nam
 def test_few_rows_make_no_verdict(n: int) -> None:
     told = [" ".join(findings(check(exact(), rows(n), draws=50, seed=seed, statistics=["mean"]))) for seed in range(10)]
     assert not any("confident" in each or "nan" in each for each in told)
-    assert all("too few to tell" in each for each in told)
+    assert all("too few to decide" in each for each in told)
 
 
 def test_right_model_is_rarely_called_over_or_underconfident() -> None:
@@ -166,8 +166,8 @@ def test_two_sample_tests_distinguish_only_different_samples() -> None:
     assert float(wrong["two_sample"]["mmd_p_value"]) <= 0.01
     expected = float(right["two_sample"]["coverage_expected"])
     assert abs(float(right["two_sample"]["coverage"]) - expected) < 0.04
-    assert "does not tell replicates from data" in " ".join(findings(right))
-    assert "A classifier tells replicates from data" in " ".join(findings(wrong))
+    assert "does not distinguish replicates from data" in " ".join(findings(right))
+    assert "A classifier distinguishes replicates from data" in " ".join(findings(wrong))
     assert "two_sample" not in pv.predictive_check(exact(), rows(20), draws=5, progress=False).children
 
 

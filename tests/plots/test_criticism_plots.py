@@ -17,7 +17,7 @@ from pyro_vae import plots
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL, order_by_significance
 from pyro_vae.plots._datatree import events
-from pyro_vae.plots._layout import STANDS_OUT, Digits
+from pyro_vae.plots._layout import SIGNIFICANT, Digits
 
 EVENTS = [(), (1,), (4,), (30,), (40,), (6, 5), (1, 6, 5), (3, 6, 5), (4, 3, 3)]
 KINDS = ["population", "posterior", "prior"]
@@ -122,7 +122,7 @@ def test_significant_statistics_are_red_and_counted() -> None:
     tree["checks"]["q_value"][:] = [0.2, 0.01, 0.9]
     picture = plots.test_statistics(tree)
     colours = [axes._left_title.get_color() for axes in picture.axes]
-    assert [colour == STANDS_OUT for colour in colours] == [True, False, False]  # and it comes first
+    assert [colour == SIGNIFICANT for colour in colours] == [True, False, False]  # and it comes first
     assert "1 of 3" in picture.get_suptitle()
 
 
@@ -282,7 +282,7 @@ def test_densities_integrate_to_one_whatever_lies_outside() -> None:
 def test_worst_rows_are_those_with_the_smallest_tails() -> None:
     tree = checked.tree((4,))
     tail = tree["rows"]["tail"].to_numpy()
-    tree["rows"]["tail"][5] = np.nan  # a row that no quantity looks at
+    tree["rows"]["tail"][5] = np.nan  # a row without a test statistic
     tail = np.where(np.isnan(tree["rows"]["tail"].to_numpy()), np.inf, tree["rows"]["tail"].to_numpy())
     axes = plots.outliers(tree).axes[0]
     rows = [int(label.get_text()) for label in axes.get_yticklabels()]

@@ -88,6 +88,16 @@ class Method(Config, ABC):
         """
 
 
+def check_method(method: Any) -> None:
+    """Check that an argument is a method of estimating evidence.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(method, Method):
+        raise InputError(f"method = {method!r} is not a Method: write method=pv.criticism.Importance(draws=1000).")
+
+
 def check_programs_by_row(programs: Programs, batch: Batch) -> tuple[Particles, int]:
     """Particles of two rows and the number of plate dimensions, from a dry run that checks for a log p(x) of each row.
 
@@ -162,6 +172,6 @@ def _pareto_k(log_weights: np.ndarray, eps: float) -> float:
     with np.errstate(all="ignore"):
         try:  # negated, since it expects log p(x|z) = -log w; r_eff sets the length of the tail
             _, khat = array_stats.psislw(-upper, r_eff=len(upper) / draws)
-        except ValueError:  # the whole tail is one value, so the weights are bounded
+        except ValueError:  # all of the tail is one value, so the weights are bounded
             return 0.0
     return float(khat) if math.isfinite(khat) else math.inf

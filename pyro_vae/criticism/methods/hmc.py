@@ -18,14 +18,7 @@ JITTER = 0.2
 
 @dataclass(frozen=True, eq=False)
 class ChainState:
-    """State of K chains of B rows on a path of densities.
-
-    Args:
-        position: the positions u, (K, B, D).
-        base: b(u), (K, B).
-        slope: s(u), (K, B).
-        gradient: the gradient of b + beta s, (K, B, D).
-    """
+    """Chains at positions u (K, B, D), with b(u) and s(u), (K, B), and the gradient of b + beta s, (K, B, D)."""
 
     position: Tensor
     base: Tensor

@@ -150,15 +150,15 @@ class ImportanceSampler:
         k = self.method.draws_at_once or _even_chunk_size(from_guide, budget)
         n = _even_chunk_size(len(x), max(1, budget // k))
         parts = [rows.batch() for rows in Rows(batch).chunks(n)]
-        rows = [self._row_weights(programs, part, k, whole=len(part["x"]) == n) for part in parts]
+        rows = [self._row_weights(programs, part, k, complete=len(part["x"]) == n) for part in parts]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         return LogWeights(torch.cat(rows, 1), (from_guide, from_prior), torch.finfo(dtype).eps)
 
-    def _row_weights(self, programs: Programs, batch: Batch, at_once: int, *, whole: bool) -> Tensor:
+    def _row_weights(self, programs: Programs, batch: Batch, at_once: int, *, complete: bool) -> Tensor:
         """Log-weights of some rows, on the CPU."""
         model, from_prior = programs.model, self.method.from_prior
         sizes = map(len, chunk_ranges(self.method.draws - from_prior, at_once))
-        chunks = [self._chunk(programs, k, whole and k == at_once, batch) for k in sizes]
+        chunks = [self._chunk(programs, k, complete and k == at_once, batch) for k in sizes]
         for k in map(len, chunk_ranges(from_prior, at_once)):
             with pyro.plate("particles", k, dim=-self.nesting - 1) if k > 1 else contextlib.nullcontext():
                 self.prior_draws = poutine.trace(model).get_trace(**batch)
@@ -171,20 +171,19 @@ class ImportanceSampler:
                 ) from None
         return torch.cat(chunks).cpu()
 
-    def _chunk(self, programs: Programs, k: int, whole: bool, batch: Batch) -> Tensor:
+    def _chunk(self, programs: Programs, k: int, complete: bool, batch: Batch) -> Tensor:
         """Log-weights of K draws from the guide; chunks of the full size may be compiled."""
 
         def chunk(batch: Batch) -> Tensor:
             return self._weights(draw(programs.model, programs.guide, k, **batch))
 
-        if not (self.method.compiled and whole):
+        if not (self.method.compiled and complete):
             return chunk(batch)
         shape = (k, len(batch["x"]))
         if shape not in self.compiled:
             try:
-                self.compiled[shape] = compile_function(
-                    chunk, {"held": named_tensors(as_module(programs))}, dict(batch)
-                )
+                weights = {"held": named_tensors(as_module(programs))}
+                self.compiled[shape] = compile_function(chunk, weights, dict(batch))
             except NotCompilable as reason:
                 warnings.warn(f"evidence runs uncompiled, for compiling failed ({reason}).", stacklevel=2)
                 self.compiled[shape] = chunk
@@ -205,24 +204,18 @@ class ImportanceSampler:
         return as_float64(particles.log_likelihood) + log_prior - log_proposal
 
     def _check(self, batch: Batch) -> None:
-        """Check by a dry run on two rows that the programs have a weight of each row."""
-        particles, self.nesting = check_programs_by_row(self.programs, batch)
-        self._check_auxiliary(particles)
-        self.checked = True
+        """Check by a dry run on two rows that the programs have a weight of each row.
 
-    def _check_auxiliary(self, particles: Particles) -> None:
-        """Check that auxiliary sites leave the guide's density known: all other sites have to be functions of them."""
-        latents = particles.latents
+        With auxiliary sites the guide's density is known only if all other sites are functions of them.
+        """
+        particles, self.nesting = check_programs_by_row(self.programs, batch)
+        self.checked, latents = True, particles.latents
         moved = all(isinstance(unwrap(at.posterior), Delta) for at in latents.values() if at.prior is not None)
         extra = [name for name, at in latents.items() if at.prior is None]
         if extra and (self.method.from_prior or not moved):
+            where = "at draws from the prior: take proposal='guide'." if moved else "at its draws: omit that site."
             raise InputError(
-                f"site {extra[0]!r} of the guide is auxiliary, so the guide's density is not known "
-                + (
-                    "at draws from the prior: take proposal='guide'."
-                    if moved
-                    else "at its draws: do without that site."
-                )
+                f"site {extra[0]!r} of the guide is auxiliary, so the guide's density is not known {where}"
             )
 
 

@@ -87,16 +87,10 @@ def log_prob(site: Site) -> Tensor:
 
 
 class Joint:
-    """Log prior and log-likelihood of a model for K chains of B rows.
+    """Log prior and log-likelihood of a model, given a batch of B rows, for K chains.
 
-    Args:
-        model: the model, a Pyro program.
-        batch: the data that it is conditioned on, by name.
-        chains: the number K of chains.
-        nesting: the number of plate dimensions of the model, that of the rows among them.
-
-    Attributes:
-        latents: the latent sites, drawn from the prior, by name.
+    `nesting` is the number of plate dimensions of the model, that of the rows among them; `latents` are the latent
+    sites by name, drawn from the prior.
     """
 
     def __init__(self, model: Program, batch: Batch, chains: int, nesting: int) -> None:

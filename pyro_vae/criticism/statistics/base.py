@@ -18,9 +18,9 @@ class DataKind:
 
     Args:
         event_shape: the shape of one row.
-        discrete: whether its values are whole numbers, levels or labels, so that ties are meaningful.
+        discrete: whether its values are integers, levels or labels, so that ties are meaningful.
         binary: whether its values are 0 and 1.
-        counts: whether its values are whole numbers without an upper bound.
+        counts: whether its values are integers without an upper bound.
 
     >>> DataKind((1, 28, 28), binary=True, discrete=True).image
     True
@@ -37,9 +37,9 @@ class DataKind:
         return len(self.event_shape) in (2, 3) and min(self.event_shape[-2:]) > 1
 
     @property
-    def size(self) -> int:
-        """Number of elements of a row."""
-        return math.prod(self.event_shape)
+    def joint(self) -> bool:
+        """Whether a row has more than one element."""
+        return math.prod(self.event_shape) > 1
 
 
 def suits_all(kind: DataKind) -> bool:

@@ -45,11 +45,6 @@ def _moment(distribution: Any, name: str) -> Tensor:
 
 
 def minus_log_likelihood(distribution: Any, x: Tensor) -> Tensor:
-    r"""Negative log-likelihood $-\log p(x|z)$ of each row, (N,), in nats; infinite outside of the support.
-
-    Args:
-        distribution: p(x|z) with batch shape (N,).
-        x: rows (N, *event_shape).
-    """
+    r"""Negative log-likelihood $-\log p(x|z)$ of each row, (N,), in nats; infinite outside of the support."""
     log_prob: Tensor = distribution.log_prob(x)
     return -log_prob

@@ -32,7 +32,7 @@ def quantile(percent: int) -> Callable[[Tensor], Tensor]:
     """Function of columns (N, P) to a quantile of each, (P,): the smallest value with that share of values up to it.
 
     Args:
-        percent: a whole number from 1 to 100, which makes the rank exact.
+        percent: an integer from 1 to 100, which makes the rank exact.
     """
 
     def of(columns: Tensor) -> Tensor:
