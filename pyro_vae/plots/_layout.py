@@ -18,6 +18,9 @@ from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 CHARACTER = 0.0072
 """Width of a character, in inches per point of font size, on average and with some margin."""
 
+FEATURES = 30
+"""Maximum number of features in a picture."""
+
 DATA, REPLICATES, SIGNIFICANT = COLOURS[:3]
 """Colours of data, of replicates, and of significant differences."""
 

@@ -25,12 +25,12 @@ from pyro_vae.data.images import is_image
 from pyro_vae.distributions import moments
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots import _layout
-from pyro_vae.plots._layout import few_ticks, headline, panels, small
+from pyro_vae.plots._layout import FEATURES, few_ticks, headline, panels, small
 from pyro_vae.plots._style import COLOURS, INK, WIDTH, array, figure
 from pyro_vae.plots.samples import show_grid
 
-LATENTS, PAIRS, FEATURES = 9, 6, 30
-"""Maximum numbers of latents, pairs and features in a picture."""
+LATENTS, PAIRS = 9, 6
+"""Maximum numbers of latents and pairs in a picture."""
 
 PRIOR = 20_000
 """Number of draws behind the prior's quantiles."""

@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 
 from pyro_vae.criticism.summary import FDR_LEVEL, describe_coverage, format_coverage
 from pyro_vae.plots._datatree import Numbers, group
-from pyro_vae.plots._layout import few_ticks, headline, legend_below, shorten, small
+from pyro_vae.plots._layout import FEATURES, few_ticks, headline, legend_below, shorten, small
 from pyro_vae.plots._style import COLOURS, INK, figure
 from pyro_vae.plots.latent_usage import UNUSED
 
 if TYPE_CHECKING:
     from xarray import DataTree
 
-FEATURES, NAMED = 30, 10
-"""Maximum number of features in the picture, and of those that are named where there are more."""
+NAMED = 10
+"""Maximum number of named features where not all features are shown."""
 
 
 def pit(tree: "DataTree") -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from pyro_vae.plots import _layout
 from pyro_vae.plots._datatree import Events, Numbers, describe_kind, events
-from pyro_vae.plots._layout import DATA, REPLICATES, evenly_spaced, few_ticks, panels, shorten, small
+from pyro_vae.plots._layout import DATA, FEATURES, REPLICATES, evenly_spaced, few_ticks, panels, shorten, small
 from pyro_vae.plots._style import INK, figure
 from pyro_vae.plots.samples import show_grid
 
@@ -23,9 +23,6 @@ SIDE, SETS = 5, 5
 
 CURVES = 20
 """Maximum number of replicate data sets behind densities."""
-
-FEATURES = 30
-"""Maximum number of features in a picture."""
 
 LEVELS = 20
 """Maximum number of bars in the panel of a count."""

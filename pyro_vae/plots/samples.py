@@ -13,10 +13,8 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.session import evaluation
 from pyro_vae.data.images import is_image
 from pyro_vae.model.vae import VAE
+from pyro_vae.plots._layout import FEATURES
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
-
-FEATURES = 30
-"""Maximum number of features of a vector in the intervals."""
 
 SCATTER_FEATURES, SCATTER_ROWS = 6, 500
 """Maximum numbers of features and rows in the scatter of replicates."""

@@ -10,14 +10,11 @@ from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, event_shape, group
-from pyro_vae.plots._layout import channel_maps, colour_bar, few_ticks, headline, shorten, small
+from pyro_vae.plots._layout import FEATURES, channel_maps, colour_bar, few_ticks, headline, shorten, small
 from pyro_vae.plots._style import COLOURS, INK, figure
 
 if TYPE_CHECKING:
     from xarray import DataTree
-
-FEATURES = 30
-"""Maximum number of features in the picture."""
 
 
 def two_sample(tree: "DataTree") -> Figure:

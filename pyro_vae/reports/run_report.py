@@ -147,24 +147,18 @@ def _data(results: RunResults) -> Section:
 
 def _features(results: RunResults) -> Table:
     """Mean, spread and ends of the observed values of each feature; of larger events of all elements together."""
+    import pandas  # here, for importing it takes a second
+
     rows = results.rows
-    count = math.prod(rows.event_shape)
-    x = rows.x.double().reshape(len(rows), -1)
-    mask = rows.tensors.get("mask")
-    known = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.reshape(len(rows), -1).bool()
+    count, mask = math.prod(rows.event_shape), rows.tensors.get("mask")
+    x = rows.x.double() if mask is None else torch.where(mask.bool(), rows.x.double(), torch.nan)
     if count <= FEATURES and len(rows.event_shape) <= 1:
         names = list(rows.features) or [f"x[{at}]" if rows.event_shape else "x" for at in range(count)]
-        parts = [x[known[:, at], at] for at in range(count)]
     else:
-        names, parts = [f"all {count:,} elements"], [x[known]]
-    moments = [
-        [float(value) for value in (part.mean(), part.std(), part.min(), part.max())]
-        if len(part) > 1
-        else [math.nan] * 4
-        for part in parts
-    ]
-    cells = [[name, *numbers] for name, numbers in zip(names, moments, strict=True)]
-    return Table(f"Values in {results.described_rows}", ["feature", "mean", "sd", "least", "largest"], cells)
+        names = [f"all {count:,} elements"]
+    found = pandas.DataFrame(x.reshape(-1, len(names)).cpu().numpy()).agg(["mean", "std", "min", "max"])
+    columns = dict(zip(("mean", "sd", "least", "largest"), found.values.tolist(), strict=True))
+    return Table.of(f"Values in {results.described_rows}", {"feature": names, **columns})
 
 
 def _training(results: RunResults) -> Section:
