@@ -56,11 +56,11 @@ for axes, (title, source) in zip(above.subplots(1, 3), shown, strict=True):
     axes.set_title(title, fontsize=10, loc="left", color=INK)
 
 left, right = below.subplots(1, 2, width_ratios=(1.6, 1))
-both = [str(name) for name in first["checks"]["quantity"].values if name in second["checks"]["quantity"]]
+both = [str(name) for name in first["checks"]["statistic"].values if name in second["checks"]["statistic"]]
 models = ((first, "Poisson", COLOURS[1]), (second, "Categorical", COLOURS[0]))
 gaps = []
 for tree, _, _ in models:
-    checks = tree["checks"].to_dataset().sel(quantity=both)
+    checks = tree["checks"].to_dataset().sel(statistic=both)
     gaps.append(np.abs(checks["observed"] - checks["mean"]) / checks["sd"].clip(min=1e-9))
 order = np.argsort(gaps[0].values)[-14:]
 for gap, (_, label, colour) in zip(gaps, models, strict=True):

@@ -87,7 +87,7 @@ PICTURES = {
         (
             "checks",
             "Test statistics of replicates, and of the data as a line. The further out the line, the worse the model "
-            "describes what that quantity measures; what is left after looking at so many is red.",
+            "describes what that test statistic measures; those that are significant among so many are red.",
             'pv.plots.test_statistics(checked["digits"])',
         ),
         (
@@ -110,7 +110,7 @@ PICTURES = {
         ),
         (
             "worst-table",
-            "The same for a table: rows by the quantities in which they are extreme, and features by their coverage.",
+            "A table: rows by the test statistics in which they are extreme, and features by their coverage.",
             'pv.plots.outliers(checked["table"])',
         ),
         (

@@ -138,9 +138,9 @@ class PredictiveAccumulator:
         above = (replicated > realized).mean(0)
         numbers = zip(scalars, observed, np.median(replicated, 0), p_values, above, strict=True)
         sentences = [comparison_sentence(*each, draws) for each in numbers]
-        coords = {"quantity": np.array([one.name for one in scalars], dtype=str)}
+        coords = {"statistic": np.array([one.name for one in scalars], dtype=str)}
         of_draws = {"chain": [0], "draw": np.arange(draws), **coords}
-        dims = ("chain", "draw", "quantity")
+        dims = ("chain", "draw", "statistic")
         columns = {
             "observed": observed,
             "mean": replicated.mean(0),
@@ -156,7 +156,7 @@ class PredictiveAccumulator:
         values = {"replicated": (dims, replicated[None]), "realized": (dims, realized[None].copy())}
         return {
             "statistics": xr.Dataset(values, coords=of_draws),
-            "checks": xr.Dataset({name: ("quantity", column) for name, column in columns.items()}, coords=coords),
+            "checks": xr.Dataset({name: ("statistic", column) for name, column in columns.items()}, coords=coords),
         }
 
     def _row_statistics(self) -> "xr.Dataset":
@@ -170,8 +170,8 @@ class PredictiveAccumulator:
             observed[: len(below), at] = (self.sums[name] / ranks.draws).cpu().numpy()
         if self.observed_mask is not None:
             tail[~self.observed_mask.flatten(1).any(1).cpu().numpy()] = np.nan
-        dims = ("row", "row_quantity")
-        coords = {"row": np.arange(len(self.x)), "row_quantity": np.array(list(self.rows), dtype=str)}
+        dims = ("row", "row_statistic")
+        coords = {"row": np.arange(len(self.x)), "row_statistic": np.array(list(self.rows), dtype=str)}
         return xr.Dataset({"observed": (dims, observed), "tail": (dims, tail)}, coords=coords)
 
     def _select(self) -> dict[str, Statistic]:

@@ -108,7 +108,7 @@ def significant(tree: Any) -> list[int]:
 
 def _describe_statistics(tree: Any) -> list[str]:
     checks, draws = tree["checks"], int(tree.attrs["draws"])
-    ordered, count = significant(tree), checks.sizes["quantity"]
+    ordered, count = significant(tree), checks.sizes["statistic"]
     found = []
     if not ordered:
         found.append(
@@ -119,7 +119,7 @@ def _describe_statistics(tree: Any) -> list[str]:
         found.append(f"{len(ordered)} of {count} test statistics stand out at a false discovery rate of 5 %.")
         found += [str(checks["sentence"].values[at]) for at in ordered[:SHOWN]]
         if len(ordered) > SHOWN:
-            names = [str(checks["quantity"].values[at]) for at in ordered[SHOWN:]]
+            names = [str(checks["statistic"].values[at]) for at in ordered[SHOWN:]]
             more = f"; and {len(names) - 12} more" if len(names) > 12 else ""
             found.append(f"Further ones: {'; '.join(names[:12])}{more}.")
     least = 2 / (draws + 1)

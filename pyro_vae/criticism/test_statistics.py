@@ -51,7 +51,7 @@ class StatisticEvaluator:
         self.statistics, self.features, self.observed = statistics, features, observed
         self.by_feature = x.ndim <= 2 and len(features) <= FEATURES
         self.rows = {name: _rows_used(each, x) for name, each in statistics.items()}
-        self.scalars = [quantity for name in statistics for quantity in self._scalars(name)]
+        self.scalars = [scalar for name in statistics for scalar in self._scalars(name)]
 
     @property
     def by_row(self) -> list[str]:

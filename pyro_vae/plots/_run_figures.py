@@ -26,7 +26,7 @@ def predictive_pictures(tree: Any) -> dict[str, Figure]:
     """Figures by name of the tree that `pv.predictive_check` returned."""
     pictures = {
         "replicates": ppc(tree),
-        "quantities": test_statistics(tree),
+        "test-statistics": test_statistics(tree),
         "coverage": pit(tree),
         "worst": outliers(tree),
     }

@@ -86,6 +86,6 @@ def _box(axes: Axes, plate: str, members: Sequence[tuple[float, float]], room: f
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], guide: bool = False) -> None:
-    curve: dict[str, Any] = {"connectionstyle": "arc3,rad=-0.55", "linestyle": "--"} if guide else {}
+    curve: dict[str, Any] = {"connectionstyle": "arc3,rad=-0.55", "linestyle": "--"} if guide else {"linestyle": "-"}
     ends: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 16, "shrinkB": 16}
     axes.add_patch(FancyArrowPatch(start, end, color=INK, lw=1, zorder=2, **ends, **curve))

@@ -44,7 +44,7 @@ def outliers(tree: "DataTree") -> Figure:
     image = is_image(shape)
     heights = [2.9 if image else 0.9 + 0.17 * max(2, min(calibration.sizes["feature"], FEATURES))]
     if rows is not None:
-        tail = rows["tail"].transpose("row", "row_quantity").to_numpy()
+        tail = rows["tail"].transpose("row", "row_statistic").to_numpy()
         least = np.where(np.isnan(tail), np.inf, tail).min(1)
         known = ~np.isnan(tail)
         others = np.where(known, np.log(np.where(known, tail, 1.0)), 0.0).sum(1)
@@ -99,7 +99,7 @@ def _draw_tails(part: SubFigure, rows: Any, tail: Numbers, order: Numbers) -> No
     axes = part.subplots()
     low = min(max(float(np.nanmin(shown)), 1e-4), 0.5)
     image = axes.imshow(shown, aspect="auto", cmap="cividis", norm=LogNorm(low, max(float(np.nanmax(shown)), 10 * low)))
-    names = [shorten(str(name), 1.3, 7) for name in rows["row_quantity"].to_numpy()[columns]]
+    names = [shorten(str(name), 1.3, 7) for name in rows["row_statistic"].to_numpy()[columns]]
     turn: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(columns) > 4 else {}
     axes.set_xticks(range(len(columns)), names, **turn)
     axes.set_yticks(range(len(order)), [str(row) for row in rows["row"].to_numpy()[order]])

@@ -47,7 +47,7 @@ def test_statistics(tree: "DataTree") -> Figure:
     picture, grid = _layout.panels(len(order), columns=columns, height=1.85, head=0.9)
     inches = picture.get_figwidth() / min(columns, len(order)) - 0.4
     for place, (axes, at) in enumerate(zip(grid, order, strict=True)):
-        one = found.isel(quantity=at)
+        one = found.isel(statistic=at)
         varies = bool(np.ptp(realized[:, at]) > 1e-9 * abs(realized[:, at]).max())
         if varies:
             _draw_discrepancy(axes, replicated[:, at], realized[:, at])
@@ -58,7 +58,7 @@ def test_statistics(tree: "DataTree") -> Figure:
             numbers += f"; {100 * np.mean(replicated[:, at] > realized[:, at]):.0f} % above"
         small(
             axes,
-            f"{wrap(str(one['quantity'].item()), inches, 8)}\n{numbers}",
+            f"{wrap(str(one['statistic'].item()), inches, 8)}\n{numbers}",
             xlabel="of data, for each z" if varies else wrap(str(one["label"].item()), inches, 8),
             ylabel="of replicates, same z" if varies else ("replicates" if place % columns == 0 else ""),
             size=8,
@@ -71,7 +71,7 @@ def test_statistics(tree: "DataTree") -> Figure:
 
 
 def _title(tree: "DataTree", found: Any, shown: int) -> str:
-    count = found.sizes["quantity"]
+    count = found.sizes["statistic"]
     out = int((found["q_value"] < FDR_LEVEL).sum())
     which = f"The {shown} of {count} test statistics that are most significant" if shown < count else "Test statistics"
     rate = f"{out or 'none'} of {count} at a false discovery rate of {100 * FDR_LEVEL:g} % (red)"

@@ -131,7 +131,7 @@ def _reasons(compared: ComparedRuns, found: Comparison | None) -> list[str]:
     """Sentence on each model, and whether log p(x) and checks agree."""
     sentences, counts = [], {}
     for name, one in compared.first.items():
-        labels, count = one.significant, one.tree["checks"].sizes["quantity"]
+        labels, count = one.significant, one.tree["checks"].sizes["statistic"]
         counts[name] = len(labels)
         most = f", most of all the {labels[0]}" if labels else ""
         sentence = f"{name}: {len(labels)} of {count} test statistics stand out{most}; "
@@ -177,7 +177,7 @@ def _statistics(compared: ComparedRuns) -> Table:
         "data": first["observed"].values.tolist(),
     }
     for name, found in checks.items():  # a model may lack one of them
-        aligned = found[["mean", "q_value"]].reindex(quantity=first["quantity"])
+        aligned = found[["mean", "q_value"]].reindex(statistic=first["statistic"])
         columns[f"{name}: replicates"] = aligned["mean"].values.tolist()
         columns[f"{name}: q"] = aligned["q_value"].values.tolist()
     return Table.of(

@@ -174,9 +174,9 @@ def test_check_says_what_differs_and_keeps_it(run: Path, capsys: pytest.CaptureF
     assert "20 population replicates" in out
     assert "(test split of digits)" in out
     tree = read(run / "check-population.nc")
-    assert list(tree["checks"]["quantity"].values) == ["mean", "share of zeros"]
+    assert list(tree["checks"]["statistic"].values) == ["mean", "share of zeros"]
     assert {path.name for path in run.glob("check-population-*.png")} == {
-        f"check-population-{name}.png" for name in ("replicates", "quantities", "coverage", "worst", "two-sample")
+        f"check-population-{name}.png" for name in ("replicates", "test-statistics", "coverage", "worst", "two-sample")
     }
     with pytest.raises(SystemExit):
         main(words)

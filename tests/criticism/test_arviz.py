@@ -112,7 +112,7 @@ def test_features_have_the_names_of_a_tables_columns(tmp_path: Path) -> None:
 def test_numbers_of_the_statistics_can_be_summarised() -> None:
     tree = checked("real", (4,))
     table = arviz_stats.summary(tree, group="statistics", var_names=["replicated"], kind="stats")
-    assert len(table) == tree["statistics"].sizes["quantity"]
+    assert len(table) == tree["statistics"].sizes["statistic"]
 
 
 # Evidence as ELPD

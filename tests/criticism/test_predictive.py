@@ -23,8 +23,8 @@ def check(vae: Any, x: Any, **options: Any) -> Any:
     return pv.predictive_check(vae, x, **{"two_sample": False, "progress": False, **options})
 
 
-def quantity(tree: Any, name: str, of: str = "replicated") -> np.ndarray:
-    return tree["statistics"][of].sel(quantity=name).values[0]
+def values_of(tree: Any, name: str, of: str = "replicated") -> np.ndarray:
+    return tree["statistics"][of].sel(statistic=name).values[0]
 
 
 # Exact distributions
@@ -36,11 +36,11 @@ def test_replicated_means_and_variances_have_their_closed_form_distributions() -
     covariance = MODEL.marginal().covariance_matrix
     for at in range(5):
         spread = float(covariance[at, at])
-        means = quantity(tree, f"mean of x[{at}]")
-        squares = quantity(tree, f"standard deviation of x[{at}]") ** 2 * 40 / spread
+        means = values_of(tree, f"mean of x[{at}]")
+        squares = values_of(tree, f"standard deviation of x[{at}]") ** 2 * 40 / spread
         assert scipy.stats.kstest(means, "norm", (float(MODEL.mu[at]), (spread / 40) ** 0.5)).pvalue > 0.005
         assert scipy.stats.kstest(squares, "chi2", (39,)).pvalue > 0.005
-    realized = quantity(tree, "mean of x[2]", "realized")
+    realized = values_of(tree, "mean of x[2]", "realized")
     np.testing.assert_allclose(realized, float(x[:, 2].mean()))
 
 
@@ -73,9 +73,9 @@ def test_ranks_are_those_of_the_draws() -> None:
         assert ((at_most + 1) / 51 <= u).mean() - 1e-12 <= coverage[at] <= (below / 51 < u).mean() + 1e-12
     totals, own = drawn.sum(-1), x.sum(1).numpy()
     tail = 2 * (1 + np.minimum((totals <= own).sum(0), (totals >= own).sum(0))) / 51
-    np.testing.assert_allclose(tree["rows"]["tail"].sel(row_quantity="row total"), np.minimum(tail, 1))
+    np.testing.assert_allclose(tree["rows"]["tail"].sel(row_statistic="row total"), np.minimum(tail, 1))
     zeros = (drawn == 0).mean(1)
-    np.testing.assert_allclose(quantity(tree, "share of zeros of x[1]"), zeros[:, 1], atol=1e-6)
+    np.testing.assert_allclose(values_of(tree, "share of zeros of x[1]"), zeros[:, 1], atol=1e-6)
 
 
 def test_tail_probability_counts_the_data_among_the_draws() -> None:
@@ -87,7 +87,7 @@ def test_tail_probability_counts_the_data_among_the_draws() -> None:
 def test_discrepancies_of_the_data_and_of_replicates_share_their_latents() -> None:
     x = rows(50)
     tree = check(exact(), x, kind="posterior", draws=400, statistics=["chi-squared"])
-    replicated, realized = (quantity(tree, "chi-squared", of) for of in ("replicated", "realized"))
+    replicated, realized = (values_of(tree, "chi-squared", of) for of in ("replicated", "realized"))
     # Replicates are chi-squared with 5 degrees of freedom given z; so is the data's, for z is from its posterior.
     assert abs(replicated.mean() - 5) < 5 * (10 / 50 / 400) ** 0.5
     assert realized.std() > 0
@@ -116,10 +116,10 @@ def test_latent_of_all_rows_is_drawn_once_for_a_replicate() -> None:
 
     pair, x = SimpleNamespace(model=model, guide=guide), 7 + torch.randn(50)
     tree = check(pair, x, draws=200, statistics=["mean", "standard deviation"])
-    assert quantity(tree, "mean").std() > 5
-    assert quantity(tree, "standard deviation").max() < 2
+    assert values_of(tree, "mean").std() > 5
+    assert values_of(tree, "standard deviation").max() < 2
     posterior = check(pair, x, draws=200, kind="posterior", statistics=["mean"])
-    assert abs(quantity(posterior, "mean").mean() - float(x.mean())) < 0.1
+    assert abs(values_of(posterior, "mean").mean() - float(x.mean())) < 0.1
     with pytest.raises(pv.InputError, match="rows of these programs depend on each other"):
         check(pair, x, kind="posterior", candidates=3)
 
@@ -141,19 +141,21 @@ def test_missing_values_cancel_in_discrepancies() -> None:
     options = {"kind": "posterior", "candidates": 50, "draws": 100, "statistics": named}
     tree = check(exact(), {"x": torch.where(mask, x, torch.nan), "mask": mask}, **options)
     for name in named:
-        assert float(tree["checks"]["p_value"].sel(quantity=name)) > 0.05
+        assert float(tree["checks"]["p_value"].sel(statistic=name)) > 0.05
     wrong = check(exact(), {"x": torch.where(mask, 3 * x, torch.nan), "mask": mask}, **options)
-    assert float(wrong["checks"]["p_value"].sel(quantity="chi-squared")) <= 0.02
+    assert float(wrong["checks"]["p_value"].sel(statistic="chi-squared")) <= 0.02
 
 
-def test_quantities_of_features_leave_missing_values_out() -> None:
+def test_statistics_of_features_omit_missing_values() -> None:
     x, mask = rows(100), torch.rand(100, 5) < 0.5
     tree = check(exact(), {"x": torch.where(mask, x, torch.nan), "mask": mask}, draws=20, statistics=["mean"])
-    np.testing.assert_allclose(quantity(tree, "mean of x[3]", "realized")[0], float(x[mask[:, 3], 3].mean()), rtol=1e-6)
+    np.testing.assert_allclose(
+        values_of(tree, "mean of x[3]", "realized")[0], float(x[mask[:, 3], 3].mean()), rtol=1e-6
+    )
     assert "values are missing" in notes(tree)
     mask[:3] = False
     some = check(exact(), {"x": torch.where(mask, x, torch.nan), "mask": mask}, draws=20)
-    assert (some["rows"]["tail"].isnull().all("row_quantity").values == (~mask.any(1)).numpy()).all()
+    assert (some["rows"]["tail"].isnull().all("row_statistic").values == (~mask.any(1)).numpy()).all()
 
 
 def test_two_sample_tests_use_only_fully_observed_rows() -> None:
@@ -194,15 +196,15 @@ def test_catalogue_follows_the_likelihood_and_not_the_data() -> None:
     x = (torch.rand(200, 3) < 0.5).float()
     vae = pv.VAE((3,), 1, likelihood=pv.Poisson(), encoder=pv.MLP(hidden=(4,))).initialize(x)
     tree = check(vae, x, draws=200)
-    assert "largest value of x[0]" in tree["checks"]["quantity"].values
-    assert float(tree["checks"]["q_value"].sel(quantity="largest value of x[0]")) < 0.05
+    assert "largest value of x[0]" in tree["checks"]["statistic"].values
+    assert float(tree["checks"]["q_value"].sel(statistic="largest value of x[0]")) < 0.05
 
 
 def test_heavy_tails_do_not_stop_a_check() -> None:
     x = torch.randn(60, 3)
     likelihood = pv.StudentT(df=1.5, scale="learned")
     tree = check(pv.VAE((3,), 1, likelihood=likelihood).initialize(x), x, kind="posterior", draws=20)
-    assert "minus log-likelihood" in tree["checks"]["quantity"].values
+    assert "minus log-likelihood" in tree["checks"]["statistic"].values
 
 
 def test_size_factors_reach_the_replicates() -> None:
@@ -239,7 +241,7 @@ def test_seed_decides_and_nothing_else_changes() -> None:
     before = torch.get_rng_state()
     first, again, other = (check(vae, x, draws=20, seed=seed) for seed in (0, 0, 1))
     assert first.identical(again)
-    assert not np.array_equal(quantity(first, "mean of x[0]"), quantity(other, "mean of x[0]"))
+    assert not np.array_equal(values_of(first, "mean of x[0]"), values_of(other, "mean of x[0]"))
     assert torch.equal(before, torch.get_rng_state())
     assert vae.training
     assert not pyro.get_param_store().keys()
@@ -258,7 +260,7 @@ def test_prior_check_says_what_its_weights_are() -> None:
     tree = check(vae, x, kind="prior", draws=50)
     assert "initial values, not draws from a prior" in notes(tree)
     assert "agree by construction" in notes(tree)
-    assert abs(quantity(tree, "mean of x[0]").mean() - 50) < 5  # it starts from the data
+    assert abs(values_of(tree, "mean of x[0]").mean() - 50) < 5  # it starts from the data
     assert not bool(vae.likelihood.initialized)  # on a copy
     pv.fit(vae, x, epochs=1, progress=False)
     assert "those of the fitted model" in notes(check(vae, x[:30], kind="prior", draws=50))
@@ -287,10 +289,10 @@ def test_discrepancy_without_a_variance_is_left_out_and_said() -> None:
     vae = pv.VAE((4,), 2, likelihood=pv.Categorical(classes=3), encoder=pv.MLP(hidden=(8,))).initialize(x)
     tree = check(vae, x, kind="posterior", draws=20)
     assert "chi-squared discrepancy was left out" in notes(tree)
-    assert "minus log-likelihood" in tree["checks"]["quantity"].values
+    assert "minus log-likelihood" in tree["checks"]["statistic"].values
 
 
-def test_quantities_of_a_users_own() -> None:
+def test_statistics_of_a_users_own() -> None:
     x = rows(50)
     own = {
         "range": lambda x: x.max() - x.min(),
@@ -299,16 +301,16 @@ def test_quantities_of_a_users_own() -> None:
         "average": "mean",
     }
     tree = check(exact(), x, statistics=own, draws=30)
-    names = list(tree["checks"]["quantity"].values)
+    names = list(tree["checks"]["statistic"].values)
     assert names[:3] == ["range", "first, mean", "first, spread"]
     assert {"cubes of x[0]", "average of x[4]"} <= set(names)
     np.testing.assert_allclose(tree["checks"]["observed"].values[0], float(x.max() - x.min()), rtol=1e-6)
-    np.testing.assert_allclose(tree["rows"]["observed"].sel(row_quantity="first"), x[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(tree["rows"]["observed"].sel(row_statistic="first"), x[:, 0], rtol=1e-6)
 
 
 def test_predictive_check_names_statistics_of_a_list_by_their_labels() -> None:
     own = pv.criticism.Statistic(lambda x: x.square().mean(), "mean square")
-    assert list(check(exact(), rows(50), statistics=[own], draws=30)["checks"]["quantity"].values) == ["mean square"]
+    assert list(check(exact(), rows(50), statistics=[own], draws=30)["checks"]["statistic"].values) == ["mean square"]
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {

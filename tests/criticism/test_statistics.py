@@ -194,7 +194,7 @@ def test_test_statistic_equals_its_oracle(kind: str, name: str) -> None:
         expected = ORACLES[name](x.numpy(), loc.numpy(), scale.numpy())
     else:
         found, expected = value(name, x), ORACLES[name](argument(x, statistic).numpy())
-    features = math.prod(KINDS[kind].event_shape)
+    features = KINDS[kind].size
     assert found.shape == {"data": (), "feature": (features,)}.get(statistic.of, (ROWS,))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-11)
 

@@ -68,9 +68,9 @@ def _calibration(names: list[str], wrong: float, rng: np.random.Generator) -> xr
     )
 
 
-def _checks(quantities: list[str], kind: str, draws: int, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
-    """One quantity after the other: constant, whole numbers, real numbers; for posterior the last is a discrepancy."""
-    count = len(quantities)
+def _checks(statistics: list[str], kind: str, draws: int, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
+    """One test statistic after the other: constant, integers, real numbers; for posterior the last is a discrepancy."""
+    count = len(statistics)
     scales = 10.0 ** rng.integers(-4, 5, count)
     replicated = (50 + rng.standard_normal((draws, count))) * scales
     replicated[:, 0] = 0.0
@@ -89,25 +89,25 @@ def _checks(quantities: list[str], kind: str, draws: int, rng: np.random.Generat
         "q_value": np.minimum(1, p * 3),
         "rows": np.full(count, 60),
         "scope": ["data"] * count,
-        "label": [f"{name} over all of the rows" for name in quantities],
-        "sentence": [f"the {name} is what it is" for name in quantities],
+        "label": [f"{name} over all of the rows" for name in statistics],
+        "sentence": [f"the {name} is what it is" for name in statistics],
     }
     drawn = {"replicated": replicated[None], "realized": realized[None]}
     return (
-        xr.Dataset({name: ("quantity", each) for name, each in checks.items()}, {"quantity": quantities}),
-        xr.Dataset({k: (("chain", "draw", "quantity"), v) for k, v in drawn.items()}, {"quantity": quantities}),
+        xr.Dataset({name: ("statistic", each) for name, each in checks.items()}, {"statistic": statistics}),
+        xr.Dataset({k: (("chain", "draw", "statistic"), v) for k, v in drawn.items()}, {"statistic": statistics}),
     )
 
 
 def tree(
     event: Event = (4,), data: str = "continuous", *, kind: str = "population", wrong: float = 1.6, rows: int = 36,
-    draws: int = 60, quantities: int = 15, names: list[str] | None = None, seed: int = 0,
+    draws: int = 60, statistics: int = 15, names: list[str] | None = None, seed: int = 0,
 ) -> xr.DataTree:  # fmt: skip
     """A tree as `pv.predictive_check` returns it, of data that lie 0.5 above their replicates."""
     rng = np.random.default_rng(seed)
     names = names or names_of(event)
     numbers = np.sort(rng.permutation(4 * rows)[:rows])
-    found, drawn = _checks([f"quantity {i}" for i in range(quantities)], kind, draws, rng)
+    found, drawn = _checks([f"statistic {i}" for i in range(statistics)], kind, draws, rng)
     tail = rng.uniform(1 / draws, 1, (4 * rows, 5))
     tail[numbers[::2]] /= 20
     of_rows = {"tail": tail, "observed": rng.standard_normal(tail.shape)}
@@ -122,8 +122,8 @@ def tree(
         "checks": found,
         "calibration": _calibration(names, wrong, rng),
         "rows": xr.Dataset(
-            {k: (("row", "row_quantity"), v) for k, v in of_rows.items()},
-            {"row": np.arange(4 * rows), "row_quantity": [f"row quantity {i}" for i in range(5)]},
+            {k: (("row", "row_statistic"), v) for k, v in of_rows.items()},
+            {"row": np.arange(4 * rows), "row_statistic": [f"row statistic {i}" for i in range(5)]},
         ),
         "two_sample": xr.Dataset(
             {"importance": ("feature", rng.normal(0.1, 0.05, len(names))), **scalars}, {"feature": names}

@@ -59,9 +59,9 @@ def test_picture_of_any_check_can_be_read(draw, event, data, kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("quantities", [1, 4, 30])
-def test_test_statistics_figure_is_legible_for_any_number(quantities, kind) -> None:
-    picture = plots.test_statistics(checked.tree((1,), kind=kind, quantities=quantities))
+@pytest.mark.parametrize("statistics", [1, 4, 30])
+def test_test_statistics_figure_is_legible_for_any_number(statistics, kind) -> None:
+    picture = plots.test_statistics(checked.tree((1,), kind=kind, statistics=statistics))
     readable(picture)
     labelled(picture)
 
@@ -90,24 +90,24 @@ def test_real_check_is_drawn() -> None:
 # ---- test statistics ----------------------------------------------------------------------------------------------
 
 
-def test_quantities_that_stand_out_come_first() -> None:
+def test_significant_statistics_come_first() -> None:
     columns = {
         "q_value": [0.5, 0.01, 0.5, 0.01, np.nan, 0.5],
         "observed": [1.0, 1.0, 5.0, 1.0, 9.0, 2.0],
         "mean": [0.0, 0.0, 0.0, 0.5, 0.0, 2.0],
         "sd": [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
     }
-    found = xr.Dataset({name: ("quantity", values) for name, values in columns.items()})
+    found = xr.Dataset({name: ("statistic", values) for name, values in columns.items()})
     assert order_by_significance(found) == [1, 3, 2, 0, 5, 4]
 
 
 def test_histograms_show_replicates_and_the_data() -> None:
-    tree = checked.tree(quantities=15)
+    tree = checked.tree(statistics=15)
     found, drawn = tree["checks"].to_dataset(), tree["statistics"].to_dataset()
     picture = plots.test_statistics(tree)
     assert len(picture.axes) == 12
     for axes, at in zip(picture.axes, order_by_significance(found), strict=False):
-        name, p = str(found["quantity"][at].item()), float(found["p_value"][at])
+        name, p = str(found["statistic"][at].item()), float(found["p_value"][at])
         assert axes.get_title(loc="left").splitlines()[0] == name
         assert format_p_value(p) in axes.get_title(loc="left")
         (line,) = axes.lines
@@ -118,7 +118,7 @@ def test_histograms_show_replicates_and_the_data() -> None:
 
 
 def test_significant_statistics_are_red_and_counted() -> None:
-    tree = checked.tree(quantities=3)
+    tree = checked.tree(statistics=3)
     tree["checks"]["q_value"][:] = [0.2, 0.01, 0.9]
     picture = plots.test_statistics(tree)
     colours = [axes._left_title.get_color() for axes in picture.axes]
@@ -127,8 +127,10 @@ def test_significant_statistics_are_red_and_counted() -> None:
 
 
 def test_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
-    tree = checked.tree(kind="posterior", quantities=4)
-    drawn = {name: tree["statistics"][name].isel(chain=0, quantity=3).to_numpy() for name in ("realized", "replicated")}
+    tree = checked.tree(kind="posterior", statistics=4)
+    drawn = {
+        name: tree["statistics"][name].isel(chain=0, statistic=3).to_numpy() for name in ("realized", "replicated")
+    }
     place = order_by_significance(tree["checks"].to_dataset()).index(3)
     axes = plots.test_statistics(tree).axes[place]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([drawn["realized"], drawn["replicated"]], 1))
@@ -139,7 +141,7 @@ def test_discrepancy_is_drawn_as_pairs_with_the_share_above() -> None:
 
 @pytest.mark.parametrize("observed", [0.0, 3.0, np.nan])
 def test_constant_replicates_are_one_bar(observed: float) -> None:
-    tree = checked.tree(quantities=1)
+    tree = checked.tree(statistics=1)
     tree["statistics"]["replicated"][:] = 3.0
     tree["statistics"]["realized"][:] = observed
     tree["checks"]["observed"][:] = observed
@@ -310,7 +312,7 @@ def test_worst_images_are_those_that_were_kept() -> None:
     np.testing.assert_allclose(first[0].images[0].get_array(), image, atol=1e-6)
 
 
-def test_check_without_quantities_of_rows_shows_features() -> None:
+def test_check_without_statistics_of_rows_shows_features() -> None:
     for event in ((2,), (1, 6, 5)):
         tree = checked.tree(event)
         readable(plots.outliers(tree.filter(lambda node: node.name != "rows")))

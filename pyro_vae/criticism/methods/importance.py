@@ -213,7 +213,9 @@ class ImportanceSampler:
         moved = all(isinstance(unwrap(at.posterior), Delta) for at in latents.values() if at.prior is not None)
         extra = [name for name, at in latents.items() if at.prior is None]
         if extra and (self.method.from_prior or not moved):
-            where = "at draws from the prior: take proposal='guide'." if moved else "at its draws: omit that site."
+            where = (
+                "at draws from the prior: take proposal='guide'." if moved else "at its draws: do without that site."
+            )
             raise InputError(
                 f"site {extra[0]!r} of the guide is auxiliary, so the guide's density is not known {where}"
             )

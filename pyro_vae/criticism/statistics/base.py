@@ -37,9 +37,14 @@ class DataKind:
         return len(self.event_shape) in (2, 3) and min(self.event_shape[-2:]) > 1
 
     @property
+    def size(self) -> int:
+        """Number of elements of a row."""
+        return math.prod(self.event_shape)
+
+    @property
     def joint(self) -> bool:
         """Whether a row has more than one element."""
-        return math.prod(self.event_shape) > 1
+        return self.size > 1
 
 
 def suits_all(kind: DataKind) -> bool:
