@@ -211,7 +211,7 @@ def test_picture_shows_every_model_best_first() -> None:
     hollow = [dot.get_markerfacecolor() == "white" for dot in dots]
     assert hollow == [bool(at.warning) for at in result.models]
     assert sum(line.get_marker() == "o" for line in right.lines) == 2
-    assert "not to be trusted (k-hat or bias)" in [text.get_text() for text in picture.legends[0].get_texts()]
+    assert "unreliable (k-hat or bias)" in [text.get_text() for text in picture.legends[0].get_texts()]
     trusted = plots.compare(compare({"a": found([1.0, 2.0]), "b": found([1.0, 1.0])}))
     assert len(trusted.legends[0].get_texts()) == 2
 
