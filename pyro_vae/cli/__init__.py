@@ -18,7 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "sweep": ("sweep", "Fit at many points of some options of fit, and write one table."),
     "sample": ("sampling", "Draw new data, x ~ p(x|z) with z ~ p(z), from a fitted model."),
     "reconstruct": ("sampling", "Replicate data, x' ~ p(x|z) with z ~ q(z|x), by a fitted model."),
-    "check": ("criticism", "Compare data with replicates that a fitted model draws, and say what differs."),
+    "check": ("criticism", "Compare data with replicates that a fitted model draws, and report what differs."),
     "evaluate": ("criticism", "Estimate log p(x) of data under a fitted model, and its errors."),
     "compare": ("criticism", "Compare fitted models by log p(x) of the same rows: pyro-vae compare RUN RUN ..."),
     "report": (

@@ -1,4 +1,4 @@
-"""The verbs that ask whether to believe a model: log p(x), predictive checks, comparisons, a page."""
+"""The verbs of criticism: log p(x), predictive checks, comparisons, reports."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,7 @@ def check(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Compare data with replicates that a fitted model draws, and say what differs.
+    """Compare data with replicates that a fitted model draws, and report what differs.
 
     Writes check-KIND.nc into the run, in ArviZ's form, and pictures beside it. A prior check is of the weights before
     training.

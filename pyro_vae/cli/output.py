@@ -1,4 +1,4 @@
-"""What the command line writes and says."""
+"""Files and messages of the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ SUFFIXES = (".npy", ".csv", ".png")
 
 
 def summary(data: Dataset, history: History, run: str) -> str:
-    """Say in some lines what a fit came to and where to look."""
+    """Summary of a fit: its data, its last losses, and where its files are."""
     lines = [repr(data)]
     if history.stopped:
         lines.append(f"Training was {history.stopped}; the run holds what was learned.")
@@ -39,8 +39,8 @@ def summary(data: Dataset, history: History, run: str) -> str:
             if f"{prefix}loss" in last:
                 loss, likelihood, kl = (last[prefix + column] for column in ("loss", "log_likelihood", "kl"))
                 bits = last.get(f"{prefix}bits_per_dim")
-                told = "" if bits is None else f" = {bits:.4f} bits per dimension"
-                lines.append(f"{split:<11} loss {loss:.3f} nats per row ({name} {likelihood:.3f}, KL {kl:.3f}){told}")
+                extra = "" if bits is None else f" = {bits:.4f} bits per dimension"
+                lines.append(f"{split:<11} loss {loss:.3f} nats per row ({name} {likelihood:.3f}, KL {kl:.3f}){extra}")
     if history.caveat:
         lines.append(f"Note: {history.caveat}.")
     lines.append(f"Look at {Path(run) / 'figures'}: training.png, draws.png, reconstructions.png, latent.png")
@@ -50,12 +50,12 @@ def summary(data: Dataset, history: History, run: str) -> str:
 
 
 def how_means_come(vae: VAE) -> str:
-    """Say whether means of p(x|z) are closed forms, or how large the error of their draws is."""
+    """Sentence on the means of p(x|z): whether they are closed forms, or how large the error of their draws is."""
     return f"{moments.mean(vae.decode(vae.prior().sample((2,)))).how}.".capitalize()
 
 
 def reserve(path: str, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES) -> Path:
-    """Make sure, before any work, that a file can be written.
+    """Path of a file that can be written, checked before any work.
 
     Args:
         path: the file.
@@ -132,7 +132,7 @@ def write_comparison(target: Path, found: Comparison) -> None:
 
 
 def write_check(target: Path, tree: "xr.DataTree") -> None:
-    """Write what a predictive check found, and its pictures beside it: check-KIND.nc, check-KIND-coverage.png, ...
+    """Write the results of a predictive check, and its pictures beside it: check-KIND.nc, check-KIND-coverage.png, ...
 
     Raises:
         InputError: it cannot be written.

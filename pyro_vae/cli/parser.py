@@ -1,4 +1,4 @@
-"""The parser of a verb's words: argparse takes them apart, the tables make things of them.
+"""The parser of a verb's words: argparse splits them, the tables build the declared things.
 
 A parameter of a verb that may be given by position is a word, one that is a keyword alone is an option. Options are
 plain values, put into one mapping in the order of the command line: `--config FILE` merges a file, `--prior Laplace`
@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
         Raises:
             InputError: an option that the verb does not have, a file that cannot be read, a value that cannot be used.
-            SystemExit: help or a config was asked for, and has been printed.
+            SystemExit: after --help or --print_config.
         """
         given = self.parse_intermixed_args([*map(self._complete, words, [*words[1:], ""])])
         made = options.typed(self.verb, self.plain, prefix="--")

@@ -1,4 +1,4 @@
-"""Migrations of run folders: what an older format calls by another name than this version does.
+"""Migrations of run folders: names of older formats, and the present ones.
 
 A migration changes names and where they stand, never a value or a number.
 """

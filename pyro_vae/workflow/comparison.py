@@ -1,4 +1,4 @@
-"""Several run folders: whether they can be compared, which are seeds of one specification, and what sets them apart."""
+"""`Runs`: several run folders that can be compared, in groups of seeds, and the differences between the groups."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.inputs import load_split
 
 NON_IDENTIFYING_KEYS = ("format", "versions", "seed", "data", "rows", "fingerprint")
-"""What two seeds of one specification may differ in, or cannot where runs are compared."""
+"""Keys of spec.yaml that identify no specification: seeds may differ in them, or all compared runs agree."""
 
 
 def data_facts(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Runs:
 
     Args:
         paths: the folders by the names of their groups.
-        specs: what each group was declared to be, without what all have in common by necessity.
+        specs: the declaration and settings of each group, without `NON_IDENTIFYING_KEYS`.
         models: the loaded models by folder.
         rows: the rows to measure them on.
     """
@@ -109,7 +109,7 @@ class Runs:
         )
 
     def differences(self, names: Sequence[str]) -> str:
-        """Say in one line which words differ between the groups, in the order of `names`."""
+        """One line on the settings that differ between the groups, in the order of `names`."""
         keys = dict.fromkeys(key for spec in self.specs.values() for key in spec)
         shown = {key: [words(self.specs[name].get(key)) for name in names] for key in keys}
         return "; ".join(f"{key}: {' | '.join(words)}" for key, words in shown.items() if len(set(words)) > 1)
@@ -163,7 +163,7 @@ def _name(members: Sequence[Path], groups: Sequence[Sequence[Path]]) -> str:
 
 
 def _shared(names: Sequence[str]) -> str:
-    """What names have in common at their beginning, without a number or "seed" that it ends in.
+    """Common beginning of names, without a number or "seed" at its end.
 
     >>> _shared(["mlp-seed10", "mlp-seed11"]), _shared(["a", "b"]), _shared(["vae2"])
     ('mlp', 'a + b', 'vae2')
@@ -176,7 +176,7 @@ def _shared(names: Sequence[str]) -> str:
 
 
 def words(plain: Any) -> str:
-    """Write a plain declaration as in Python.
+    """Text of a plain declaration, as in Python.
 
     >>> words({"Mixture": {"family": {"Normal": {"scale": 1.0}}, "components": 5}})
     'Mixture(family=Normal(scale=1.0), components=5)'

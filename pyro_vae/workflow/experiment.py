@@ -50,7 +50,7 @@ def run_experiment(
     checkpoints: Checkpoints | None,
     latent_dim: int = 8,
     seed: int,
-    _callbacks: Sequence[Callable[..., Any]] = (),  # not an option: how a study hears of each epoch
+    _callbacks: Sequence[Callable[..., Any]] = (),  # not an option: a study reads each epoch by it
     **options: Any,
 ) -> Experiment:
     """Fit a VAE and write a run folder.

@@ -110,7 +110,10 @@ def fit(
     options = run if isinstance(run, RunOptions) or run is None else RunOptions(run)
     callback_list = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
     rows, held = _check_data(vae, as_data(x), None if validation is None else as_data(validation), progress)
-    settings = _settings(objective, optimizer, epochs, batch_size, seed, monitor.stopping)
+    settings: dict[str, Any] = {"objective": objective, "optimizer": optimizer, "epochs": epochs}
+    settings |= {"batch_size": batch_size, "seed": seed}
+    if monitor.stopping is not None:
+        settings["monitor"] = Monitor(stopping=monitor.stopping)
     group = ProcessGroup(runtime)
     folder = None if options is None else group.run_on_rank0(lambda: _reserve(options))
     steps_per_epoch = math.ceil(len(rows) / _rows_per_step(optimizer, batch_size))
@@ -153,25 +156,6 @@ def fit(
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
     return history
-
-
-def _settings(
-    objective: Objective,
-    optimizer: OptimizerLike,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    stopping: Stopping | None,
-) -> dict[str, Any]:
-    """The arguments that shape a training, as they are recorded."""
-    settings = {
-        "objective": objective,
-        "optimizer": optimizer,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-    return settings if stopping is None else settings | {"monitor": Monitor(stopping=stopping)}
 
 
 def _rows_per_step(optimizer: OptimizerLike, batch_size: int) -> int:
