@@ -251,7 +251,7 @@ def test_levels_on_the_command_line(
     assert "levels=17" in out
     assert out.count("bits per dimension") == 2
     spec = yaml.safe_load(Path("run/spec.yaml").read_text())
-    assert spec["levels"] == 17
+    assert spec["data"] == {"name": "digits", "levels": 17}
     assert spec["likelihood"] == {"DiscretizedLogistic": {"bins": 17, "components": 2}}
     assert "validation_bits_per_dim" in Path("run/history.csv").read_text()
     main(["fit", "--config", "run", "--run", "again", "--progress", "false"])
