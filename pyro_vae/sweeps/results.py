@@ -1,13 +1,10 @@
 """The table of a sweep: options, outcome and loss of each point."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -15,7 +12,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.base_measure import distribution_measure
 from pyro_vae.runs.folder import RunFolder
-from pyro_vae.sweeps.status import STATUSES, Outcome
+from pyro_vae.sweeps.trial import Outcome, Status
 from pyro_vae.training.history import History
 from pyro_vae.workflow.comparison import data_facts, words
 
@@ -167,19 +164,14 @@ class Sweep:
 
     def to_csv(self) -> str:
         """The table as text, with every digit."""
-        text = io.StringIO()
-        columns = list(dict.fromkeys(name for result in self.results for name in result.shown))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(result.shown for result in self.results)
-        return text.getvalue()
+        return self.to_pandas().astype(object).to_csv(index=False, na_rep="nan", lineterminator="\n")
 
     def __repr__(self) -> str:
         """Sorted table, with the reasons of failures and remarks on the comparison."""
         counts: dict[str, int] = {}
         for result in self.results:
             counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
-        summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
+        summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if status in counts)
         lines = [f"Sweep of {len(self.results)} points in {self.folder}: {summary}."]
         for number, kind in enumerate(self.kinds, start=1):
             if len(self.kinds) > 1:
@@ -238,23 +230,3 @@ def _table(results: Sequence[Result]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
-
-
-def read(file: Path) -> dict[str, Outcome]:
-    """Outcomes of the points in a table by name; empty where there is no table.
-
-    Raises:
-        InputError: the file is not a table of a sweep.
-    """
-    if not file.exists():
-        return {}
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            return {row["run"]: Outcome(STATUSES[row["status"]], row["sentence"]) for row in csv.DictReader(stream)}
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is not a table of a sweep ({error}): remove it, and it is written again.") from error
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two plain values are equal, lists and tuples alike."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

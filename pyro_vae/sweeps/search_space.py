@@ -15,11 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from pyro_vae.core import serialization
-from pyro_vae.core.config import Config, coerce, field
+from pyro_vae.core.config import coerce
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.registry import options, tables
 from pyro_vae.workflow.comparison import words as written
+from pyro_vae.workflow.experiment import run_experiment
+
+PARAMETERS = inspect.signature(run_experiment).parameters
+"""The options of `pyro-vae fit`."""
 
 OURS = ("run", "overwrite", "resume", "progress")
 """Options of `pyro-vae fit` that a sweep sets for each of its points."""
@@ -30,25 +36,9 @@ MAX_POINTS = 10_000
 NAMED = 120
 """Characters of a run's name at most."""
 
-
-@dataclass(frozen=True)
-class Range(Config):
-    """An interval to draw numbers from.
-
-    Args:
-        low: its lower end.
-        high: its upper end.
-        log: whether the logarithm is drawn evenly, so that each power of ten gets an equal share.
-        whole: whether the numbers are whole.
-    """
-
-    low: float = field(0.0)
-    high: float = field(1.0)
-    log: bool = False
-    whole: bool = False
-
-
-Axis = tuple[Any, ...] | Range
+Axis = CategoricalDistribution | IntDistribution | FloatDistribution
+Axes = Mapping[str, Axis]
+"""The values or range of each option: of a list, a choice between the values as JSON."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Point:
     """One point of a sweep.
 
     Args:
-        chosen: the options that tell it from the others, by name, as plain values.
+        chosen: the options in which points differ, by name, as plain values.
         plain: all options that are given to `pyro-vae fit`.
         error: the reason why they cannot be used; empty where they can.
         culprit: the chosen option that the error is about.
@@ -69,7 +59,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The name of its run, which says what was chosen, and is no other point's.
+        """The name of its run, which says what was chosen, and differs from those of all other points.
 
         >>> Point({"latent_dim": 2, "optimizer.lr": 0.001}, {}).name
         'latent_dim=2,lr=0.001'
@@ -78,22 +68,19 @@ class Point:
         names = short if len(set(short)) == len(short) else list(self.chosen)
         pairs = zip(names, self.chosen.values(), strict=True)
         text = ",".join(f"{name}={written(value)}" for name, value in pairs)
-        plain = all(
-            type(serialization.value(str(value))) is type(value) for value in self.chosen.values()
-        )  # 1 is no "1"
+        plain = all(type(serialization.value(str(one))) is type(one) for one in self.chosen.values())  # 1 is not "1"
         if plain and re.fullmatch(r"[\w.,=+-]*", text, re.ASCII) and len(text) <= NAMED:
             return text
         text = re.sub(r"[^\w.,=+-]+", "-", text.replace(")", ""), flags=re.ASCII)[:NAMED].strip("-")
         return f"{text}-{hashlib.sha256(json.dumps(dict(self.chosen)).encode()).hexdigest()[:8]}"
 
 
-def axes_of(over: Any, base: Mapping[str, Any], verb: options.Verb) -> dict[str, Axis]:
+def axes_of(over: Any, base: Mapping[str, Any]) -> Axes:
     """Values or range of each option that a sweep is over.
 
     Args:
         over: options by name; each a list of values, or a range with `low` and `high`.
         base: the options that all points have in common, as plain values.
-        verb: the function that these are options of.
 
     Raises:
         InputError: no such option, one that the sweep sets itself, no values, or no range.
@@ -103,16 +90,16 @@ def axes_of(over: Any, base: Mapping[str, Any], verb: options.Verb) -> dict[str,
             f"over = {over!r} has to name options of fit and their values, as in "
             "--over '{latent_dim: [2, 8], optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}'."
         )
-    return {str(name): _axis(str(name), values, base, verb) for name, values in over.items()}
+    return {str(name): _axis(str(name), values, base) for name, values in over.items()}
 
 
-def _axis(name: str, values: Any, base: Mapping[str, Any], verb: options.Verb) -> Axis:
+def _axis(name: str, values: Any, base: Mapping[str, Any]) -> Axis:
     role, *path = name.split(".")
-    require_ours(role, inspect.signature(verb).parameters, "over")
+    check_option(role, "over")
     if path and role not in tables.ROLES:
         raise InputError(f"over: {role} is one value and has no {path[0]!r} to sweep over: name {role} itself.")
     if isinstance(values, Mapping) and {"low", "high"} <= set(values):
-        return _range(name, values, base, verb)
+        return _range(name, values, base)
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise InputError(
             f"over: {name} = {values!r} has to be a list of values, as in {{{name}: [{values or '...'}]}}, or a range, "
@@ -122,27 +109,25 @@ def _axis(name: str, values: Any, base: Mapping[str, Any], verb: options.Verb) -
     texts = [json.dumps(value, sort_keys=True) for value in plain]
     if double := [text for i, text in enumerate(texts) if text in texts[:i]]:
         raise InputError(f"over: {name} has {double[0]} twice: leave one out.")
-    return tuple(plain)
+    return CategoricalDistribution([json.dumps(value) for value in plain])
 
 
-def _range(name: str, values: Mapping[Any, Any], base: Mapping[str, Any], verb: options.Verb) -> Range:
+def _range(name: str, values: Mapping[Any, Any], base: Mapping[str, Any]) -> Axis:
     if strange := set(values) - {"low", "high", "log"}:
         raise unknown_name_error(f"field of the range of {name},", min(strange, key=str), ("low", "high", "log"))
-    low, high, log = values["low"], values["high"], values.get("log", False)
-    whole = all(isinstance(end, int) for end in (low, high)) and bool(point_of({name: low + 0.5}, base, verb).error)
-    found = Range(
-        coerce(f"over: {name}.low", float, low),
-        coerce(f"over: {name}.high", float, high),
-        coerce(f"over: {name}.log", bool, log),
-        whole,
-    )
-    if not found.low < found.high or (found.log and found.low <= 0):
-        need = "low > 0, for its logarithm is taken" if found.low < found.high else "low < high"
-        raise InputError(f"over: {name} is a range from {low} to {high}, which needs {need}.")
-    return found
+    low = coerce(f"over: {name}.low", float, values["low"])
+    high = coerce(f"over: {name}.high", float, values["high"])
+    log = coerce(f"over: {name}.log", bool, values.get("log", False))
+    if not low < high or (log and low <= 0):
+        need = "low > 0, for its logarithm is taken" if low < high else "low < high"
+        raise InputError(f"over: {name} is a range from {values['low']} to {values['high']}, which needs {need}.")
+    integers = all(isinstance(values[end], int) for end in ("low", "high"))
+    if integers and point_of({name: low + 0.5}, base).error:  # the option takes no other numbers
+        return IntDistribution(int(low), int(high), log=log)
+    return FloatDistribution(low, high, log=log)
 
 
-def require_ours(name: str, parameters: Mapping[str, Any], where: str) -> None:
+def check_option(name: str, where: str) -> None:
     """Refuse an option that `fit` does not have, or that a sweep sets itself.
 
     Raises:
@@ -150,35 +135,55 @@ def require_ours(name: str, parameters: Mapping[str, Any], where: str) -> None:
     """
     if name in OURS:
         raise InputError(f"{where}: the sweep itself sets {name} for each of its points: leave it out.")
-    known = [one for one in parameters if one not in OURS and not one.startswith("_")]
+    known = [one for one in PARAMETERS if one not in OURS and not one.startswith("_")]
     if name not in known:
         raise unknown_name_error(f"option in {where},", name, known)
 
 
-def grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
+def grid(axes: Axes, *, proposing: bool = False) -> list[dict[str, Any]]:
     """Every combination of the values.
 
-    Raises:
-        InputError: an axis is a range, or there are too many.
+    Args:
+        axes: the values or range of each option.
+        proposing: whether they are for a study: a range is then taken at its ends, and no axis may change the loss.
 
-    >>> grid({"latent_dim": (2, 8), "prior": ("Normal", "Laplace")})[1]
+    Raises:
+        InputError: an axis is a range or changes the loss, or there are too many combinations.
+
+    >>> grid(axes_of({"latent_dim": [2, 8], "prior": ["Normal", "Laplace"]}, {}))[1]
     {'latent_dim': 2, 'prior': 'Laplace'}
     """
-    lists: dict[str, tuple[Any, ...]] = {}
+    values: dict[str, Sequence[Any]] = {}
     for name, axis in axes.items():
-        if isinstance(axis, Range):
+        if proposing and name.partition(".")[0] == "objective":
             raise InputError(
-                f"over: {name} is a range, of which there is no grid: give a list of values, or draw from it by "
-                "samples=20 (--samples 20)."
+                f"over: {name} changes what the loss is, so no study can minimise it: take a grid, and compare the "
+                "runs by pyro-vae compare."
             )
-        lists[name] = axis
-    count = math.prod(map(len, lists.values()))
+        if not proposing and not isinstance(axis, CategoricalDistribution):
+            raise InputError(
+                f"over: {name} is a range, which has no grid: give a list of values, or draw from it by samples=20 "
+                "(--samples 20)."
+            )
+        values[name] = axis.choices if isinstance(axis, CategoricalDistribution) else (axis.low, axis.high)
+    count = math.prod(map(len, values.values()))
     if count > MAX_POINTS:
         raise InputError(f"over: this grid has {count} points; draw some of them by samples=50 (--samples 50).")
-    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    return [decode(dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
 
 
-def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
+def decode(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from the parameters of a trial: values from JSON, and real numbers to four digits."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return json.loads(value)
+        return float(f"{value:.4g}") if isinstance(value, float) else value
+
+    return {name: plain(value) for name, value in params.items()}
+
+
+def check_usable(points: Iterable[Point], axes: Axes) -> None:
     """Tell a mistake in the sweep, a value that no point can use, from a combination that some cannot.
 
     Raises:
@@ -186,7 +191,8 @@ def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
     """
 
     def value(point: Point, name: str) -> str:
-        return name if isinstance(axes[name], Range) else json.dumps([name, point.chosen[name]])
+        choice = isinstance(axes[name], CategoricalDistribution)
+        return json.dumps([name, point.chosen[name]]) if choice else name
 
     points = list(points)
     usable = {value(point, name) for point in points if not point.error for name in point.chosen}
@@ -195,14 +201,14 @@ def require_usable(points: Iterable[Point], axes: Mapping[str, Axis]) -> None:
             raise InputError(f"the point {point.name}: {point.error}")
 
 
-def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any], verb: options.Verb) -> Point:
+def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any]) -> Point:
     """One point; its error says why its options cannot be used."""
     plain, name = dict(base), ""
     try:
         for name in sorted(chosen, key=lambda name: name.count(".")):  # prior before prior.scale
-            plain = options.assign(verb, plain, name, chosen[name])
+            plain = options.assign(run_experiment, plain, name, chosen[name])
             role = name.partition(".")[0]
-            options.typed(verb, {role: plain[role]})
+            options.typed(run_experiment, {role: plain[role]})
     except InputError as error:
         return Point(chosen, plain, str(error), name)
     return Point(chosen, plain)

@@ -1,4 +1,4 @@
-"""One point of a sweep: a fit into a run folder of its own, whose failure is an outcome and not an exception."""
+"""One trial of a sweep: a fit into a run folder of its own, whose failure is an outcome and not an exception."""
 
 import contextlib
 import io
@@ -6,15 +6,37 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.registry import options
 from pyro_vae.runs.folder import CHECKPOINTS, RunFolder
-from pyro_vae.sweeps.optuna_search import listener
-from pyro_vae.sweeps.status import PRUNED, Outcome
 from pyro_vae.training.signals import WORDS
 from pyro_vae.workflow.experiment import run_experiment
+
+Status = Literal["finished", "refused", "diverged", "failed", "pruned", "interrupted"]
+
+FINAL = ("finished", "diverged", "pruned")
+"""Statuses that another attempt would reproduce; a point with any other status is tried again."""
+
+PRUNED = "the study pruned it"
+"""Reason in the history of a run that a study has pruned."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of a trial.
+
+    Args:
+        status: the status.
+        sentence: the reason where it is not finished.
+    """
+
+    status: Status
+    sentence: str = ""
+
+
+INTERRUPTED = Outcome("interrupted", "it is not finished: call the sweep again to go on.")
 
 
 @dataclass(frozen=True)
@@ -22,31 +44,31 @@ class Request:
     """Request to train a point, which can be sent to another process.
 
     Args:
-        plain: the options of `pyro-vae fit`, as plain values.
+        options: the options of `pyro-vae fit`, as plain values.
         folder: the run's folder.
-        trial: journal of the study and number of the trial that each epoch is reported to; None without a study.
+        callbacks: callbacks of the fit.
     """
 
-    plain: Mapping[str, Any]
-    folder: str
-    trial: tuple[str, int] | None = None
+    options: Mapping[str, Any]
+    folder: Path
+    callbacks: Sequence[Callable[..., Any]] = ()
 
 
 def train(request: Request) -> Outcome:
     """Outcome of a point, trained from its newest checkpoint if there is one."""
-    folder = Path(request.folder)
-    plain = {"checkpoints": {}, **request.plain}
+    if not unfinished(request.folder):
+        return outcome_of(request.folder)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a profile is in the run's folder
             run_experiment(
-                **options.typed(run_experiment, plain),
-                run=str(folder),
+                **options.typed(run_experiment, {"checkpoints": {}, **request.options}),
+                run=str(request.folder),
                 resume=True,
                 progress=False,
-                _callbacks=_listeners(request),
+                _callbacks=request.callbacks,
             )
-        if "checkpoints" not in request.plain and not unfinished(folder):
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the options name none
+        if "checkpoints" not in request.options and not unfinished(request.folder):
+            shutil.rmtree(request.folder / CHECKPOINTS, ignore_errors=True)  # the options name none
     except InputError as error:
         return Outcome("refused", str(error))
     except FloatingPointError as error:
@@ -54,13 +76,13 @@ def train(request: Request) -> Outcome:
     except Exception as error:  # memory that ran out, a full disk, a fault: the other points go on
         first_line = (str(error).strip().splitlines() or [""])[0]
         return Outcome("failed", f"{type(error).__name__}: {first_line}")
-    return of(folder)
+    return outcome_of(request.folder)
 
 
-def of(folder: Path) -> Outcome:
+def outcome_of(folder: Path) -> Outcome:
     """Outcome that a run folder records."""
     if unfinished(folder):
-        return Outcome("interrupted", "it is not finished: call the sweep again to go on.")
+        return INTERRUPTED
     stopped = RunFolder(folder).history().stopped
     return Outcome("pruned" if PRUNED in stopped else "finished", f"{stopped}." if stopped else "")
 
@@ -69,9 +91,3 @@ def unfinished(folder: Path) -> bool:
     """Whether a run is missing, incomplete, or was interrupted by a signal."""
     run = RunFolder(folder)
     return not run.finished or run.history().stopped.startswith(tuple(WORDS.values()))
-
-
-def _listeners(request: Request) -> Sequence[Callable[..., Any]]:
-    if request.trial is None:
-        return ()
-    return (listener(*request.trial),)

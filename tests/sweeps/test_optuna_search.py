@@ -1,6 +1,5 @@
 """A study ends hopeless points early, says so, and goes on where it was; with Optuna itself."""
 
-import importlib
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from helpers.sweeping import base, sweep
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.sweeps import pool
 from pyro_vae.sweeps.results import Result
 from pyro_vae.sweeps.trial import Request
 from pyro_vae.training.checkpoints import CheckpointManager
 
 __all__ = ["base"]
-WORKERS = importlib.import_module("pyro_vae.sweeps.workers")
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 EPOCHS = 4
@@ -31,7 +30,7 @@ def study(base: dict[str, Any], samples: int = 12, to: str = "sweep", **words: A
     return sweep(OVER, base | {"epochs": EPOCHS}, to, search="optuna", samples=samples, **words)
 
 
-def told(folder: str = "sweep") -> Any:
+def journal(folder: str = "sweep") -> Any:
     """What Optuna itself reads."""
     backend = optuna.storages.journal.JournalFileBackend(str(Path(folder) / "study.log"))
     return optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
@@ -43,7 +42,7 @@ def losses(result: Result) -> list[float]:
 
 def test_hopeless_points_end_early_and_the_table_says_so(base: dict[str, Any]) -> None:
     found = study(base)
-    by_number = {trial.number: trial for trial in told().trials}
+    by_number = {trial.number: trial for trial in journal().trials}
     results = {(r.chosen["seed"], r.chosen["optimizer.lr"]): r for r in found.results}
     pruned = [r for r in found.results if r.outcome.status == "pruned"]
     assert pruned
@@ -70,7 +69,7 @@ def test_hopeless_points_end_early_and_the_table_says_so(base: dict[str, Any]) -
 
 def test_best_point_is_the_study_s(base: dict[str, Any]) -> None:
     found = study(base, 6)
-    best = told().best_trial
+    best = journal().best_trial
     assert best.value == found.results[0].best
     assert found.best.name == found.results[0].name
     assert found.results[0].chosen == {"seed": best.params["seed"], "optimizer.lr": float(best.params["optimizer.lr"])}
@@ -79,21 +78,23 @@ def test_best_point_is_the_study_s(base: dict[str, Any]) -> None:
 
 def test_search_resumes_with_the_missing_trials(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    train = WORKERS.train
+    train = pool.train
 
     def counted(request: Request) -> Any:
-        trained.append(Path(request.folder).name)
+        trained.append(request.folder.name)
         return train(request)
 
-    monkeypatch.setattr(WORKERS, "train", counted)
+    monkeypatch.setattr(pool, "train", counted)
     first = study(base, 8)
     assert len(trained) == 8
     assert study(base, 8).results == first.results
     assert len(trained) == 8
     more = study(base, 12)
-    assert len(set(trained)) == len(trained) == len(more.results) == len(told().trials) == 12
+    assert len(set(trained)) == len(trained) == len(more.results) == len(journal().trials) == 12
     assert all(result in more.results for result in first.results)
-    assert told().best_value == more.results[0].best
+    assert journal().best_value == more.results[0].best
+    whole = study(base, 12, "whole")  # a proposal's seed follows from its number, not from the call
+    assert [(one.chosen, one.best) for one in whole.results] == [(one.chosen, one.best) for one in more.results]
 
 
 class Killed(BaseException):
@@ -115,13 +116,15 @@ def test_point_that_was_killed_goes_on_and_counts_once(base: dict[str, Any], mon
         patched.setattr(CheckpointManager, "save", killing)
         with pytest.raises(Killed):
             study(base, 3)
-    assert told().trials[1].state.name == "RUNNING"
+    assert journal().trials[1].state.name == "RUNNING"
     found = study(base, 3)
     assert saved[-1] in {result.name for result in found.results}
     assert [result.outcome.status for result in found.results] == ["finished"] * 3
-    assert [trial.state.name for trial in told().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    assert told().trials[2].params == told().trials[1].params
-    assert told().best_value == found.results[0].best
+    assert [trial.state.name for trial in journal().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert journal().trials[2].params == journal().trials[1].params
+    assert journal().best_value == found.results[0].best
+    whole = study(base, 3, "whole")
+    assert [(one.chosen, one.best) for one in whole.results] == [(one.chosen, one.best) for one in found.results]
 
 
 def test_command_line_prunes_too(base: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """A sweep is runs like any others and a table of what they came to, whatever fails or is cut off on the way."""
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from helpers.sweeping import base, sweep, weights
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.core.files import lock_folder
+from pyro_vae.sweeps import pool
+from pyro_vae.sweeps.optuna_search import load_study
 from pyro_vae.sweeps.picture import sweep as draw
-from pyro_vae.sweeps.results import Result, read
-from pyro_vae.sweeps.status import Outcome
+from pyro_vae.sweeps.results import Result
+from pyro_vae.sweeps.trial import Outcome, Request
 from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.loop import Loop
 
 __all__ = ["base"]
-WORKERS = importlib.import_module("pyro_vae.sweeps.workers")  # pyro_vae.sweeps itself is the function
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 OVER = {"latent_dim": [1, 2], "likelihood": ["Laplace", {"Normal": {"scale": "learned"}}]}
@@ -80,7 +80,7 @@ def test_sweep_called_again_trains_what_is_missing_and_nothing_else(
     assert content(Path("sweep/latent_dim=1")) == before
     assert {result.name for result in more.results} == {"latent_dim=1", "latent_dim=2"}
     assert one.results[0] in more.results
-    monkeypatch.setattr(WORKERS, "train", refuse)
+    monkeypatch.setattr(pool, "train", refuse)
     assert sweep({"latent_dim": [1, 2]}, base).results == more.results
     assert {result.name for result in sweep({"latent_dim": [2]}, base).results} == {"latent_dim=1", "latent_dim=2"}
 
@@ -139,13 +139,13 @@ def test_points_that_fail_say_why_and_the_others_go_on(base: dict[str, Any], mon
     assert "Poisson" in status["Adam", "Poisson"].sentence
     assert found.results[0].outcome.status == "finished"
     assert "1 finished, 2 refused, 1 diverged" in repr(found)
-    tried: list[str] = []
-    train = WORKERS.train
-    monkeypatch.setattr(WORKERS, "train", lambda request: (tried.append(request.folder), train(request))[1])
+    tried: list[Path] = []
+    train = pool.train
+    monkeypatch.setattr(pool, "train", lambda request: (tried.append(request.folder), train(request))[1])
     again = sweep(FAILING, base)
     assert [result.outcome for result in again.results] == [result.outcome for result in found.results]
     assert len(tried) == 2  # what diverged would diverge again; what was refused may have been mended
-    assert all("Poisson" in folder for folder in tried)
+    assert all("Poisson" in folder.name for folder in tried)
 
 
 def test_fault_in_one_point_is_reported_and_the_others_go_on(
@@ -194,11 +194,60 @@ def test_folder_of_something_else_or_of_another_sweep_is_left_alone(base: dict[s
     assert content(Path("sweep")) == before
 
 
-@pytest.mark.parametrize("text", ["run,status,sentence\none,finnished,\n", "run,loss\none,1.5\n"])
-def test_table_that_no_sweep_has_written_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sweep.csv").write_text(text)
-    with pytest.raises(pv.InputError, match=r"sweep\.csv is not a table of a sweep"):
-        read(tmp_path / "sweep.csv")
+@pytest.mark.parametrize("text", ["[1, 2]\n", "not JSON\nat all\n"])
+def test_journal_that_no_sweep_has_written_is_refused(base: dict[str, Any], text: str) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/study.log").write_text(text)
+    with pytest.raises(pv.InputError, match=r"study\.log is not the journal of a sweep"):
+        sweep({"seed": [0]}, base)
+    assert Path("sweep/study.log").read_text() == text
+
+
+def test_sweep_of_an_earlier_version_is_refused(base: dict[str, Any]) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/sweep.yaml").write_text("base: {}\npoints: {}\n")
+    with pytest.raises(pv.InputError, match="sweep of an earlier version, without a journal: choose another folder"):
+        sweep({"seed": [0]}, base)
+    assert content(Path("sweep")).keys() == {"sweep.yaml"}
+
+
+def test_journal_holds_the_trials_in_the_order_of_the_grid(base: dict[str, Any]) -> None:
+    found = sweep({"epochs": [1, 2], "optimizer": ["Adam", {"SGD": {"lr": 1e30}}]}, base)
+    trials = load_study(Path("sweep/study.log")).trials
+    grid = [(1, "Adam"), (1, {"SGD": {"lr": 1e30}}), (2, "Adam"), (2, {"SGD": {"lr": 1e30}})]
+    assert [tuple(trial.user_attrs["options"].values()) for trial in trials] == grid
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "FAIL"]
+    by_options = {json.dumps(dict(result.chosen)): result for result in found.results}
+    for trial in trials:
+        result = by_options[json.dumps(trial.user_attrs["options"])]
+        assert trial.user_attrs["outcome"] == {"status": result.outcome.status, "sentence": result.outcome.sentence}
+        assert trial.value == (result.best if result.kind else None)
+
+
+def test_table_and_declaration_are_never_read(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = sweep({"seed": [0, 1]}, base)
+    before = content(Path("sweep"))
+    Path("sweep/sweep.csv").write_text("nonsense")
+    Path("sweep/sweep.yaml").unlink()
+    monkeypatch.setattr(pool, "train", refuse)
+    assert sweep({"seed": [0, 1]}, base).results == found.results
+    again = content(Path("sweep"))
+    assert again["sweep.csv"] == before["sweep.csv"]
+    assert again["sweep.yaml"] == before["sweep.yaml"]
+
+
+def test_points_that_were_waiting_are_trained_only_where_they_are_asked_for(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(request: Request) -> Outcome:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "train", killed)
+        with pytest.raises(SystemExit):
+            sweep({"seed": [0, 1, 2]}, base)
+    found = sweep({"seed": [1]}, base)
+    assert [result.name for result in found.results] == ["seed=1"]
 
 
 def test_losses_of_different_kinds_are_reported_separately(base: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """Several points at a time, and points that a study proposes: the same runs, and nothing lost when a process dies."""
 
-import importlib
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import torch
 from helpers.sweeping import base, sweep, weights
 
 import pyro_vae as pv
-from pyro_vae.sweeps.status import Outcome
-from pyro_vae.sweeps.trial import Request
+from pyro_vae.sweeps import pool
+from pyro_vae.sweeps.optuna_search import load_study
+from pyro_vae.sweeps.trial import Outcome, Request
 
 __all__ = ["base"]
-WORKERS = importlib.import_module("pyro_vae.sweeps.workers")
 
 
 @pytest.mark.slow
@@ -34,16 +35,47 @@ def test_jobs_train_the_same_weights(base: dict[str, Any], monkeypatch: pytest.M
     assert all(weights(Path("one") / name) == weights(Path("two") / name) for name in finished)
 
 
+class Kill:
+    """A callback that kills its process after an epoch."""
+
+    def __call__(self, event: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.slow
-def test_worker_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp_path: Path) -> None:
-    worker = WORKERS.Worker(1)
-    request = Request(base, str(tmp_path / "a"))
-    assert worker.train(request) == Outcome("finished")
-    worker.process.kill()
-    assert worker.train(Request(base | {"seed": 1}, str(tmp_path / "b"))).status in ("failed", "finished")
-    assert worker.train(Request(base | {"seed": 2}, str(tmp_path / "c"))) == Outcome("finished")  # by a new one
-    worker.end()
-    worker.reap()
+def test_process_that_is_killed_takes_one_point_with_it(base: dict[str, Any], tmp_path: Path) -> None:
+    outcomes: dict[str, Outcome] = {}
+
+    def done(request: Request, outcome: Outcome) -> None:
+        outcomes[request.folder.name] = outcome
+
+    requests = [Request(base | {"seed": i}, tmp_path / f"{i}", (Kill(),) if i == 1 else ()) for i in range(4)]
+    pool.train_all(iter(requests), done, 2)
+    assert outcomes.keys() == {"0", "1", "2", "3"}
+    assert outcomes.pop("1") == Outcome(
+        "failed", "its process ended by SIGKILL(-9): perhaps memory ran out, so try fewer jobs."
+    )
+    assert set(outcomes.values()) == {Outcome("finished")}
+
+
+@pytest.mark.slow
+def test_process_that_dies_idle_is_replaced(base: dict[str, Any], tmp_path: Path) -> None:
+    worker = pool.Worker(1)
+    os.kill(worker.pid.result(), signal.SIGKILL)
+    with contextlib.suppress(BrokenProcessPool):  # it may be noticed only now
+        worker.submit(Request(base, tmp_path / "a")).result()
+    assert worker.submit(Request(base, tmp_path / "b")).result() == Outcome("finished")
+    worker.pool.shutdown()
+
+
+@pytest.mark.slow
+def test_script_without_a_guard_can_have_jobs(base: dict[str, Any]) -> None:
+    Path("script.py").write_text(
+        f"import pyro_vae as pv\nprint('once')\nprint(pv.sweep({{'seed': [0, 1]}}, {base}, to='s', jobs=2))\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.count("once") == 1
+    assert "2 finished" in done.stdout
 
 
 @pytest.mark.slow
@@ -81,7 +113,7 @@ class TestStudy:
         found = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=4)
         assert [result.outcome.status for result in found.results] == ["finished"] * 4
         assert all(1 <= r.chosen["latent_dim"] <= 3 and 1e-3 <= r.chosen["optimizer.lr"] <= 1e-1 for r in found.results)
-        study = importlib.import_module("pyro_vae.sweeps.optuna_search")._load(Path("sweep/study.log"))
+        study = load_study(Path("sweep/study.log"))
         assert study.best_value == found.results[0].best
         assert optuna.logging.get_verbosity() == before
         more = sweep(STUDY | {"prior": ["Normal", "Laplace"]}, base, search="optuna", samples=6)
@@ -91,7 +123,7 @@ class TestStudy:
     def test_trial_that_was_cut_off_is_proposed_again(
         self, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        train, started = WORKERS.train, []
+        train, started = pool.train, []
 
         def killed(request: Request) -> Outcome:
             started.append(request.folder)
@@ -100,10 +132,10 @@ class TestStudy:
             return train(request)
 
         with monkeypatch.context() as patched:
-            patched.setattr(WORKERS, "train", killed)
+            patched.setattr(pool, "train", killed)
             with pytest.raises(SystemExit):
                 sweep(STUDY, base, search="optuna", samples=3)
-        monkeypatch.setattr(WORKERS, "train", lambda request: (started.append(request.folder), train(request))[1])
+        monkeypatch.setattr(pool, "train", lambda request: (started.append(request.folder), train(request))[1])
         found = sweep(STUDY, base, search="optuna", samples=3)
         assert started[2] == started[1]
         assert len(found.results) == 3
