@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
+from pyro_vae.sweeps.results import Result, Sweep, shorten
 from pyro_vae.workflow.comparison import words
-
-if TYPE_CHECKING:
-    from pyro_vae.sweeps.results import Result, Sweep
 
 ACROSS = 3
 """Panels in a row."""
@@ -28,7 +26,7 @@ FEW = 5
 """Different numbers up to which each has a tick of its own."""
 
 
-def sweep(found: "Sweep") -> Figure:
+def sweep(found: Sweep) -> Figure:
     """Figure of the best loss of each point by option, with panels of their own for each kind of loss.
 
     Args:
@@ -53,13 +51,13 @@ def sweep(found: "Sweep") -> Figure:
         for axes in panels[len(names) :]:
             axes.set_axis_off()
     missing = sum(not result.kind for result in found.results)
-    notes = [f"{missing} of {len(found.results)} points came to no loss"] if missing else []
+    notes = [f"{missing} of {len(found.results)} points have no loss"] if missing else []
     notes += ["losses of different kinds cannot be compared"] if len(groups) > 1 else []
     picture.supxlabel("; ".join(["nats per row; the best one is filled", *notes]), fontsize=7)
     return picture
 
 
-def _panel(axes: Axes, name: str, group: Sequence["Result"]) -> None:
+def _panel(axes: Axes, name: str, group: Sequence[Result]) -> None:
     group = [result for result in group if math.isfinite(result.best)]
     if not group:
         axes.text(0.5, 0.5, "no finished point", ha="center", va="center", transform=axes.transAxes, fontsize=8)
@@ -93,7 +91,7 @@ def _positions(axes: Axes, values: Sequence[Any]) -> np.ndarray:
         axes.margins(x=0.15)
         return numbers
     labels = list(dict.fromkeys(words(value) for value in values))
-    short = [text if len(text) <= WIDE else f"{text[: WIDE - 3]}..." for text in labels]
+    short = [shorten(text, WIDE) for text in labels]
     axes.set_xticks(range(len(labels)), short, rotation=20 if max(map(len, short)) > 6 else 0)
     axes.set_xlim(-0.5, len(labels) - 0.5)
     return np.array([labels.index(words(value)) for value in values], dtype=float)

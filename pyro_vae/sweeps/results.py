@@ -1,11 +1,13 @@
 """The table of a sweep: options, outcome and loss of each point."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+import pandas
 import torch
 
 from pyro_vae.core.errors import InputError
@@ -16,11 +18,13 @@ from pyro_vae.sweeps.trial import Outcome, Status
 from pyro_vae.training.history import History
 from pyro_vae.workflow.comparison import data_facts, words
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 WIDE = 60
 """Characters of a sentence that a line of the table shows."""
+
+
+def shorten(text: str, width: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Result:
             return cls(folder.name, chosen, outcome)
         loss = "validation_loss" if "validation_loss" in history.columns else "loss"
         values = history[loss]
-        counted = [i for i in range(len(values)) if _settled(history, i, run.spec())]
+        objective = run.spec().get("objective")
+        counted = [i for i in range(len(values)) if _has_last_values(history, i, objective)]
         best = min(counted, key=lambda i: values[i] if math.isfinite(values[i]) else math.inf)
         seconds = float(history["seconds"].sum())
         numbers = (float(values[best]), int(history["epoch"][best]), float(values[-1]), len(history), seconds)
@@ -80,16 +85,11 @@ class Result:
         }
 
 
-def _settled(history: History, epoch: int, spec: Mapping[str, Any]) -> bool:
+def _has_last_values(history: History, epoch: int, objective: Any) -> bool:
     """Whether the hyperparameters that follow a schedule had their last values, so that the loss was the same one."""
-    names = [name for name in _fields(spec.get("objective")) if name in history.columns]
+    fields = next(iter(objective.values())) if isinstance(objective, Mapping) else {}
+    names = [name for name in fields if name in history.columns] if isinstance(fields, Mapping) else []
     return all(history[name][epoch] == history[name][-1] for name in names)
-
-
-def _fields(plain: Any) -> Mapping[str, Any]:
-    """The fields of a plain declaration."""
-    inside = next(iter(plain.values())) if isinstance(plain, Mapping) else {}
-    return inside if isinstance(inside, Mapping) else {}
 
 
 def _kind(run: RunFolder) -> str:
@@ -156,35 +156,33 @@ class Sweep:
             raise InputError(f"none of {len(self.results)} points is finished. {first.name}: {first.outcome.sentence}")
         return self
 
-    def to_pandas(self) -> "DataFrame":
+    def to_pandas(self) -> pandas.DataFrame:
         """The table."""
-        import pandas
-
         return pandas.DataFrame([result.shown for result in self.results])
 
     def to_csv(self) -> str:
         """The table as text, with every digit."""
-        return self.to_pandas().astype(object).to_csv(index=False, na_rep="nan", lineterminator="\n")
+        frame = pandas.DataFrame([result.shown for result in self.results], dtype=object)  # epochs stay integers
+        return frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
 
     def __repr__(self) -> str:
         """Sorted table, with the reasons of failures and remarks on the comparison."""
-        counts: dict[str, int] = {}
-        for result in self.results:
-            counts[result.outcome.status] = counts.get(result.outcome.status, 0) + 1
+        counts = Counter(result.outcome.status for result in self.results)
         summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if status in counts)
         lines = [f"Sweep of {len(self.results)} points in {self.folder}: {summary}."]
         for number, kind in enumerate(self.kinds, start=1):
             if len(self.kinds) > 1:
-                lines += ["", f"Losses of kind {number}: {self._apart(kind)}"]
+                lines += ["", f"Losses of kind {number}: {self._distinct_parts(kind)}"]
             lines.append(_table([result for result in self.results if result.kind == kind]))
-        failed = [result for result in self.results if not result.kind]
-        reasons = dict.fromkeys((each.outcome.status, each.outcome.sentence) for each in failed)
-        for status, sentence in reasons:
-            names = [each.name for each in failed if (each.outcome.status, each.outcome.sentence) == (status, sentence)]
-            lines += ["", f"{status}: {', '.join(names)}", f"    {sentence}"]
+        failed: dict[Outcome, list[str]] = {}
+        for result in self.results:
+            if not result.kind:
+                failed.setdefault(result.outcome, []).append(result.name)
+        for outcome, names in failed.items():
+            lines += ["", f"{outcome.status}: {', '.join(names)}", f"    {outcome.sentence}"]
         return "\n".join(lines + self._remarks())
 
-    def _apart(self, kind: str) -> str:
+    def _distinct_parts(self, kind: str) -> str:
         """Parts of a kind that the others lack."""
         shared = set.intersection(*(set(other.split("; ")) for other in self.kinds))
         return "; ".join(part for part in kind.split("; ") if part not in shared)
@@ -207,21 +205,19 @@ class Sweep:
 
 
 def _table(results: Sequence[Result]) -> str:
-    import pandas
-
-    rows = []
-    for result in results:
-        loss = result.loss.replace("_", " ")
-        numbers = {
-            f"best {loss}": _number(result.best),
+    rows = [
+        {
+            **{name: words(value) for name, value in result.chosen.items()},
+            f"best {result.loss.replace('_', ' ')}": _number(result.best),
             "at epoch": str(result.best_epoch),
             "last": _number(result.last),
+            "epochs": str(result.epochs),
+            "seconds": f"{result.seconds:.1f}",
+            "": shorten(result.outcome.sentence, WIDE),
+            "run": result.name,
         }
-        chosen = {name: words(value) for name, value in result.chosen.items()}
-        length = {"epochs": str(result.epochs), "seconds": f"{result.seconds:.1f}"}
-        sentence = result.outcome.sentence
-        note = sentence if len(sentence) <= WIDE else f"{sentence[: WIDE - 3]}..."
-        rows.append({**chosen, **numbers, **length, "": note, "run": result.name})
+        for result in results
+    ]
     frame = pandas.DataFrame(rows).fillna("")
     if not frame[""].any():
         del frame[""]

@@ -19,7 +19,7 @@ from pyro_vae.sweeps import search_space
 from pyro_vae.sweeps.optuna_search import PruningCallback, draw_points, load_study, propose
 from pyro_vae.sweeps.picture import sweep as draw
 from pyro_vae.sweeps.pool import train_all
-from pyro_vae.sweeps.results import Result, Sweep
+from pyro_vae.sweeps.results import Result, Sweep, shorten
 from pyro_vae.sweeps.search_space import Axes, Point, point_of
 from pyro_vae.sweeps.trial import FINAL, Outcome, Request, unfinished
 from pyro_vae.workflow.experiment import run_experiment
@@ -125,7 +125,11 @@ class SweepStudy:
                 name = self._add(trial.user_attrs["options"])
                 if "outcome" in trial.user_attrs:
                     outcomes[name] = Outcome(**trial.user_attrs["outcome"])
-        self.results = {name: Result.of(folder / name, self.options[name], one) for name, one in outcomes.items()}
+        self.results = {
+            name: Result.of(folder / name, self.options[name], outcome)
+            for name, outcome in outcomes.items()
+            if outcome.status not in ("finished", "pruned") or not unfinished(folder / name)  # or it was removed
+        }
 
     def train(self, points: Sequence[Point]) -> Sweep:
         """Table of the sweep, after all points without a final outcome are trained in their order."""
@@ -197,10 +201,8 @@ class SweepStudy:
         self._write()
         if self.progress:
             loss = f"{result.loss.replace('_', ' ')} {result.best:.3f}  " if result.kind else ""
-            line = (
-                f"[{len(self.results)}/{len(self.options)}] {result.name}: {outcome.status}  {loss}{outcome.sentence}"
-            )
-            print(line.rstrip() if len(line) <= WIDE else f"{line[: WIDE - 3]}...", file=sys.stderr, flush=True)
+            done = f"[{len(self.results)}/{len(self.options)}] {result.name}: {outcome.status}"
+            print(shorten(f"{done}  {loss}{outcome.sentence}".rstrip(), WIDE), file=sys.stderr, flush=True)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -216,13 +218,11 @@ class SweepStudy:
         return name
 
     def _is_final(self, name: str) -> bool:
-        if name not in self.results or (status := self.results[name].outcome.status) not in FINAL:
-            return False
-        return status == "diverged" or not unfinished(self.folder / name)
+        return name in self.results and self.results[name].outcome.status in FINAL
 
     def _write(self) -> Sweep:
         """The table, written into the folder with the options of its points."""
-        found = Sweep(self.folder, tuple(self.results.values()))
+        found = Sweep(self.folder, [self.results[name] for name in self.options if name in self.results])
         points = {name: dict(chosen) for name, chosen in self.options.items()}
         declared = serialization.dump({"base": self.common, "points": points})
         for name, text in {SPEC: declared, TABLE: found.to_csv()}.items():

@@ -1,6 +1,7 @@
 """A sweep is runs like any others and a table of what they came to, whatever fails or is cut off on the way."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,8 @@ def test_points_that_fail_say_why_and_the_others_go_on(base: dict[str, Any], mon
     assert "Poisson" in status["Adam", "Poisson"].sentence
     assert found.results[0].outcome.status == "finished"
     assert "1 finished, 2 refused, 1 diverged" in repr(found)
+    written = pd.read_csv("sweep/sweep.csv", dtype=str, keep_default_na=False)["best_epoch"].tolist()
+    assert written == [str(found.results[0].best_epoch), "nan", "nan", "nan"]
     tried: list[Path] = []
     train = pool.train
     monkeypatch.setattr(pool, "train", lambda request: (tried.append(request.folder), train(request))[1])
@@ -236,6 +239,14 @@ def test_table_and_declaration_are_never_read(base: dict[str, Any], monkeypatch:
     assert again["sweep.yaml"] == before["sweep.yaml"]
 
 
+def test_run_that_was_deleted_is_trained_again(base: dict[str, Any]) -> None:
+    found = sweep({"seed": [0, 1]}, base)
+    shutil.rmtree("sweep/seed=0")
+    again = sweep({"seed": [0, 1]}, base)
+    assert {one.name: one.best for one in again.results} == {one.name: one.best for one in found.results}
+    assert pv.load("sweep/seed=0").declaration.latent_dim == 8
+
+
 def test_points_that_were_waiting_are_trained_only_where_they_are_asked_for(
     base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +315,7 @@ def test_picture_has_a_panel_for_each_option_and_kind(kinds: int) -> None:
     labelled(picture)
     shown = [axes for axes in picture.axes if axes.axison]
     assert [axes.get_xlabel() for axes in shown] == ["a", "likelihood"] * kinds
-    assert "1 of 9 points came to no loss" in picture.get_supxlabel()
+    assert "1 of 9 points have no loss" in picture.get_supxlabel()
     drawn = np.concatenate([line.get_ydata() for line in shown[0].lines])
     assert drawn.max() < 20  # the loss of 1e9 stands at the edge
     assert any(line.get_marker() == "^" for line in shown[0].lines)
