@@ -20,6 +20,9 @@ from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_r
 from pyro_vae.data.rows import fingerprint_of
 from pyro_vae.model.programs import Programs, Traits, check_programs
 
+MAX_KHAT = 0.7
+"""Largest k-hat that is reliable, however many draws there are (Vehtari et al. 2024)."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence:
@@ -98,7 +101,7 @@ class Evidence:
     @property
     def threshold(self) -> float:
         """Largest reliable k-hat of K draws, min(1 - 1 / log10 K, 0.7)."""
-        return min(1 - 1 / math.log10(self.draws), 0.7) if self.draws >= MIN_TAIL_DRAWS else math.nan
+        return min(1 - 1 / math.log10(self.draws), MAX_KHAT) if self.draws >= MIN_TAIL_DRAWS else math.nan
 
     @property
     def unreliable(self) -> Tensor:

@@ -212,7 +212,9 @@ def _latents(results: RunResults) -> Section:
     used = f"{len(found.active)} of {len(found)} latents are active"
     section.draw(lambda: plots.latent_usage(found), f"Bars of the KL and of the variance of each latent: {used}")
     alt = f"Posteriors of rows as ellipses over contours of the prior; aggregate KL {found.surgery.aggregate:.2f} nats"
-    section.draw(lambda: plots.latent(vae, labels=rows.labels, **given), alt, "An ellipse is one row, one sd wide.")
+    section.draw(
+        lambda: plots.latent(vae, labels=rows.labels, usage=found, **given), alt, "An ellipse is one row, one sd wide."
+    )
     alt = "Histograms of the latents of all rows, with the density of the prior"
     section.draw(lambda: plots.aggregate_posterior(vae, **given), alt, "The aggregate posterior against the prior.")
     alt = "Data that the decoder makes of one latent after the other, moved through its range"

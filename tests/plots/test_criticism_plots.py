@@ -357,18 +357,27 @@ def test_two_sample_bars_are_the_importances_in_order() -> None:
 
 def test_khat_shows_each_row_and_the_shares() -> None:
     found = estimate(pv.VAE((5,), 2, encoder=pv.MLP(hidden=(4,))), ppca_rows(5).float(), draws=200)
-    values = torch.tensor([-0.1, 0.5, 0.6, 0.9, float("inf")])
+    values = torch.tensor([-0.1, 0.5, 0.55, 0.6, float("inf")])  # 0.6 is above the threshold of 200 draws
     object.__setattr__(found, "khat", values)
     picture = pv.plots.khat(found)
     (axes,) = picture.axes
     points = dict(itertools.chain.from_iterable(line.get_xydata().tolist() for line in axes.lines[:3]))
-    assert points == pytest.approx({0: -0.1, 1: 0.5, 2: 0.6, 3: 0.9, 4: 1.5})
-    assert [len(line.get_xdata()) for line in axes.lines[:3]] == [2, 1, 2]
+    assert points == pytest.approx({0: -0.1, 1: 0.5, 2: 0.55, 3: 0.6, 4: 1.5})
+    assert [len(line.get_xdata()) for line in axes.lines[:3]] == [2, 1, int(found.unreliable.sum())]
+    assert [line.get_ydata()[0] for line in axes.lines[3:]] == [0.5, found.threshold]
     assert "60.0\N{NO-BREAK SPACE}%" in picture.get_suptitle()
     assert "40.0\N{NO-BREAK SPACE}%" in picture.get_suptitle()
     assert "1 above 1.5" in axes.get_title(loc="left")
     readable(picture)
     labelled(picture)
+
+
+def test_khat_of_few_draws_has_one_threshold() -> None:
+    found = estimate(pv.VAE((5,), 2, encoder=pv.MLP(hidden=(4,))), ppca_rows(5).float(), draws=30)
+    object.__setattr__(found, "khat", torch.tensor([0.1, 0.3, 0.4, 0.6, 0.8]))  # the threshold of 30 draws is 0.32
+    picture = pv.plots.khat(found)
+    assert [len(line.get_xdata()) for line in picture.axes[0].lines[:2]] == [2, int(found.unreliable.sum())] == [2, 3]
+    assert picture.get_suptitle() == "k-hat is above 0.32 in 60.0\N{NO-BREAK SPACE}% of the rows."
 
 
 def test_khat_of_too_few_draws_is_refused() -> None:
