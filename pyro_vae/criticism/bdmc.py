@@ -35,9 +35,9 @@ class BDMC:
     their noise. They hold for data like the model's own, and for other data as far as these are alike.
 
     References:
-        Grosse, Ghahramani and Adams, Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo, 2015,
-        https://arxiv.org/abs/1511.02543. Grosse, Ancha and Roy, Measuring the Reliability of MCMC Inference with
-        Bidirectional Monte Carlo, 2016, https://arxiv.org/abs/1606.02275.
+        Grosse, Ghahramani and Adams, Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo, 2015
+            [grosse2015], https://arxiv.org/abs/1511.02543. Grosse, Ancha and Roy, Measuring the Reliability of MCMC
+            Inference with Bidirectional Monte Carlo, 2016 [grosse2016], https://arxiv.org/abs/1606.02275.
 
     Args:
         lower: the lower bound of each row, (N,), in nats.

@@ -100,10 +100,11 @@ class Comparison:
     over rows: it is reported beside it, and not added again. One seed represents itself, not its specification.
 
     References:
-        Searle, Casella and McCulloch, Variance Components, 1992 (chapter 4).
-        Howe, Approximate Confidence Limits on the Mean of X + Y, 1974, Journal of the American Statistical
-        Association 69.
-        Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation, 2017, https://arxiv.org/abs/1507.04544.
+        Searle, Casella and McCulloch, Variance Components, 1992 [searle1992] (chapter 4).
+        Howe, Approximate Confidence Limits on the Mean of X + Y, 1974 [howe1974], Journal of the American Statistical
+            Association 69.
+        Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation and
+            WAIC, 2017 [vehtari2017], https://arxiv.org/abs/1507.04544.
 
     Args:
         models: the models, best first.

@@ -57,8 +57,8 @@ def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCov
     1,000 dimensions), and coverage little.
 
     References:
-        Naeem, Oh, Uh, Choi and Yoo, Reliable Fidelity and Diversity Metrics for Generative Models, 2020,
-        https://arxiv.org/abs/2002.09797.
+        Naeem, Oh, Uh, Choi and Yoo, Reliable Fidelity and Diversity Metrics for Generative Models, 2020 [naeem2020],
+            https://arxiv.org/abs/2002.09797.
 
     Args:
         x: data (N, D).

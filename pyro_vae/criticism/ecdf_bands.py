@@ -16,8 +16,8 @@ def simultaneous_ecdf_band(count: int, points: NDArray[np.float64]) -> tuple[NDA
     ArviZ has this only inside its own plots, under names that change between its versions.
 
     References:
-        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in
-            Goodness-of-Fit Evaluation and Multiple Sample Comparison, 2022, https://arxiv.org/abs/2103.10522.
+        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in Goodness-of-Fit
+            Evaluation and Multiple Sample Comparison, 2022 [sailynoja2022], https://arxiv.org/abs/2103.10522.
 
     Args:
         count: the sample's size.

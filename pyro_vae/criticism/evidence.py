@@ -36,8 +36,9 @@ class Evidence:
     misses a part of the posterior gives too small an estimate with a small k-hat; the defensive proposal reveals it.
 
     References:
-        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
-        Vehtari et al., Pareto Smoothed Importance Sampling, 2024, https://arxiv.org/abs/1507.02646.
+        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016 [burda2016],
+            https://arxiv.org/abs/1509.00519.
+        Vehtari et al., Pareto Smoothed Importance Sampling, 2024 [vehtari2024], https://arxiv.org/abs/1507.02646.
 
     Args:
         pointwise: log p(x) of each row, (N,), in nats.
@@ -133,7 +134,7 @@ class Evidence:
 
         References:
             Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation and
-                WAIC, 2017, https://arxiv.org/abs/1507.04544.
+                WAIC, 2017 [vehtari2017], https://arxiv.org/abs/1507.04544.
 
         Returns:
             `ELPDData` whose elpd is the sum of log p(x) over rows, with its standard error over rows.

@@ -35,8 +35,8 @@ class InferenceGap:
     of steps suffices where more of them change nothing.
 
     References:
-        Cremer, Li and Duvenaud, Inference Suboptimality in Variational Autoencoders, 2018,
-        https://arxiv.org/abs/1801.03558.
+        Cremer, Li and Duvenaud, Inference Suboptimality in Variational Autoencoders, 2018 [cremer2018],
+            https://arxiv.org/abs/1801.03558.
 
     Args:
         evidence: log p(x), by draws from the refined guide or by another method.

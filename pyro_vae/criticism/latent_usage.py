@@ -36,7 +36,7 @@ class AggregateKL:
     $$ E_x KL(q(z|x) \| p(z)) = I_q(x; z) + KL(q(z) \| p(z)), \qquad q(z) = \frac1N \sum_n q(z \mid x_n) $$
 
     References:
-        Hoffman and Johnson, ELBO surgery, 2016.
+        Hoffman and Johnson, ELBO surgery, 2016 [hoffman2016].
 
     Args:
         mean: the mean KL per row, in nats.
@@ -140,8 +140,9 @@ class Latents:
     `information` cannot exceed log N, so of few rows it is too small, and `aggregate` too large by as much.
 
     References:
-        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
-        Hoffman and Johnson, ELBO surgery, 2016.
+        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016 [burda2016],
+            https://arxiv.org/abs/1509.00519.
+        Hoffman and Johnson, ELBO surgery, 2016 [hoffman2016].
 
     Args:
         kl: the mean KL of each latent from guide to prior, (D,), in nats; None where it is not a sum over latents.

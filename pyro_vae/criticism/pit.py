@@ -46,7 +46,7 @@ class RankCounter:
         It is exactly uniform where the value is exchangeable with its S replicates, discrete data included.
 
         References:
-            Czado, Gneiting and Held, Predictive Model Assessment for Count Data, 2009.
+            Czado, Gneiting and Held, Predictive Model Assessment for Count Data, 2009 [czado2009].
         """
         share = torch.rand(self.values.shape, dtype=torch.float64, device=self.values.device)
         return (self.below + share * (self.equal + 1)) / (self.draws + 1)
@@ -135,7 +135,7 @@ def adjust_p_values(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     References:
         Benjamini and Hochberg, Controlling the False Discovery Rate: A Practical and Powerful Approach to Multiple
-            Testing, 1995.
+            Testing, 1995 [benjamini1995].
 
     >>> adjust_p_values(np.array([0.01, 0.04, np.nan]))
     array([0.02, 0.04,  nan])

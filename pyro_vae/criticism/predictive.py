@@ -63,9 +63,11 @@ def predictive_check(
     of the population.
 
     References:
-        Rubin, Bayesianly Justifiable and Relevant Frequency Calculations for the Applied Statistician, 1984.
-        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
-        Gabry, Simpson, Vehtari, Betancourt and Gelman, Visualization in Bayesian Workflow, 2019,
+        Rubin, Bayesianly Justifiable and Relevant Frequency Calculations for the Applied Statistician, 1984
+            [rubin1984].
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996
+            [gelman1996].
+        Gabry, Simpson, Vehtari, Betancourt and Gelman, Visualization in Bayesian Workflow, 2019 [gabry2019],
             https://arxiv.org/abs/1709.01449.
 
     Args:

@@ -179,11 +179,11 @@ def refine(
     each row, by the ELBO of the same draws. The number of steps suffices where more of them do not change `gain`.
 
     References:
-        Kim et al., Semi-Amortized Variational Autoencoders, 2018, https://arxiv.org/abs/1802.02550.
-        Cremer, Li and Duvenaud, Inference Suboptimality in Variational Autoencoders, 2018,
-        https://arxiv.org/abs/1801.03558.
-        Hjelm et al., Iterative Refinement of the Approximate Posterior for Directed Belief Networks, 2016,
-        https://arxiv.org/abs/1511.06382.
+        Kim et al., Semi-Amortized Variational Autoencoders, 2018 [kim2018b], https://arxiv.org/abs/1802.02550.
+        Cremer, Li and Duvenaud, Inference Suboptimality in Variational Autoencoders, 2018 [cremer2018],
+            https://arxiv.org/abs/1801.03558.
+        Hjelm et al., Iterative Refinement of the Approximate Posterior for Directed Belief Networks, 2016 [hjelm2016],
+            https://arxiv.org/abs/1511.06382.
 
     Args:
         vae: the VAE; its weights do not change.

@@ -45,7 +45,7 @@ class PredictiveSampler:
     $w_c = p(x, z_c) / q(z_c | x)$, so that z follows p(z|x) as C grows, whatever the guide is.
 
     References:
-        Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988.
+        Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988 [rubin1988].
 
     Raises:
         InputError: these programs cannot draw data, or not in this way.

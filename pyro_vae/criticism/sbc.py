@@ -41,9 +41,9 @@ class SBC:
     distribution, which it follows exactly if the guide is the posterior; Holm's correction combines them.
 
     References:
-        Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018,
+        Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018 [talts2018],
             https://arxiv.org/abs/1804.06788.
-        Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+        Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979 [holm1979].
 
     Args:
         quantities: the names of the quantities: the log joint, then each element of each latent site.
@@ -172,10 +172,10 @@ def sbc(
     quantities of their own: give few rows.
 
     References:
-        Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018,
+        Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018 [talts2018],
             https://arxiv.org/abs/1804.06788.
         Modrak et al., Simulation-Based Calibration Checking for Bayesian Computation: The Choice of Test Quantities
-            Shapes Sensitivity, 2023, https://arxiv.org/abs/2211.02383.
+            Shapes Sensitivity, 2023 [modrak2023], https://arxiv.org/abs/2211.02383.
 
     Args:
         vae: a `VAE`, or any pair of Pyro programs.

@@ -75,7 +75,7 @@ def mmd_test(x: Tensor, y: Tensor, *, permutations: int = 999, seed: int = 0) ->
     Under equality all divisions of the pooled points are equally probable, so the p-value is exact.
 
     References:
-        Gretton et al., A Kernel Two-Sample Test, 2012, https://jmlr.org/papers/v13/gretton12a.html.
+        Gretton et al., A Kernel Two-Sample Test, 2012 [gretton2012], https://jmlr.org/papers/v13/gretton12a.html.
 
     Args:
         x: a sample (N, D); the first 1,000 points of it are used.
@@ -115,8 +115,9 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     so nearly normal. In ordinary cross-validation folds depend on each other, and no such p-value is right.
 
     References:
-        Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017, https://arxiv.org/abs/1610.06545.
-        Dawid, Present Position and Potential Developments: the Prequential Approach, 1984.
+        Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017 [lopezpaz2017],
+            https://arxiv.org/abs/1610.06545.
+        Dawid, Present Position and Potential Developments: the Prequential Approach, 1984 [dawid1984].
 
     Args:
         x: a sample (N, D).

@@ -72,7 +72,7 @@ class ScaleTril(constraints.Constraint):
         floor: the smallest eigenvalue $\epsilon$ of the correlation matrix; float32 carries 1e-4 for any size.
 
     References:
-        Ledoit and Wolf, Honey, I Shrunk the Sample Covariance Matrix, 2004 (shrinkage to the diagonal).
+        Ledoit and Wolf, Honey, I Shrunk the Sample Covariance Matrix, 2004 [ledoit2004] (shrinkage to the diagonal).
 
     >>> tril = transform_to(ScaleTril(Bounded(1e-4, 1e6)))
     >>> tril(torch.zeros(2, 2))

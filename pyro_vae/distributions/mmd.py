@@ -32,8 +32,8 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     have a gradient. It is 0 in expectation if and only if the two distributions are equal.
 
     References:
-        Gretton et al., A Kernel Two-Sample Test, 2012, https://jmlr.org/papers/v13/gretton12a.html.
-        Tolstikhin et al., Wasserstein Auto-Encoders, 2018, https://arxiv.org/abs/1711.01558.
+        Gretton et al., A Kernel Two-Sample Test, 2012 [gretton2012], https://jmlr.org/papers/v13/gretton12a.html.
+        Tolstikhin et al., Wasserstein Auto-Encoders, 2018 [tolstikhin2018], https://arxiv.org/abs/1711.01558.
 
     Args:
         x: a sample (N, D) with N at least 2.

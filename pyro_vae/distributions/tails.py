@@ -8,8 +8,9 @@ distance from the bound, and positive. What is left are sums of terms of one sig
 An interval without a bound is `UNBOUNDED` wide, which no floating type tells from infinity.
 
 References:
-    Robert, Simulation of Truncated Normal Variables, 1995, https://arxiv.org/abs/0907.4010.
-    Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
+    Robert, Simulation of Truncated Normal Variables, 1995 [robert1995], https://arxiv.org/abs/0907.4010.
+    Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018 [figurnov2018],
+        https://arxiv.org/abs/1805.08498.
 """
 
 import math
@@ -70,7 +71,7 @@ def log1mexp(d: Tensor) -> Tensor:
     """log(1 - exp(-d)) for d > 0.
 
     References:
-        Maechler, Accurately Computing log(1 - exp(-|a|)), 2012.
+        Maechler, Accurately Computing log(1 - exp(-|a|)), 2012 [maechler2012].
 
     >>> [f"{v:.4g}" for v in log1mexp(torch.tensor([1e-30, 1.0, 10.0])).tolist()]
     ['-69.08', '-0.4587', '-4.54e-05']

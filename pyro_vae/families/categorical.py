@@ -29,8 +29,8 @@ class Bernoulli(Family):
     much published code does, and every report then states it.
 
     References:
-        Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational
-        autoencoders, 2019, https://arxiv.org/abs/1907.06845.
+        Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational autoencoders,
+            2019 [loaizaganem2019], https://arxiv.org/abs/1907.06845.
 
     Args:
         logits: the log odds l of a one, of the event's shape.
@@ -76,7 +76,7 @@ class Categorical(Family):
     It has no mean: its values are names. Look at draws, or at `vae.decode(z).base_dist.probs`.
 
     References:
-        Agresti, Categorical Data Analysis, 2013.
+        Agresti, Categorical Data Analysis, 2013 [agresti2013].
 
     Args:
         classes: the number of labels K, at least 2.
@@ -123,7 +123,7 @@ class OrderedLogistic(Family):
     item response theory, and costs one network output per element instead of K.
 
     References:
-        McCullagh, Regression Models for Ordinal Data, 1980.
+        McCullagh, Regression Models for Ordinal Data, 1980 [mccullagh1980].
 
     Args:
         levels: the number of levels K, at least 2.
@@ -166,7 +166,7 @@ class OneHot(Family):
     letters is an event (N, K).
 
     References:
-        Agresti, Categorical Data Analysis, 2013.
+        Agresti, Categorical Data Analysis, 2013 [agresti2013].
 
     Args:
         logits: the log weights l, of the event's shape.

@@ -52,7 +52,7 @@ class Poisson(Family):
     terms of a log-density cancel down to an error of 1e-7 x log x: 0.1 nats at x = 1e5, and none in its gradient.
 
     References:
-        McCullagh and Nelder, Generalized Linear Models, 1989.
+        McCullagh and Nelder, Generalized Linear Models, 1989 [mccullagh1989].
 
     Args:
         rate: the mean m, of the event's shape, in counts per unit of the size factor, in [1e-4, 1e6]: take size
@@ -85,8 +85,8 @@ class NegativeBinomial(Family):
     gene expression, one dispersion for each gene.
 
     References:
-        Hilbe, Negative Binomial Regression, 2011. Lopez et al., Deep generative modeling for single-cell
-        transcriptomics, 2018, https://doi.org/10.1038/s41592-018-0229-2.
+        Hilbe, Negative Binomial Regression, 2011 [hilbe2011]. Lopez et al., Deep generative modeling for single-cell
+            transcriptomics, 2018 [lopez2018], https://doi.org/10.1038/s41592-018-0229-2.
 
     Args:
         mean: the mean m, of the event's shape, in counts per unit of the size factor, in [1e-4, 1e6]: take size
@@ -142,7 +142,7 @@ class Binomial(Family):
     multiplies n, in whole numbers.
 
     References:
-        McCullagh and Nelder, Generalized Linear Models, 1989.
+        McCullagh and Nelder, Generalized Linear Models, 1989 [mccullagh1989].
 
     Args:
         total_count: the number n of trials per unit of the size factor, of the event's shape: a whole number from 1
@@ -176,7 +176,7 @@ class BetaBinomial(Family):
     nothing of a + b.
 
     References:
-        Griffiths, Maximum Likelihood Estimation for the Beta-Binomial Distribution, 1973.
+        Griffiths, Maximum Likelihood Estimation for the Beta-Binomial Distribution, 1973 [griffiths1973].
 
     Args:
         total_count: the number n of trials per unit of the size factor, of the event's shape: a whole number from 1

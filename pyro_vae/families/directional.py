@@ -33,8 +33,9 @@ class VonMises(Family):
     It is a likelihood: its sampler rejects, so that it cannot be a guide.
 
     References:
-        Mardia and Jupp, Directional Statistics, 2000.
-        Banerjee, Dhillon, Ghosh and Sra, Clustering on the Unit Hypersphere using von Mises-Fisher Distributions, 2005.
+        Mardia and Jupp, Directional Statistics, 2000 [mardia2000].
+        Banerjee, Dhillon, Ghosh and Sra, Clustering on the Unit Hypersphere using von Mises-Fisher Distributions, 2005
+            [banerjee2005].
 
     Args:
         loc: the mean direction m, of the event's shape, in radians, modulo a turn.

@@ -54,9 +54,10 @@ class Flow(Family):
     bisection too: take those three as a prior.
 
     References:
-        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021,
-        https://arxiv.org/abs/1912.02762. Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032.
-        Chen et al., Variational Lossy Autoencoder, 2017 (flow priors), https://arxiv.org/abs/1611.02731.
+        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021 [papamakarios2021],
+            https://arxiv.org/abs/1912.02762. Durkan et al., Neural Spline Flows, 2019 [durkan2019],
+            https://arxiv.org/abs/1906.04032.
+        Chen et al., Variational Lossy Autoencoder, 2017 [chen2017] (flow priors), https://arxiv.org/abs/1611.02731.
 
     Args:
         kind: the kind of flow, by name.

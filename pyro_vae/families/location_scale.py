@@ -20,7 +20,7 @@ class Laplace(Family):
     As a likelihood its location is a conditional median, so single outliers pull less than under `Normal`.
 
     References:
-        Kotz, Kozubowski and Podgorski, The Laplace Distribution and Generalizations, 2001.
+        Kotz, Kozubowski and Podgorski, The Laplace Distribution and Generalizations, 2001 [kotz2001].
 
     Args:
         loc: the median m, of the event's shape, in the data's unit.
@@ -45,7 +45,7 @@ class StudentT(Family):
     It has a mean for degrees of freedom over 1 and a variance over 2.
 
     References:
-        Lange, Little and Taylor, Robust Statistical Modeling Using the t Distribution, 1989.
+        Lange, Little and Taylor, Robust Statistical Modeling Using the t Distribution, 1989 [lange1989].
 
     Args:
         df: the degrees of freedom nu, of the event's shape, in [0.5, 1000]; 10 before training.
@@ -69,7 +69,7 @@ class Logistic(Family):
     $$ p(x) = \prod_j \frac{1}{4 s_j}\,\mathrm{sech}^2\Big(\frac{x_j - m_j}{2 s_j}\Big) $$
 
     References:
-        Balakrishnan, Handbook of the Logistic Distribution, 1992.
+        Balakrishnan, Handbook of the Logistic Distribution, 1992 [balakrishnan1992].
 
     Args:
         loc: the mean m, of the event's shape, in the data's unit.
@@ -107,7 +107,7 @@ class Cauchy(Family):
     wants a prior with tails as heavy, such as `Cauchy(0, 1)`: to any of lighter tails its KL divergence is infinite.
 
     References:
-        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994.
+        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994 [johnson1994].
 
     Args:
         loc: the median m, of the event's shape, in the data's unit.
@@ -132,8 +132,9 @@ class AsymmetricLaplace(Family):
     fixed asymmetry makes m a conditional quantile: 3 that of 0.9, 1 the median, 1/3 that of 0.1.
 
     References:
-        Yu and Moyeed, Bayesian Quantile Regression, 2001.
-        Kozubowski and Podgorski, A Multivariate and Asymmetric Generalization of Laplace Distribution, 2000.
+        Yu and Moyeed, Bayesian Quantile Regression, 2001 [yu2001].
+        Kozubowski and Podgorski, A Multivariate and Asymmetric Generalization of Laplace Distribution, 2000
+            [kozubowski2000].
 
     Args:
         loc: the mode m, of the event's shape, in the data's unit.

@@ -36,9 +36,10 @@ class Mixture(Composite):
     number for all. Components start on clusters of the data, or at distinct random values without data.
 
     References:
-        McLachlan and Peel, Finite Mixture Models, 2000. Dilokthanakul et al., Deep Unsupervised Clustering with
-        Gaussian Mixture Variational Autoencoders, 2017, https://arxiv.org/abs/1611.02648. Figurnov, Mohamed and
-        Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
+        McLachlan and Peel, Finite Mixture Models, 2000 [mclachlan2000]. Dilokthanakul et al., Deep Unsupervised
+            Clustering with Gaussian Mixture Variational Autoencoders, 2017 [dilokthanakul2017],
+            https://arxiv.org/abs/1611.02648. Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018
+            [figurnov2018], https://arxiv.org/abs/1805.08498.
 
     Args:
         family: the family of the components.

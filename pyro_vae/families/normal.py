@@ -26,9 +26,9 @@ class Normal(Family):
     the diagonal Gaussian posterior.
 
     References:
-        Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
-        Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021,
-        https://arxiv.org/abs/2006.13202.
+        Kingma and Welling, Auto-Encoding Variational Bayes, 2014 [kingma2014], https://arxiv.org/abs/1312.6114.
+        Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021 [rybkin2021],
+            https://arxiv.org/abs/2006.13202.
 
     Args:
         loc: the mean m, of the event's shape, in the data's unit.
@@ -52,7 +52,8 @@ class MultivariateNormal(Family):
     As a guide it is the full-rank Gaussian posterior. Its raw Cholesky factor costs $D^2$ network outputs.
 
     References:
-        Tipping and Bishop, Probabilistic Principal Component Analysis, 1999 (a posterior with correlations).
+        Tipping and Bishop, Probabilistic Principal Component Analysis, 1999 [tipping1999] (a posterior with
+            correlations).
 
     Args:
         loc: the mean m, (D,), in the data's unit.
@@ -96,8 +97,8 @@ class LowRankNormal(Family):
     times as loud as the noise, $F_k^\top \mathrm{diag}(d)^{-1} F_k \le 10^5$, and is shortened to that.
 
     References:
-        Ong, Nott and Smith, Gaussian Variational Approximation with a Factor Covariance Structure, 2018,
-        https://arxiv.org/abs/1701.03208.
+        Ong, Nott and Smith, Gaussian Variational Approximation with a Factor Covariance Structure, 2018 [ong2018],
+            https://arxiv.org/abs/1701.03208.
 
     Args:
         rank: the number r of factors, from 1 to D.

@@ -49,7 +49,7 @@ class DiscretizedLogistic(Family):
     that the bound is in bits per dimension that compare with those of lossless compression.
 
     References:
-        Salimans, Karpathy, Chen and Kingma, PixelCNN++, 2017, https://arxiv.org/abs/1701.05517.
+        Salimans, Karpathy, Chen and Kingma, PixelCNN++, 2017 [salimans2017], https://arxiv.org/abs/1701.05517.
 
     Args:
         bins: the number of levels B; 256 for 8 bits.

@@ -55,8 +55,9 @@ class Gamma(_PositiveFamily):
     guide it is reparameterised implicitly.
 
     References:
-        McCullagh and Nelder, Generalized Linear Models, 1989, chapter 8.
-        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
+        McCullagh and Nelder, Generalized Linear Models, 1989 [mccullagh1989], chapter 8.
+        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018 [figurnov2018],
+            https://arxiv.org/abs/1805.08498.
 
     Args:
         concentration: the shape a, of the event's shape, in [0.01, 1e4].
@@ -85,7 +86,7 @@ class LogNormal(_PositiveFamily):
     it with other families of positive numbers.
 
     References:
-        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994.
+        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994 [johnson1994].
 
     Args:
         loc: the mean m of the logarithm, of the event's shape, in log units.
@@ -109,7 +110,7 @@ class Exponential(Family):
     A sparse prior over latents that are not negative, and a likelihood that allows exact zeros.
 
     References:
-        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994.
+        Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994 [johnson1994].
 
     Args:
         rate: the rate b, one over the mean, of the event's shape, in one over the data's unit, in [1e-6, 1e6].
@@ -138,11 +139,11 @@ class Weibull(_PositiveFamily):
     The hazard falls with x for k < 1 and rises for k > 1. As a guide it is a gamma's reparameterised stand-in.
 
     References:
-        Weibull, A Statistical Distribution Function of Wide Applicability, 1951.
-        Justus, Hargraves, Mikhail and Graber, Methods for Estimating Wind Speed Frequency Distributions, 1978 (where
-        its concentration starts).
-        Zhang, Chen, Guo and Zhou, WHAI: Weibull Hybrid Autoencoding Inference, 2018,
-        https://arxiv.org/abs/1803.01328 (as a guide).
+        Weibull, A Statistical Distribution Function of Wide Applicability, 1951 [weibull1951].
+        Justus, Hargraves, Mikhail and Graber, Methods for Estimating Wind Speed Frequency Distributions, 1978
+            [justus1978] (where its concentration starts).
+        Zhang, Chen, Guo and Zhou, WHAI: Weibull Hybrid Autoencoding Inference, 2018 [zhang2018],
+            https://arxiv.org/abs/1803.01328 (as a guide).
 
     Args:
         scale: the scale s, below which lies 63 %, of the event's shape, in the data's unit, in [1e-4, 1e6].

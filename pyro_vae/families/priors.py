@@ -49,7 +49,7 @@ class VampPrior(Family):
     version with few inputs, learned with everything else. The pseudo-inputs start at rows of the data.
 
     References:
-        Tomczak and Welling, VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120.
+        Tomczak and Welling, VAE with a VampPrior, 2018 [tomczak2018], https://arxiv.org/abs/1705.07120.
 
     Args:
         components: the number K of pseudo-inputs u, each of the shape of one datum and in the data's unit.
@@ -118,8 +118,9 @@ class Aggregate(Composite):
     improves where the aggregate is far from the prior; the bound of training was that under `base`.
 
     References:
-        Ghosh et al., From Variational to Deterministic Autoencoders, 2020, https://arxiv.org/abs/1903.12436.
-        Dai and Wipf, Diagnosing and Enhancing VAE Models, 2019, https://arxiv.org/abs/1903.05789.
+        Ghosh et al., From Variational to Deterministic Autoencoders, 2020 [ghosh2020],
+            https://arxiv.org/abs/1903.12436.
+        Dai and Wipf, Diagnosing and Enhancing VAE Models, 2019 [dai2019], https://arxiv.org/abs/1903.05789.
 
     Args:
         family: the density, such as a Gaussian mixture or a flow.

@@ -48,8 +48,9 @@ class Dirichlet(Family):
     itself, drawn with implicit gradients.
 
     References:
-        Blei, Ng and Jordan, Latent Dirichlet Allocation, 2003.
-        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
+        Blei, Ng and Jordan, Latent Dirichlet Allocation, 2003 [blei2003].
+        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018 [figurnov2018],
+            https://arxiv.org/abs/1805.08498.
 
     Args:
         concentration: a, (D,), in [0.01, 10000]; 1, the uniform density, before training without data.
@@ -77,9 +78,9 @@ class LogisticNormal(Family):
     prior or with one of its own kind.
 
     References:
-        Aitchison and Shen, Logistic-Normal Distributions: Some Properties and Uses, 1980.
-        Srivastava and Sutton, Autoencoding Variational Inference for Topic Models, 2017,
-        https://arxiv.org/abs/1703.01488.
+        Aitchison and Shen, Logistic-Normal Distributions: Some Properties and Uses, 1980 [aitchison1980].
+        Srivastava and Sutton, Autoencoding Variational Inference for Topic Models, 2017 [srivastava2017],
+            https://arxiv.org/abs/1703.01488.
 
     Args:
         loc: the mean m of each break, (D-1,).

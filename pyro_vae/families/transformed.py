@@ -49,8 +49,8 @@ class Transformed(Composite):
     scale, and start from the data mapped there. Of most maps the mean has no closed form, so it has none here.
 
     References:
-        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021,
-        https://arxiv.org/abs/1912.02762.
+        Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021 [papamakarios2021],
+            https://arxiv.org/abs/1912.02762.
 
     Args:
         family: the family of y, over the real numbers.
@@ -118,7 +118,7 @@ class Scaled(Composite):
     own unit, and its support moves along; the density has the Jacobian 1/b and is on the data's own scale.
 
     References:
-        Casella and Berger, Statistical Inference, 2002 (location and scale families).
+        Casella and Berger, Statistical Inference, 2002 [casella2002] (location and scale families).
 
     Args:
         family: the continuous family of y.

@@ -54,7 +54,7 @@ class Truncated(_Bounded):
     goes with a truncated prior of the same bounds.
 
     References:
-        Robert, Simulation of Truncated Normal Variables, 1995, https://arxiv.org/abs/0907.4010.
+        Robert, Simulation of Truncated Normal Variables, 1995 [robert1995], https://arxiv.org/abs/0907.4010.
 
     Args:
         family: the family that is cut off: `Normal`, `Laplace`, `Logistic` or `Cauchy`.
@@ -83,7 +83,7 @@ class Censored(_Bounded):
     tobit likelihood. Draws are not a smooth function of the parameters, and values repeat: it is a likelihood only.
 
     References:
-        Tobin, Estimation of Relationships for Limited Dependent Variables, 1958.
+        Tobin, Estimation of Relationships for Limited Dependent Variables, 1958 [tobin1958].
 
     Args:
         family: the uncensored family: `Normal`, `Laplace`, `Logistic` or `Cauchy`.

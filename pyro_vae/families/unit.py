@@ -33,8 +33,8 @@ class ContinuousBernoulli(Family):
     It is the exponential distribution cut off at 1, rising for positive logits; its mean is not $\sigma(l)$.
 
     References:
-        Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational
-        autoencoders, 2019, https://arxiv.org/abs/1907.06845.
+        Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational autoencoders,
+            2019 [loaizaganem2019], https://arxiv.org/abs/1907.06845.
 
     Args:
         logits: the slope l of the log density, of the event's shape; it starts between -50 and 50.
@@ -72,8 +72,9 @@ class Beta(Family):
     Its mean is a / (a + b). As a prior or guide it is drawn with implicit gradients.
 
     References:
-        Ferrari and Cribari-Neto, Beta Regression for Modelling Rates and Proportions, 2004.
-        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018, https://arxiv.org/abs/1805.08498.
+        Ferrari and Cribari-Neto, Beta Regression for Modelling Rates and Proportions, 2004 [ferrari2004].
+        Figurnov, Mohamed and Mnih, Implicit Reparameterization Gradients, 2018 [figurnov2018],
+            https://arxiv.org/abs/1805.08498.
 
     Args:
         concentration1: a, what pulls towards 1, of the event's shape, in [0.01, 10000]; 1 before training without data.
@@ -106,7 +107,7 @@ class LogitNormal(Family):
     Its median is $\sigma(m)$. As a guide it goes with a `Beta` prior.
 
     References:
-        Aitchison and Shen, Logistic-Normal Distributions: Some Properties and Uses, 1980.
+        Aitchison and Shen, Logistic-Normal Distributions: Some Properties and Uses, 1980 [aitchison1980].
 
     Args:
         loc: the mean logit m, of the event's shape.

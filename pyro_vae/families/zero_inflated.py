@@ -32,8 +32,9 @@ class ZeroInflated(Composite):
     `NegativeBinomial` are often enough.
 
     References:
-        Lambert, Zero-Inflated Poisson Regression, with an Application to Defects in Manufacturing, 1992. Svensson,
-        Droplet scRNA-seq is not zero-inflated, 2020, https://doi.org/10.1038/s41587-019-0379-5.
+        Lambert, Zero-Inflated Poisson Regression, with an Application to Defects in Manufacturing, 1992 [lambert1992].
+            Svensson, Droplet scRNA-seq is not zero-inflated, 2020 [svensson2020],
+            https://doi.org/10.1038/s41587-019-0379-5.
 
     Args:
         family: the family f, of independent whole numbers with 0 among them.

@@ -66,8 +66,8 @@ class VAE(nn.Module):
     follow torch's global seed.
 
     References:
-        Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
-        Rezende, Mohamed and Wierstra, Stochastic Backpropagation, 2014, https://arxiv.org/abs/1401.4082.
+        Kingma and Welling, Auto-Encoding Variational Bayes, 2014 [kingma2014], https://arxiv.org/abs/1312.6114.
+        Rezende, Mohamed and Wierstra, Stochastic Backpropagation, 2014 [rezende2014], https://arxiv.org/abs/1401.4082.
 
     Args:
         event_shape: shape of one row of x: () for a number, (P,) for a vector, (C, H, W) for an image.

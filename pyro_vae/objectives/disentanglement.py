@@ -70,9 +70,9 @@ class BetaTC(AggregateObjective):
     The history records "information", "total_correlation" and "dimensionwise_kl", by these estimates.
 
     References:
-        Chen, Li, Grosse and Duvenaud, Isolating Sources of Disentanglement in VAEs, 2018,
-        https://arxiv.org/abs/1802.04942.
-        Kim and Mnih, Disentangling by Factorising, 2018, https://arxiv.org/abs/1802.05983.
+        Chen, Li, Grosse and Duvenaud, Isolating Sources of Disentanglement in VAEs, 2018 [chen2018],
+            https://arxiv.org/abs/1802.04942.
+        Kim and Mnih, Disentangling by Factorising, 2018 [kim2018a], https://arxiv.org/abs/1802.05983.
 
     Args:
         beta: the weight of the total correlation, a number or a schedule.
@@ -148,8 +148,8 @@ class InfoVAE(AggregateObjective):
     `pyro_vae.distributions.mmd.mmd2`, between one draw per row from guide and prior; the history records it as "mmd".
 
     References:
-        Zhao, Song and Ermon, InfoVAE, 2019, https://arxiv.org/abs/1706.02262.
-        Tolstikhin et al., Wasserstein Auto-Encoders, 2018, https://arxiv.org/abs/1711.01558.
+        Zhao, Song and Ermon, InfoVAE, 2019 [zhao2019], https://arxiv.org/abs/1706.02262.
+        Tolstikhin et al., Wasserstein Auto-Encoders, 2018 [tolstikhin2018], https://arxiv.org/abs/1711.01558.
 
     Args:
         alpha: the share of the information between x and z that costs nothing, a number or a schedule.
@@ -193,8 +193,8 @@ class DIP(AggregateObjective):
     records the penalty as "covariance".
 
     References:
-        Kumar, Sattigeri and Balakrishnan, Variational Inference of Disentangled Latent Concepts, 2018,
-        https://arxiv.org/abs/1711.00848.
+        Kumar, Sattigeri and Balakrishnan, Variational Inference of Disentangled Latent Concepts, 2018 [kumar2018],
+            https://arxiv.org/abs/1711.00848.
 
     Args:
         of: what the covariance is of, "draws" (II) or "means" (I).

@@ -31,13 +31,13 @@ class ELBO(Objective):
     $s \sqrt\beta$ under beta = 1, and the learned s is the one of highest likelihood (sigma-VAE).
 
     References:
-        Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114.
-        Higgins et al., beta-VAE, 2017, https://openreview.net/forum?id=Sy2fzU9gl.
-        Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow (free bits), 2016,
-        https://arxiv.org/abs/1606.04934.
-        Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders (sigma-VAE), 2021,
-        https://arxiv.org/abs/2006.13202.
-        Roeder, Wu and Duvenaud, Sticking the Landing, 2017, https://arxiv.org/abs/1703.09194.
+        Kingma and Welling, Auto-Encoding Variational Bayes, 2014 [kingma2014], https://arxiv.org/abs/1312.6114.
+        Higgins et al., beta-VAE, 2017 [higgins2017], https://openreview.net/forum?id=Sy2fzU9gl.
+        Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016 [kingma2016] (free
+            bits), https://arxiv.org/abs/1606.04934.
+        Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021 [rybkin2021]
+            (sigma-VAE), https://arxiv.org/abs/2006.13202.
+        Roeder, Wu and Duvenaud, Sticking the Landing, 2017 [roeder2017], https://arxiv.org/abs/1703.09194.
 
     Args:
         particles: the number K of draws per row.
@@ -133,7 +133,7 @@ class Capacity(Objective):
     with the KL averaged over the batch. It is not a bound on log p(x). The capacity C usually grows with the epochs.
 
     References:
-        Burgess et al., Understanding Disentangling in beta-VAE, 2018, https://arxiv.org/abs/1804.03599.
+        Burgess et al., Understanding Disentangling in beta-VAE, 2018 [burgess2018], https://arxiv.org/abs/1804.03599.
 
     Args:
         capacity: C, in nats per row, a number or a schedule.

@@ -37,9 +37,10 @@ class IWAE(ImportanceObjective):
     Value and plain gradient equal those of Pyro's `RenyiELBO(alpha=0)`.
 
     References:
-        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
-        Tucker et al., Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019,
-        https://arxiv.org/abs/1810.04152.
+        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016 [burda2016],
+            https://arxiv.org/abs/1509.00519.
+        Tucker et al., Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019 [tucker2019],
+            https://arxiv.org/abs/1810.04152.
 
     Args:
         particles: the number K of draws per row.
@@ -85,8 +86,8 @@ class MIWAE(GroupedObjective):
     looser bound and a less noisy gradient of the guide. "stl" is biased for groups of more than one.
 
     References:
-        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
-        https://arxiv.org/abs/1802.04537.
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018 [rainforth2018],
+            https://arxiv.org/abs/1802.04537.
 
     Args:
         particles: the number K of draws per row, over all groups.
@@ -117,8 +118,8 @@ class PIWAE(GroupedObjective):
     (`VampPrior`) count as the model's.
 
     References:
-        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
-        https://arxiv.org/abs/1802.04537.
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018 [rainforth2018],
+            https://arxiv.org/abs/1802.04537.
 
     Args:
         particles: the number K of draws per row, over all groups.
@@ -153,8 +154,8 @@ class CIWAE(ImportanceObjective):
     "stl" is biased for K > 1, unless beta is 1.
 
     References:
-        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018,
-        https://arxiv.org/abs/1802.04537.
+        Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, 2018 [rainforth2018],
+            https://arxiv.org/abs/1802.04537.
 
     Args:
         particles: the number K of draws per row.
@@ -187,7 +188,7 @@ class Renyi(ImportanceObjective):
     `RenyiELBO`; "stl" is biased for K > 1, unless alpha is 1.
 
     References:
-        Li and Turner, Rényi Divergence Variational Inference, 2016, https://arxiv.org/abs/1602.02311.
+        Li and Turner, Rényi Divergence Variational Inference, 2016 [li2016], https://arxiv.org/abs/1602.02311.
 
     Args:
         alpha: the order, a number or a schedule.

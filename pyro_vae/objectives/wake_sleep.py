@@ -43,8 +43,8 @@ class RWS(ImportanceObjective):
     `ReweightedWakeSleep`, which gives a whole batch one weight.
 
     References:
-        Bornschein and Bengio, Reweighted Wake-Sleep, 2015, https://arxiv.org/abs/1406.2751.
-        Le et al., Revisiting Reweighted Wake-Sleep, 2019, https://arxiv.org/abs/1805.10469.
+        Bornschein and Bengio, Reweighted Wake-Sleep, 2015 [bornschein2015], https://arxiv.org/abs/1406.2751.
+        Le et al., Revisiting Reweighted Wake-Sleep, 2019 [le2019], https://arxiv.org/abs/1805.10469.
 
     Args:
         particles: the number K of draws per row, at least 2.

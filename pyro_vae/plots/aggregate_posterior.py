@@ -30,7 +30,7 @@ def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, 
     $$ q(z) = \frac1N \sum_n q(z \mid x_n) $$
 
     References:
-        Hoffman and Johnson, ELBO surgery, 2016.
+        Hoffman and Johnson, ELBO surgery, 2016 [hoffman2016].
 
     Args:
         vae: the model, with any prior: both densities are histograms of draws.

@@ -26,7 +26,7 @@ def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
     dashed one is the guide, from the data to its latents; a box is a plate.
 
     References:
-        Buntine, Operations for Learning with Graphical Models, 1994, https://arxiv.org/abs/cs/9412102.
+        Buntine, Operations for Learning with Graphical Models, 1994 [buntine1994], https://arxiv.org/abs/cs/9412102.
 
     Args:
         vae: a `VAE`, or any object whose `model` and `guide` are Pyro programs.

@@ -22,7 +22,7 @@ def khat(evidence: Evidence) -> Figure:
     """Figure of the Pareto shape k of each row's weights, with 0.5 and the evidence's threshold as lines.
 
     References:
-        Vehtari et al., Pareto Smoothed Importance Sampling, 2024, https://arxiv.org/abs/1507.02646.
+        Vehtari et al., Pareto Smoothed Importance Sampling, 2024 [vehtari2024], https://arxiv.org/abs/1507.02646.
 
     Args:
         evidence: the evidence that `pv.evidence` returned.

@@ -27,9 +27,9 @@ def pit(tree: "DataTree") -> Figure:
     narrow, and is an arch where replicates lie to one side.
 
     References:
-        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in
-            Goodness-of-Fit Evaluation and Multiple Sample Comparison, 2022, https://arxiv.org/abs/2103.10522.
-        Czado, Gneiting and Held, Predictive Model Assessment for Count Data, 2009.
+        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in Goodness-of-Fit
+            Evaluation and Multiple Sample Comparison, 2022 [sailynoja2022], https://arxiv.org/abs/2103.10522.
+        Czado, Gneiting and Held, Predictive Model Assessment for Count Data, 2009 [czado2009].
 
     Args:
         tree: the tree that `pv.predictive_check` returned.

@@ -20,8 +20,8 @@ def sbc(found: SBC) -> Figure:
     is too narrow gives a wave that rises first, one that is too wide a wave that falls first, a shifted one an arch.
 
     References:
-        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in
-            Goodness-of-Fit Evaluation and Multiple Sample Comparison, 2022, https://arxiv.org/abs/2103.10522.
+        Säilynoja, Bürkner and Vehtari, Graphical Test for Discrete Uniformity and Its Applications in Goodness-of-Fit
+            Evaluation and Multiple Sample Comparison, 2022 [sailynoja2022], https://arxiv.org/abs/2103.10522.
 
     Args:
         found: the result of `pv.criticism.sbc`.

@@ -32,7 +32,8 @@ def test_statistics(tree: "DataTree") -> Figure:
     every draw of z: realized against replicated ones, and p is about the share above the diagonal.
 
     References:
-        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996
+            [gelman1996].
 
     Args:
         tree: the tree that `pv.predictive_check` returned.

@@ -21,8 +21,9 @@ def two_sample(tree: "DataTree") -> Figure:
     """Figure of the importance of each feature to a classifier of replicates against data.
 
     References:
-        Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017, https://arxiv.org/abs/1610.06545.
-        Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020,
+        Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017 [lopezpaz2017],
+            https://arxiv.org/abs/1610.06545.
+        Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020 [naeem2020],
             https://arxiv.org/abs/2002.09797.
 
     Args:

@@ -1,127 +1,74 @@
-"""The references of docstrings as BibTeX: what a component rests on is written once, where it is defined."""
+"""Bibliography: the entries of references.bib whose keys docstrings cite, as [kingma2014]."""
 
 import re
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
 
 from pyro_vae.core.config import Config
-from pyro_vae.core.errors import InputError
 
-NAME = r"[^\s,.]+(?:[ -](?!and\b|et\b)[^\s,.]+){0,2}"
-AUTHORS = rf"{NAME} et al\.|(?:{NAME}, )*{NAME} and {NAME}|{NAME}"
-REFERENCE = re.compile(
-    rf"(?P<authors>{AUTHORS}), (?P<title>.+?), (?P<year>(?:1[89]|20)\d\d)\b(?P<rest>(?:[^.\s]|\.(?=\S)|\s)*)\.(?:\s+|$)"
-)
-LINK = re.compile(r"https?://[^\s,]+")
-SMALL = {"a", "an", "the", "on", "of", "in", "for", "and", "with", "to", "from", "some"}
+KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
+ENTRY = re.compile(r"^@\w+\{(\w+),\n(.*?)\n\}$", re.DOTALL | re.MULTILINE)
+FIELD = re.compile(r"^  (\w+) = \{(.*)\},$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One reference of a docstring.
+    """Entry of references.bib.
 
     Args:
-        authors: their names as written, "X", "X and Y" or "X et al.".
+        key: as docstrings cite it: the first author and the year.
+        authors: their names, "X", "X and Y" or "X et al.".
         title: the title.
         year: of publication.
-        link: where it can be read; empty where the docstring gives none.
-        note: what else is said of it: a journal, a chapter, what it is cited for.
+        link: where it can be read; empty where it is not known.
+        note: the journal or the book.
+        bibtex: the entry itself.
     """
 
+    key: str
     authors: str
     title: str
     year: int
-    link: str = ""
-    note: str = ""
-
-    @property
-    def key(self) -> str:
-        """The key of its entry: first author, year and the title's first word of weight.
-
-        >>> Reference("Sønderby et al.", "Ladder Variational Autoencoders", 2016).key
-        'sonderby2016ladder'
-        """
-        first = re.split(r",| and | et al", self.authors)[0]
-        words = [_ascii(word) for word in re.split(r"[\s-]+", self.title)]
-        return f"{_ascii(first)}{self.year}{next((word for word in words if word and word not in SMALL), '')}"
-
-    @property
-    def bibtex(self) -> str:
-        """The entry, with the title as it is written kept from being lowered."""
-        names = self.authors.replace(" et al.", " and others")
-        parts = {"author": " and ".join(re.split(r", | and ", names)), "title": f"{{{self.title}}}"}
-        parts |= {"year": str(self.year), "url": self.link, "note": self.note}
-        lines = [f"  {name} = {{{_escaped(name, value)}}}," for name, value in parts.items() if value]
-        return "\n".join([f"@misc{{{self.key},", *lines, "}"])
+    link: str
+    note: str
+    bibtex: str
 
 
-def references(docstring: str | None) -> list[Reference]:
-    """Read the "References:" section of a docstring.
+@cache
+def bibliography() -> dict[str, Reference]:
+    """References of the package by key.
 
-    Args:
-        docstring: as written; None and one without the section have no references.
-
-    Raises:
-        InputError: something in the section is no reference of the form "Authors, Title, year, link."
-
-    >>> references('''A family.
-    ...
-    ...     References:
-    ...         Chen et al., Variational Lossy Autoencoder, 2017 (flow priors), https://arxiv.org/abs/1611.02731.
-    ... ''')[0].key
-    'chen2017variational'
+    >>> bibliography()["sonderby2016"].authors
+    'Sønderby et al.'
     """
-    found = re.search(r"^[ \t]*References:[ \t]*\n(.*?)(?=\n[ \t]*\n|\Z)", docstring or "", re.DOTALL | re.MULTILINE)
-    text = " ".join(found[1].split()) if found else ""
-    read, at = [], 0
-    while at < len(text):
-        match = REFERENCE.match(text, at)
-        if match is None:
-            raise InputError(f"{text[at:]!r} is no reference: write 'Authors, Title, year, link.'")
-        rest = match["rest"].strip(" ,")
-        link = LINK.search(rest)
-        note = " ".join(LINK.sub("", rest).replace("(", "").replace(")", "").strip(" ,").split())
-        read.append(Reference(match["authors"], match["title"], int(match["year"]), link[0] if link else "", note))
-        at = match.end()
-    return read
+    entries = {}
+    for found in ENTRY.finditer(files(__package__).joinpath("references.bib").read_text(encoding="utf-8")):
+        parts = dict(FIELD.findall(found[2].replace("\\", "")))
+        *names, last = parts["author"].split(" and ")
+        authors = ", ".join(names) + (" et al." if last == "others" else f" and {last}" if names else last)
+        title, rest = parts["title"].strip("{}"), (parts.get("url", ""), parts.get("note", ""))
+        entries[found[1]] = Reference(found[1], authors, title, int(parts["year"]), *rest, found[0])
+    return entries
 
 
 def cited(things: Iterable[object]) -> list[Reference]:
-    """The references of objects, and of declarations inside them, each once, sorted by key.
+    """References that the docstrings of objects cite, and of declarations inside them, each once, sorted by key.
 
     Args:
-        things: classes, functions, or declared things.
+        things: classes, functions, or declarations.
 
     >>> from pyro_vae import Mixture, StudentT
-    >>> [reference.key for reference in cited([Mixture(StudentT())])][0]
-    'dilokthanakul2017deep'
+    >>> [reference.key for reference in cited([Mixture(StudentT())])]
+    ['dilokthanakul2017', 'figurnov2018', 'lange1989', 'mclachlan2000']
     """
-    found: dict[str, Reference] = {}
-    for thing in _spread(things):
-        owner = thing if isinstance(thing, type) or callable(thing) else type(thing)
-        for reference in references(getattr(owner, "__doc__", None)):
-            before = found.setdefault(reference.key, reference)
-            found[reference.key] = max(before, reference, key=_fullness)
-    return [found[key] for key in sorted(found)]
+    keys = {key for thing in _spread(things) for key in KEY.findall(thing.__doc__ or "")}
+    return [bibliography()[key] for key in sorted(keys & bibliography().keys())]
 
 
-def _fullness(one: Reference) -> tuple[bool, int, int]:
-    """How much a reference says: the fuller one of two with one key is kept."""
-    return bool(one.link), len(one.title), len(one.authors)
-
-
-def _spread(things: Iterable[object]) -> Iterable[object]:
+def _spread(things: Iterable[object]) -> Iterator[object]:
     for thing in things:
         yield thing
         if isinstance(thing, Config):
             yield from _spread(getattr(thing, field.name) for field in fields(thing))
-
-
-def _ascii(word: str) -> str:
-    plain = unicodedata.normalize("NFKD", word.replace("ø", "o").replace("Ø", "O").replace("ß", "ss"))
-    return re.sub(r"[^a-z0-9]", "", plain.lower())
-
-
-def _escaped(name: str, value: str) -> str:
-    return value if name == "url" else re.sub(r"([&%#_])", r"\\\1", value)

@@ -25,8 +25,8 @@ class GECO(Schedule):
     per row, clamped to [-1, 1]. For a distortion target the sign is negative, since $\beta$ is one over the multiplier.
 
     References:
-        Rezende and Viola, Taming VAEs, 2018, https://arxiv.org/abs/1810.00597.
-        Alemi et al., Fixing a Broken ELBO, 2018, https://arxiv.org/abs/1711.00464.
+        Rezende and Viola, Taming VAEs, 2018 [rezende2018], https://arxiv.org/abs/1810.00597.
+        Alemi et al., Fixing a Broken ELBO, 2018 [alemi2018], https://arxiv.org/abs/1711.00464.
 
     Args:
         rate: the target of the KL, in nats per row; or

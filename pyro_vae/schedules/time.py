@@ -20,8 +20,9 @@ class Linear(Schedule):
     As `beta` from 0 to 1 it is the warm-up against collapse of latents before the decoder has learned to use them.
 
     References:
-        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
-        Sønderby et al., Ladder Variational Autoencoders, 2016, https://arxiv.org/abs/1602.02282.
+        Bowman et al., Generating Sentences from a Continuous Space, 2016 [bowman2016],
+            https://arxiv.org/abs/1511.06349.
+        Sønderby et al., Ladder Variational Autoencoders, 2016 [sonderby2016], https://arxiv.org/abs/1602.02282.
 
     Args:
         start: the value a at the start.
@@ -48,7 +49,8 @@ class Sigmoid(Schedule):
     $$ v(t) = a + (b - a) \frac{\sigma(s(2u - 1)) - \sigma(-s)}{\sigma(s) - \sigma(-s)}, \qquad u = \min(t / T, 1) $$
 
     References:
-        Bowman et al., Generating Sentences from a Continuous Space, 2016, https://arxiv.org/abs/1511.06349.
+        Bowman et al., Generating Sentences from a Continuous Space, 2016 [bowman2016],
+            https://arxiv.org/abs/1511.06349.
 
     Args:
         start: the value a at the start.
@@ -81,7 +83,7 @@ class Cyclical(Schedule):
     and b after the last period. Each period starts from the latents that the period before made useful.
 
     References:
-        Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145.
+        Fu et al., Cyclical Annealing Schedule, 2019 [fu2019], https://arxiv.org/abs/1903.10145.
 
     Args:
         start: the value a at the start of a period.
@@ -118,8 +120,8 @@ class Cosine(Schedule):
     It is a common learning rate for long training: a warm-up, then a slow decay.
 
     References:
-        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017,
-        https://arxiv.org/abs/1608.03983.
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 [loshchilov2017],
+            https://arxiv.org/abs/1608.03983.
 
     Args:
         start: the value a after the warm-up.
@@ -187,7 +189,7 @@ class MultiStep(Schedule):
     Burda et al. train with 0.001 * 10^(-i/7) for 3^i epochs, i = 0, ..., 7.
 
     References:
-        Burda et al., Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
+        Burda et al., Importance Weighted Autoencoders, 2016 [burda2016], https://arxiv.org/abs/1509.00519.
 
     Args:
         values: the values in their order.

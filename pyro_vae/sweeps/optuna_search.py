@@ -79,9 +79,9 @@ def propose(study: optuna.Study, axes: Axes, seed: int, number: int) -> optuna.T
         number: number of the proposal, from which its own seed follows.
 
     References:
-        Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011, NeurIPS 24.
-        Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, 2019,
-        https://arxiv.org/abs/1907.10902.
+        Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011 [bergstra2011], NeurIPS 24.
+        Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, 2019 [akiba2019],
+            https://arxiv.org/abs/1907.10902.
     """
     (own,) = np.random.SeedSequence([seed, number]).generate_state(1)
     study.sampler = optuna.samplers.TPESampler(seed=int(own))

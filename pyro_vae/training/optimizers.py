@@ -24,8 +24,9 @@ class Optimizer(Config):
     $$ \bar w_t = d_t \bar w_{t-1} + (1 - d_t) w_t, \qquad d_t = \min\{d, (1 + t) / (10 + t)\} $$
 
     References:
-        Pascanu et al., On the Difficulty of Training Recurrent Neural Networks, 2013, https://arxiv.org/abs/1211.5063.
-        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+        Pascanu et al., On the Difficulty of Training Recurrent Neural Networks, 2013 [pascanu2013],
+            https://arxiv.org/abs/1211.5063.
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992 [polyak1992].
 
     Args:
         lr: the learning rate, a number or a schedule of the clock.
@@ -120,7 +121,7 @@ class Adam(Optimizer):
     """Adam, adaptive moment estimation; the other arguments are those of `Optimizer`.
 
     References:
-        Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, https://arxiv.org/abs/1412.6980.
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015 [kingma2015], https://arxiv.org/abs/1412.6980.
 
     Args:
         betas: decay rates of the two moment averages.
@@ -141,7 +142,8 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay; the other arguments are those of `Optimizer`.
 
     References:
-        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101.
+        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019 [loshchilov2019],
+            https://arxiv.org/abs/1711.05101.
 
     Args:
         betas: decay rates of the two moment averages.
@@ -160,7 +162,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent; the other arguments are those of `Optimizer`.
 
     References:
-        Robbins and Monro, A Stochastic Approximation Method, 1951.
+        Robbins and Monro, A Stochastic Approximation Method, 1951 [robbins1951].
 
     Args:
         momentum: the decay rate of the velocity; 0 for none.

@@ -58,7 +58,7 @@ class EarlyStopping(Stopping):
     epochs with its present value count.
 
     References:
-        Prechelt, Early Stopping - But When?, 1998, Neural Networks: Tricks of the Trade.
+        Prechelt, Early Stopping - But When?, 1998 [prechelt1998], Neural Networks: Tricks of the Trade.
 
     Args:
         patience: epochs without an improvement after which training stops.

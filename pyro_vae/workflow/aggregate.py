@@ -28,7 +28,8 @@ def aggregate(
     Encoder and decoder stay as they are; sampling and log-likelihoods use the new p(z).
 
     References:
-        Ghosh et al., From Variational to Deterministic Autoencoders, 2020, https://arxiv.org/abs/1903.12436.
+        Ghosh et al., From Variational to Deterministic Autoencoders, 2020 [ghosh2020],
+            https://arxiv.org/abs/1903.12436.
 
     Args:
         vae: a trained model; it is not changed.

@@ -210,11 +210,11 @@ def test_references_are_those_of_what_was_used(folder: Path) -> None:
     code = "".join(Parsed(folder / "comparison.html").said("code"))
     keys = re.findall(r"@misc{(\w+),", code)
     assert keys == sorted(set(keys))
-    used = {"kingma2014auto", "kingma2015adam", "burda2016importance", "mclachlan2000finite", "rubin1984bayesianly"}
+    used = {"kingma2014", "kingma2015", "burda2016", "mclachlan2000", "rubin1984"}
     assert used <= set(keys)
-    assert not {"tomczak2018vae", "neal2001annealed"} & set(keys)
+    assert not {"tomczak2018", "neal2001"} & set(keys)
     single = "".join(Parsed(folder / "learned" / "report.html").said("code"))
-    assert "mclachlan2000finite" not in single
+    assert "mclachlan2000" not in single
 
 
 def test_comparison_says_which_fits_and_why(folder: Path) -> None:

@@ -80,9 +80,9 @@ class AIS(Method):
     depend on each other is run at every step, any other guide once.
 
     References:
-        Neal, Annealed Importance Sampling, 2001, https://arxiv.org/abs/physics/9803008. Wu, Burda, Salakhutdinov and
-        Grosse, On the Quantitative Analysis of Decoder-Based Generative Models, 2017,
-        https://arxiv.org/abs/1611.04273.
+        Neal, Annealed Importance Sampling, 2001 [neal2001], https://arxiv.org/abs/physics/9803008. Wu, Burda,
+            Salakhutdinov and Grosse, On the Quantitative Analysis of Decoder-Based Generative Models, 2017 [wu2017],
+            https://arxiv.org/abs/1611.04273.
 
     Args:
         chains: the number K of chains per row.

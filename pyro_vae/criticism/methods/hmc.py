@@ -48,7 +48,7 @@ def transition(
        P(\text{accept}) = \min\big(1, e^{H(u, p) - H(u', p')}\big), \quad H = -b(u) - \beta s(u) + p^\top p / 2 $$
 
     References:
-        Neal, MCMC Using Hamiltonian Dynamics, 2011, https://arxiv.org/abs/1206.1901.
+        Neal, MCMC Using Hamiltonian Dynamics, 2011 [neal2011], https://arxiv.org/abs/1206.1901.
 
     Args:
         density: the path of densities.

@@ -45,10 +45,11 @@ class Importance(Method):
     log-weights of one batch and the tensors of `draws_at_once` draws, for any number of draws.
 
     References:
-        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
-        Hesterberg, Weighted Average Importance Sampling and Defensive Mixture Distributions, 1995.
-        Owen and Zhou, Safe and Effective Importance Sampling, 2000.
-        Kim et al., Semi-Amortized Variational Autoencoders, 2018, https://arxiv.org/abs/1802.02550.
+        Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016 [burda2016],
+            https://arxiv.org/abs/1509.00519.
+        Hesterberg, Weighted Average Importance Sampling and Defensive Mixture Distributions, 1995 [hesterberg1995].
+        Owen and Zhou, Safe and Effective Importance Sampling, 2000 [owen2000].
+        Kim et al., Semi-Amortized Variational Autoencoders, 2018 [kim2018b], https://arxiv.org/abs/1802.02550.
 
     Args:
         draws: the number K of draws per row.

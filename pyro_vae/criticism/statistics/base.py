@@ -64,7 +64,8 @@ class Statistic:
     | `"discrepancy"` | of p(x \| z) with batch shape (N,), and of x | one number of each row, (N,) |
 
     References:
-        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996
+            [gelman1996].
 
     Args:
         function: computes it from floating-point tensors on any device.

@@ -12,7 +12,7 @@ def dispersion_index(columns: Tensor) -> Tensor:
     Where all counts are 0 it is 1, its limit for rare counts.
 
     References:
-        Cox and Lewis, The Statistical Analysis of Series of Events, 1966.
+        Cox and Lewis, The Statistical Analysis of Series of Events, 1966 [cox1966].
     """
     mean = columns.mean(0)
     deviation = standard_deviation(columns)

@@ -19,7 +19,8 @@ def chi_squared(distribution: Any, x: Tensor) -> Tensor:
     of freedom, adds 0.
 
     References:
-        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
+        Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996
+            [gelman1996].
 
     Args:
         distribution: p(x|z) with batch shape (N,).

@@ -19,8 +19,8 @@ def sparsity(x: Tensor) -> Tensor:
     $$ (\sqrt n - \|x\|_1 / \|x\|_2) / (\sqrt n - 1), $$ and 0 for a blank image.
 
     References:
-        Hoyer, Non-negative Matrix Factorization with Sparseness Constraints, 2004,
-        https://jmlr.org/papers/v5/hoyer04a.html.
+        Hoyer, Non-negative Matrix Factorization with Sparseness Constraints, 2004 [hoyer2004],
+            https://jmlr.org/papers/v5/hoyer04a.html.
     """
     rows = _scaled(x).reshape(len(x), -1)
     root = rows.shape[1] ** 0.5
@@ -54,7 +54,7 @@ def autocorrelation(x: Tensor) -> Tensor:
     over all pairs E of neighbours; channels have their own means and their sums are joined. 0 for a blank image.
 
     References:
-        Moran, Notes on Continuous Stochastic Phenomena, 1950.
+        Moran, Notes on Continuous Stochastic Phenomena, 1950 [moran1950].
     """
     centred = _scaled(x - x[..., :1, :1])  # exactly 0 for a blank image
     centred -= centred.mean((-2, -1), keepdim=True)
