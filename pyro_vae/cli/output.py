@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.files import naming_unwritable
 from pyro_vae.criticism.compare import Comparison
 from pyro_vae.criticism.datatree import save
 from pyro_vae.data import Dataset
@@ -84,21 +85,19 @@ def write(target: Path, x: Tensor, beside: Tensor | None = None) -> None:
         beside: rows to show above them in a picture.
 
     Raises:
-        InputError: rows that are no vectors in a .csv, or no images in a .png; a folder that does not exist.
+        InputError: rows that are not vectors in a .csv, or not images in a .png; a folder that does not exist.
     """
     if target.suffix == ".csv" and x.ndim > 2:
-        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are no vectors; write a .npy file.")
+        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are not vectors; write a .npy file.")
     if target.suffix == ".png" and not is_image(tuple(x.shape[1:])):
-        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are no images; write a .npy file.")
-    try:
+        raise InputError(f"{target}: rows of shape {tuple(x.shape[1:])} are not images; write a .npy file.")
+    with naming_unwritable(target):
         if target.suffix == ".npy":
             np.save(target, x.numpy())
         elif target.suffix == ".csv":
             np.savetxt(target, x.reshape(len(x), -1).numpy(), delimiter=",", fmt="%.9g")
         else:
             image_grid(x, beside).savefig(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}") from error
     print(f"{len(x)} rows of shape {tuple(x.shape[1:])} in {target}")
 
 
@@ -108,10 +107,8 @@ def write_text(target: Path, text: str, what: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    try:
+    with naming_unwritable(target):
         target.write_text(text)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}") from error
     print(f"{what} in {target}")
 
 
@@ -124,10 +121,8 @@ def write_comparison(target: Path, found: Comparison) -> None:
     if target.suffix == ".csv":
         write_text(target, found.to_csv(), "The table")
         return
-    try:
+    with naming_unwritable(target):
         compare(found).savefig(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}") from error
     print(f"The picture in {target}")
 
 
@@ -139,11 +134,9 @@ def write_check(target: Path, tree: "xr.DataTree") -> None:
     """
     save(tree, target)
     pictures = predictive_pictures(tree)
-    try:
+    with naming_unwritable(target.parent):
         for old in target.parent.glob(f"{target.stem}-*.png"):
             old.unlink()
         for name, picture in pictures.items():
             picture.savefig(target.with_name(f"{target.stem}-{name}.png"))
-    except OSError as error:
-        raise InputError(f"{target.parent} cannot be written: {error}") from error
     print(f"All of it in {target}, pictures beside it: {', '.join(f'{target.stem}-{name}.png' for name in pictures)}")

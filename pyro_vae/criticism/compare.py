@@ -8,16 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas
 import torch
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.evidence import Evidence
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 LEVEL = 0.95
 """Coverage of the intervals."""
@@ -129,10 +127,8 @@ class Comparison:
         """Why the comparison is unreliable; empty if it is not."""
         return " ".join(f"{model.name}: {model.warning}" for model in self.models if model.warning)
 
-    def to_pandas(self) -> "DataFrame":
+    def to_pandas(self) -> pandas.DataFrame:
         """DataFrame by name, best first, in nats per row, with columns named after ArviZ's."""
-        import pandas  # here, for importing it takes a second
-
         records = [
             {
                 "rank": rank,

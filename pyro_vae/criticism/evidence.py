@@ -197,7 +197,7 @@ def evidence(
         vae: a `VAE`, or any pair of Pyro programs whose latents and data all lie in one plate over rows.
         x: rows (N, *event_shape), as for `fit`, with `mask` and `size_factor` where the model takes them. Rows
             under dynamic binarisation are drawn once, by the seed.
-        method: `pv.criticism.Importance(draws=1000)`, or `pv.criticism.AIS()` where the guide is unreliable.
+        method: importance sampling, `Importance`, or annealing, `AIS`, where the guide is unreliable.
         batch_size: rows at once.
         seed: of draws and binarisation; the global random state is left as it was.
         progress: whether to show progress in a terminal.

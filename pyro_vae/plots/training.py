@@ -1,18 +1,14 @@
 """Figure of training curves."""
 
-import math
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_vae.plots._style import COLOURS, figure, tidy
+from pyro_vae.plots._layout import panels
+from pyro_vae.plots._style import COLOURS, tidy
 from pyro_vae.training.history import History
 
 PANELS = {"loss": "minus the bound", "log_likelihood": "log-likelihood", "kl": "KL from guide to prior"}
 """Titles of the columns of every history."""
-
-ACROSS = 3
-"""Number of panels in a row."""
 
 
 def training(history: History) -> Figure:
@@ -29,10 +25,9 @@ def training(history: History) -> Figure:
     """
     titles = PANELS | ({"log_likelihood": "minus cross-entropy"} if history.caveat else {})
     columns = [*titles, *_further(history)]
-    rows = math.ceil(len(columns) / ACROSS)
-    picture, marker = figure(2.6 * rows), "." if len(history) < 3 else ""
-    grid = picture.subplots(rows, ACROSS, squeeze=False).flatten()
-    for axes, column in zip(grid, columns, strict=False):
+    picture, grid = panels(len(columns), height=2.6, head=0)
+    marker = "." if len(history) < 3 else ""
+    for axes, column in zip(grid, columns, strict=True):
         axes.plot(history["epoch"], history[column], color=COLOURS[0], label="training", marker=marker)
         if f"validation_{column}" in history.columns:
             held = history[f"validation_{column}"]
@@ -42,8 +37,6 @@ def training(history: History) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         if column == "loss":
             axes.legend(frameon=False, fontsize=8)
-    for axes in grid[len(columns) :]:
-        axes.set_axis_off()
     if notes := [note for note in (_bits(history), history.caveat) if note]:
         picture.supxlabel("; ".join(notes), fontsize=7)
     return picture

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 
 from pyro_vae import plots
@@ -147,8 +148,6 @@ def _data(results: RunResults) -> Section:
 
 def _features(results: RunResults) -> Table:
     """Mean, spread and ends of the observed values of each feature; of larger events of all elements together."""
-    import pandas  # here, for importing it takes a second
-
     rows = results.rows
     count, mask = math.prod(rows.event_shape), rows.tensors.get("mask")
     x = rows.x.double() if mask is None else torch.where(mask.bool(), rows.x.double(), torch.nan)

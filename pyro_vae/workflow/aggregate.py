@@ -1,4 +1,4 @@
-"""A prior for a trained model: a density fitted to its aggregate posterior."""
+"""Prior of a trained model: a density fitted to its aggregate posterior."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def aggregate(
     seed: int = 0,
     progress: bool = False,
 ) -> VAE:
-    r"""Replace the prior of a trained VAE by a density fitted to the aggregate posterior of some rows.
+    r"""Copy of a trained VAE whose prior is a density fitted to the aggregate posterior of some rows.
 
     $$ \max_\psi \frac1N \sum_n E_{q(z \mid x_n)} \log p_\psi(z) $$
 
@@ -38,11 +38,11 @@ def aggregate(
         epochs: passes over one draw of z per row.
         batch_size: rows per step.
         lr: learning rate of Adam.
-        seed: of the draws and of the fit.
-        progress: whether to show progress.
+        seed: of the draws and of the fit; the global random state is left as it was.
+        progress: whether to show progress in a terminal.
 
     Returns:
-        A new model with `prior=Aggregate(family)`.
+        The copy, with `prior=Aggregate(family)`, in eval mode.
 
     Raises:
         InputError: rows that the model does not take, or a density over another set than the prior's.

@@ -1,4 +1,4 @@
-"""An experiment: a fit whose data, model and training are named, by options of the command line or of a sweep.
+"""Experiment: a fit whose data, model and training are named, by options of the command line or of a sweep.
 
 options -> data.load, VAE, fit -> a run folder
 """
@@ -50,7 +50,7 @@ def run_experiment(
     checkpoints: Checkpoints | None,
     latent_dim: int = 8,
     seed: int,
-    _callbacks: Sequence[Callable[..., Any]] = (),  # not an option: a study reads each epoch by it
+    _callbacks: Sequence[Callable[..., Any]] = (),  # not an option: a study prunes by it
     **options: Any,
 ) -> Experiment:
     """Fit a VAE and write a run folder.

@@ -60,7 +60,7 @@ def fit(
     progress: bool = True,
     runtime: Runtime = Runtime(),
 ) -> History:
-    r"""Fit a model and its guide to data by stochastic variational inference.
+    r"""History of a fit of a model and its guide to data, by stochastic variational inference.
 
     $$ \max_{\theta, \phi} \frac1N \sum_n \mathcal{L}(x_n; \theta, \phi) $$
 
@@ -73,19 +73,18 @@ def fit(
             that are read while training, a mapped array, a torch `Dataset`, or `pv.data.stream(...)`.
         validation: held-out rows, evaluated after each epoch with the same random numbers every time.
         objective: the bound to maximise.
-        optimizer: a declared optimizer, with its learning rate or a schedule of it, clipping, accumulation and
-            averaging of weights; or a callable from parameters to a torch optimizer.
+        optimizer: the optimizer, with its learning rate or a schedule of it, clipping, accumulation and averaging of
+            weights; in Python also a function from parameters to a torch optimizer.
         epochs: passes over the data.
         batch_size: rows per batch, over all processes; a shorter last batch is used too.
         seed: of shuffling, draws and dynamic binarisation.
         run: a folder to write: declaration, weights, history, pictures; or `pv.RunOptions(path, overwrite=, resume=,
             checkpoints=)`.
-        compile: whether to compile whole steps, from the second on: they are faster, after half a minute. By the
-            same random numbers a step changes all weights alike, which is checked at the start and from time to time;
-            programs that cannot be compiled (their structure changes, or they read values) are trained without, with a
-            warning, and so is precision="16-mixed". "auto" compiles where it pays: long trainings.
-        monitor: loggers, a profile, and a rule of when to end early, as in
-            pv.Monitor(loggers=["csv"], stopping=pv.EarlyStopping(patience=10)).
+        compile: whether to compile complete steps, from the second on: faster, after half a minute. With the same
+            random numbers they change all weights in the same way, which is checked at the start and repeatedly;
+            programs that cannot be compiled (their structure changes, or they read values) and precision="16-mixed"
+            are trained uncompiled, with a warning. "auto" compiles long trainings.
+        monitor: loggers, a profile, and a rule of when to end early.
         callbacks: functions called after each epoch with a `pv.EpochEvent`: its number, its record, the history and the
             model. One that returns True, or a reason as text, ends the training.
         progress: whether to show progress; without, nothing is printed.
@@ -170,7 +169,7 @@ def _check_stopping(
     group: ProcessGroup,
     seed: int,
 ) -> None:
-    """Refuse a rule that monitors a column which the history will not have."""
+    """Check that the history will have the column that a rule monitors."""
     if stopping is not None:
         with group.seeded(seed):
             parts = loss.parts(rows.head_sample(2).batch())
@@ -186,7 +185,7 @@ def _initialize(vae: Any, rows: Rows | Stream, original: Rows | Stream) -> None:
 
 
 def _declared(vae: Any) -> dict[str, Any]:
-    """The parts of a VAE's declaration by name; nothing for other programs."""
+    """Parts of a VAE's declaration by name; empty for other programs."""
     declaration = getattr(vae, "declaration", None)
     if declaration is None:
         return {}
@@ -200,7 +199,7 @@ def _reserve(options: RunOptions) -> RunFolder:
 def _open_checkpoints(
     stack: contextlib.ExitStack, folder: RunFolder | None, options: RunOptions | None, group: ProcessGroup
 ) -> CheckpointManager | None:
-    """The manager of the run's checkpoints, in the first process alone; None without checkpoints."""
+    """Manager of the run's checkpoints, in the first process alone; None without checkpoints."""
     if folder is None or options is None or options.checkpoints is None or not group.is_rank0:
         return None
     return stack.enter_context(folder.checkpoints(options.checkpoints))
@@ -213,7 +212,7 @@ def _find_checkpoint(
     contents: RunContents,
     options: RunOptions | None,
 ) -> tuple[dict[str, Any], str] | None:
-    """The checkpoint tree to resume from and its name, the same in all processes; None where training begins anew."""
+    """Checkpoint to resume from and its name, the same in all processes; None where training starts anew."""
 
     def find() -> tuple[dict[str, Any], str] | None:
         if folder is None or manager is None or options is None:

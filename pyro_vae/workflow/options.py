@@ -17,8 +17,8 @@ class RunOptions(Config):
         overwrite: whether an existing run may be replaced, once the new one is complete.
         resume: whether to continue from the newest checkpoint of the run, where there is one, to the weights and
             history that an uninterrupted training ends with, bit for bit; `epochs` may be more than before.
-        checkpoints: when to save everything into the run, so that a crash loses nothing; None for never, or for the
-            default `Checkpoints()` with `resume`.
+        checkpoints: when to save everything into the run, so that a crash loses nothing; by default never, or with
+            `resume` as by `Checkpoints()`.
 
     Raises:
         InputError: both `overwrite` and `resume`, or a field of the wrong type.

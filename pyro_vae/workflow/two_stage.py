@@ -1,4 +1,4 @@
-"""The second stage of an `Aggregate` prior: a density fitted to where the encoder puts the data.
+"""Second stage of an `Aggregate` prior: a density fitted to draws from the guide, one for each row.
 
 It is fitted by `fit`, which has such a stage itself, and so passes itself.
 """
@@ -25,18 +25,18 @@ EPOCHS, BATCH_SIZE, LR = 50, 256, 5e-3
 
 
 class Density(nn.Module):
-    """A density as a pair of programs: everything is observed, so that `fit` maximises its likelihood."""
+    """Density of z as a pair of programs without latents, so that `fit` maximises its likelihood."""
 
     def __init__(self, density: Conditional) -> None:
         super().__init__()
         self.density = density
 
     def initialize(self, x: Tensor) -> None:
-        """Start at the data."""
+        """Set starting values at the data."""
         self.density.initialize(x)
 
     def model(self, x: Tensor) -> None:
-        """The density of z, all of it observed."""
+        """Density of z, which is observed."""
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.density(), obs=x)
 
@@ -45,7 +45,7 @@ class Density(nn.Module):
 
 
 def fit_second_stage(vae: Any, rows: Rows | Stream, seed: int, fit: Callable[..., Any]) -> None:
-    """Fit the density of a model whose prior is an `Aggregate` in its first stage; do nothing with any other."""
+    """Fit the density of a model whose prior is an `Aggregate` in its first stage; other models do not change."""
     if isinstance(vae, VAE) and isinstance(vae.prior.distribution, TwoStages) and not vae.prior.distribution.fitted:
         fit_density(fit, vae, rows, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR, seed=seed, progress=False)
 
