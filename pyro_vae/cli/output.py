@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
+from xarray import DataTree
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.files import naming_unwritable
@@ -19,9 +20,6 @@ from pyro_vae.plots._run_figures import predictive_pictures
 from pyro_vae.plots.compare import compare
 from pyro_vae.plots.samples import image_grid
 from pyro_vae.training import History
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 Split = Literal["train", "validation", "test"]
 
@@ -126,7 +124,7 @@ def write_comparison(target: Path, found: Comparison) -> None:
     print(f"The picture in {target}")
 
 
-def write_check(target: Path, tree: "xr.DataTree") -> None:
+def write_check(target: Path, tree: DataTree) -> None:
     """Write the results of a predictive check, and its pictures beside it: check-KIND.nc, check-KIND-coverage.png, ...
 
     Raises:

@@ -3,22 +3,20 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xarray import Dataset, DataTree
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.sampler import KINDS
 from pyro_vae.data.images import is_image
 
-if TYPE_CHECKING:
-    from xarray import Dataset, DataTree
-
 Numbers = NDArray[Any]
 
 
-def group(tree: "DataTree", name: str) -> "Dataset":
+def group(tree: DataTree, name: str) -> Dataset:
     """Group of a predictive check's tree.
 
     Raises:
@@ -38,13 +36,13 @@ def group(tree: "DataTree", name: str) -> "Dataset":
     return children[name].to_dataset()
 
 
-def describe_kind(tree: "DataTree") -> str:
+def describe_kind(tree: DataTree) -> str:
     """Description of the replicates, as the beginning of a sentence."""
     kind = tree.attrs["kind"]
     return f"{kind.capitalize()} replicates: {KINDS[kind]}"
 
 
-def event_shape(tree: "DataTree") -> tuple[int, ...]:
+def event_shape(tree: DataTree) -> tuple[int, ...]:
     """Shape of an event."""
     group(tree, "observed_data")
     return tuple(json.loads(tree.attrs["event_shape"]))
@@ -95,7 +93,7 @@ class Events:
         return self.discrete and all(bool(np.isin(x, (0, 1)).all()) for x in (self.observed, self.replicates))
 
 
-def events(tree: "DataTree") -> Events:
+def events(tree: DataTree) -> Events:
     """Rows that a check kept, in the shape of events.
 
     Raises:

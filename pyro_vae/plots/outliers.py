@@ -1,12 +1,13 @@
 """Figure of outliers: rows and features that the model fits worst."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
+from xarray import DataTree
 
 from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
@@ -16,9 +17,6 @@ from pyro_vae.plots._style import INK, figure
 from pyro_vae.plots.pit import order_features
 from pyro_vae.plots.samples import show_grid
 
-if TYPE_CHECKING:
-    from xarray import DataTree
-
 ROWS, FEATURES, STATISTICS = 12, 15, 12
 """Maximum numbers of rows, features and test statistics in the picture."""
 
@@ -26,7 +24,7 @@ LEVEL = 0.9
 """Content of the central intervals whose coverage is shown."""
 
 
-def outliers(tree: "DataTree") -> Figure:
+def outliers(tree: DataTree) -> Figure:
     """Figure of the rows most extreme among their replicates, and the features calibrated worst.
 
     Rows: the smallest tail probabilities of their test statistics, as a heat map; above it, for images, the most
@@ -75,7 +73,7 @@ def _title(tail: Numbers) -> str:
     )
 
 
-def _draw_images(part: SubFigure, tree: "DataTree", worst_first: Numbers) -> None:
+def _draw_images(part: SubFigure, tree: DataTree, worst_first: Numbers) -> None:
     """Draw images of the worst rows among those that were kept."""
     kept = events(tree)
     places = {int(row): place for place, row in enumerate(kept.rows)}

@@ -1,10 +1,11 @@
 """Figure of the probability integral transform (PIT), and of the coverage of central intervals."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from xarray import DataTree
 
 from pyro_vae.criticism.summary import FDR_LEVEL, describe_coverage, format_coverage
 from pyro_vae.plots._datatree import Numbers, group
@@ -12,14 +13,11 @@ from pyro_vae.plots._layout import FEATURES, few_ticks, headline, legend_below, 
 from pyro_vae.plots._style import COLOURS, INK, figure
 from pyro_vae.plots.latent_usage import UNUSED
 
-if TYPE_CHECKING:
-    from xarray import DataTree
-
 NAMED = 10
 """Maximum number of named features where not all features are shown."""
 
 
-def pit(tree: "DataTree") -> Figure:
+def pit(tree: DataTree) -> Figure:
     r"""Figure of the difference of the PIT from uniform, and the coverage of central intervals.
 
     The PIT of a value is the share of replicates below it, $u = \Pr(x^{rep} < x)$, randomised among equal ones; its
@@ -75,7 +73,7 @@ def order_features(found: Any) -> list[int]:
     return [int(at) for at in np.lexsort(keys)]
 
 
-def describe_pit(tree: "DataTree") -> str:
+def describe_pit(tree: DataTree) -> str:
     """Sentence on coverage, with the share of the level at which it differs most."""
     found = group(tree, "calibration")
     levels, overall = found["level"].to_numpy(), found["coverage_overall"].to_numpy()

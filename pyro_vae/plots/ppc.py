@@ -1,22 +1,18 @@
 """Figure of a predictive check: data beside replicates drawn from the model."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from xarray import DataTree
 
 from pyro_vae.plots import _layout
 from pyro_vae.plots._datatree import Events, Numbers, describe_kind, events
 from pyro_vae.plots._layout import DATA, FEATURES, REPLICATES, evenly_spaced, few_ticks, panels, shorten, small
 from pyro_vae.plots._style import INK, figure
 from pyro_vae.plots.samples import show_grid
-
-if TYPE_CHECKING:
-    from xarray import DataTree
 
 SIDE, SETS = 5, 5
 """Number of images on a side of a grid, and of replicate data sets."""
@@ -28,7 +24,7 @@ LEVELS = 20
 """Maximum number of bars in the panel of a count."""
 
 
-def ppc(tree: "DataTree") -> Figure:
+def ppc(tree: DataTree) -> Figure:
     """Figure of data beside replicates of them.
 
     Images: a grid of data, and grids of some replicate data sets. Numbers: for each feature the density of the data

@@ -1,12 +1,13 @@
 """Figure of test statistics: their distribution over replicates, and their value on the data."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from xarray import DataTree
 
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL, order_by_significance
@@ -15,9 +16,6 @@ from pyro_vae.plots._datatree import Numbers, describe_kind, group, stack_draws
 from pyro_vae.plots._layout import DATA, REPLICATES, SIGNIFICANT, few_ticks, small, wrap
 from pyro_vae.plots._style import INK
 
-if TYPE_CHECKING:
-    from xarray import DataTree
-
 PANELS = 12
 """Maximum number of test statistics in a picture."""
 
@@ -25,7 +23,7 @@ BARS = 30
 """Maximum number of bars in a histogram."""
 
 
-def test_statistics(tree: "DataTree") -> Figure:
+def test_statistics(tree: DataTree) -> Figure:
     r"""Figure of each test statistic of replicates with the data's value, the most significant first.
 
     T(x) of the data is a line over the histogram of $T(x^{rep})$. A discrepancy T(x, z) has a value of the data for
@@ -71,7 +69,7 @@ def test_statistics(tree: "DataTree") -> Figure:
     return picture
 
 
-def _title(tree: "DataTree", found: Any, shown: int) -> str:
+def _title(tree: DataTree, found: Any, shown: int) -> str:
     count = found.sizes["statistic"]
     out = int((found["q_value"] < FDR_LEVEL).sum())
     which = f"The {shown} of {count} test statistics that are most significant" if shown < count else "Test statistics"

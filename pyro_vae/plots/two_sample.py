@@ -1,10 +1,11 @@
 """Figure of a classifier two-sample test: the importance of each feature."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from xarray import DataTree
 
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL
@@ -13,11 +14,8 @@ from pyro_vae.plots._datatree import Numbers, as_maps, event_shape, group
 from pyro_vae.plots._layout import FEATURES, channel_maps, colour_bar, few_ticks, headline, shorten, small
 from pyro_vae.plots._style import COLOURS, INK, figure
 
-if TYPE_CHECKING:
-    from xarray import DataTree
 
-
-def two_sample(tree: "DataTree") -> Figure:
+def two_sample(tree: DataTree) -> Figure:
     """Figure of the importance of each feature to a classifier of replicates against data.
 
     References:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from xarray import DataTree
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
@@ -21,9 +22,6 @@ from pyro_vae.model.vae import VAE
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.inputs import load_split
 from pyro_vae.training.history import History
-
-if TYPE_CHECKING:
-    from xarray import DataTree
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class RunResults:
         return self.run.history()
 
     @cached_property
-    def tree(self) -> "DataTree":
+    def tree(self) -> DataTree:
         """Predictive check of the rows."""
         return predictive_check(self.vae, self.rows, draws=self.settings.draws, **self._words)
 

@@ -1,4 +1,4 @@
-"""The table of a sweep: options, outcome and loss of each point."""
+"""Table of a sweep: options, outcome and loss of each point."""
 
 import math
 from collections import Counter
@@ -104,7 +104,7 @@ def _kind(run: RunFolder) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """The table of a sweep, the lowest loss first within each kind of loss.
+    """Table of a sweep, the lowest loss first within each kind of loss.
 
     Args:
         folder: folder of the sweep.
@@ -116,22 +116,21 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Sort the lines: kinds in the order of their appearance, then the loss; what has none comes last."""
-        kinds = list(dict.fromkeys(result.kind for result in self.results if result.kind))
+        kinds = [*self.kinds, ""]
 
         def place(result: Result) -> tuple[int, float]:
-            loss = result.best if math.isfinite(result.best) else math.inf
-            return (kinds.index(result.kind) if result.kind else len(kinds), loss)
+            return kinds.index(result.kind), result.best if math.isfinite(result.best) else math.inf
 
         object.__setattr__(self, "results", tuple(sorted(self.results, key=place)))
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of losses there are."""
+        """Kinds of the losses, in the order of their first points."""
         return list(dict.fromkeys(result.kind for result in self.results if result.kind))
 
     @property
     def best(self) -> Path:
-        """The run with the lowest loss.
+        """Folder of the run with the lowest loss.
 
         Raises:
             InputError: none is finished, or they cannot be compared.
@@ -140,8 +139,8 @@ class Sweep:
             raise InputError(f"no point of {self.folder} is finished, so none is the best.")
         if len(self.kinds) > 1:
             raise InputError(
-                f"the losses in {self.folder} are of {len(self.kinds)} kinds, so none is the best of all: look at them "
-                "kind by kind, or take pyro-vae compare where log p(x) is of one kind."
+                f"the losses in {self.folder} are of {len(self.kinds)} kinds, so none is the best of all: compare them "
+                "within a kind, or take pyro-vae compare where log p(x) is of one kind."
             )
         return self.folder / self.results[0].name
 

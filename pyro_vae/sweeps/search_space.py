@@ -43,7 +43,7 @@ Axes = Mapping[str, Axis]
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep.
+    """Point of a sweep.
 
     Args:
         chosen: the options in which points differ, by name, as plain values.
@@ -184,7 +184,7 @@ def decode(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_usable(points: Iterable[Point], axes: Axes) -> None:
-    """Tell a mistake in the sweep, a value that no point can use, from a combination that some cannot.
+    """Check that every value can be used by some point: one that none can use is a mistake in the sweep.
 
     Raises:
         InputError: a mistake; the message names the point.
@@ -202,7 +202,7 @@ def check_usable(points: Iterable[Point], axes: Axes) -> None:
 
 
 def point_of(chosen: Mapping[str, Any], base: Mapping[str, Any]) -> Point:
-    """One point; its error says why its options cannot be used."""
+    """Point of some options; its error says why they cannot be used."""
     plain, name = dict(base), ""
     try:
         for name in sorted(chosen, key=lambda name: name.count(".")):  # prior before prior.scale
