@@ -248,13 +248,26 @@ class OpenSimplex(constraints.Constraint):
 open_unit, open_simplex = OpenInterval(0.0, 1.0), OpenSimplex()
 
 positive = Bounded(1e-4, 1e6)
-"""Scales: 1e-4 to 1e6 in the data's own unit, 1 where nothing else is known."""
+"""Trained scales: 1e-4 to 1e6 times the unit of the data, which is 1 for latents."""
 
 scale_tril = ScaleTril(positive)
 """Cholesky factors of covariances: standard deviations from 1e-4 to 1e6, eigenvalues of the correlation over 1e-4."""
 
 cutpoints = Ordered(20.0, 1e-4)
 """Cumulative log odds of ordered levels, from -20 to 20."""
+
+
+def unbounded(constraint: Any) -> Any:
+    """A constraint with bounds so wide that float32 has no others.
+
+    >>> unbounded(positive)
+    [1.17549e-38, 3.40282e+38]
+    """
+    if isinstance(constraint, ScaleTril):
+        return ScaleTril(unbounded(constraint.scale), constraint.floor)
+    if isinstance(constraint, Bounded):
+        return Bounded(torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max, constraint.unit)
+    return constraint
 
 
 def supports_equal(first: Any, second: Any) -> bool:

@@ -109,4 +109,4 @@ def clamp_inside(x: Tensor, support: Any) -> Tensor:
 
 def match_tensor(number: Any, value: Tensor) -> Any:
     """A number or array in the floating type and on the device of a tensor; a float as it is."""
-    return number if isinstance(number, float) else torch.as_tensor(number).to(value)
+    return number if isinstance(number, float) else torch.as_tensor(number, dtype=value.dtype, device=value.device)

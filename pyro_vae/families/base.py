@@ -22,7 +22,9 @@ from torch.distributions.constraints import Constraint
 
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.distributions import constraints
 from pyro_vae.families.site import BoundFamily, ParameterSlot, Shape, SiteSpec
+from pyro_vae.families.units import Motion, View, group_of
 
 Source: TypeAlias = float | tuple[Any, ...] | Literal["learned", "per_feature"] | None
 """Where a parameter comes from.
@@ -53,6 +55,7 @@ class Parameter:
         allows_scalar: whether `"learned"`, one value for all elements, has a meaning.
         scales_with_size_factor: whether a row's size factor multiplies it: a rate, a number of trials.
         init_noise: standard deviation of the noise, on the raw scale, that its trained constants start with.
+        unit: how it moves with the unit of the data, a key of `pyro_vae.families.units.MOVES`; None without a unit.
     """
 
     constraint: Constraint
@@ -61,6 +64,12 @@ class Parameter:
     allows_scalar: bool = True
     scales_with_size_factor: bool = False
     init_noise: float = 0.0
+    unit: str | None = None
+
+    @property
+    def of_fixed_numbers(self) -> Constraint:
+        """Constraint of numbers that a user fixes: bounds that are relative to the data's unit do not apply to them."""
+        return self.constraint if self.unit is None else constraints.unbounded(self.constraint)
 
     @property
     def trainable(self) -> bool:
@@ -125,6 +134,11 @@ class Family(Config, ABC):
         return ""
 
     @property
+    def is_heavy_tailed(self) -> bool:
+        """Whether it has tails so heavy that the unit of its data follows from their quartiles."""
+        return False
+
+    @property
     def is_count(self) -> bool:
         """Whether its data are counts without a bound, of which an encoder sees log(1 + x)."""
         return False
@@ -146,7 +160,8 @@ class Family(Config, ABC):
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """The family in a place: its parameters there, and the distribution of their values."""
-        return BoundFamily(self.own_slots(site), partial(self.distribution, validate_args=False))
+        group = group_of(parameter.unit for parameter in self.parameters.values())
+        return BoundFamily(self.own_slots(site), partial(self.distribution, validate_args=False), group)
 
     def own_slots(self, site: SiteSpec) -> dict[str, ParameterSlot]:
         """Slots of the parameters that are fields, with their shapes, sources and starting values."""
@@ -160,6 +175,7 @@ class Family(Config, ABC):
                 scales_with_size_factor=parameter.scales_with_size_factor,
                 broadcasts=self.event_ranks is None and parameter.shape is event_shaped,
                 init_noise=parameter.init_noise,
+                motion=None if parameter.unit is None else Motion(parameter.unit),
             )
         return slots
 
@@ -181,7 +197,7 @@ class Family(Config, ABC):
                     f"write {name}='per_feature'."
                 )
             return value
-        constraint = self.parameters[name].constraint
+        constraint = self.parameters[name].of_fixed_numbers
         if value is None and self.parameters[name].trainable:
             return None
         numbers = as_nested_floats(where, value)
@@ -207,13 +223,18 @@ class Composite(Family, ABC):
     event_ranks = _of_the_part("event_ranks")
     data_support = _of_the_part("data_support")
     fix_hint = _of_the_part("fix_hint")
+    is_heavy_tailed = _of_the_part("is_heavy_tailed")
     is_count = _of_the_part("is_count")
     has_point_masses = _of_the_part("has_point_masses")
     is_pixel = _of_the_part("is_pixel")
     caveat = _of_the_part("caveat")
 
-    def slots_of(self, bound: BoundFamily, **changes: Any) -> dict[str, ParameterSlot]:
-        """Slots of the part, with changes.
+    def slots_of(self, bound: BoundFamily, view: View | None = None) -> dict[str, ParameterSlot]:
+        """Slots of the part.
+
+        Args:
+            bound: the part in its place.
+            view: the shift and unit that the part sees, of those of the event; the same without it.
 
         Raises:
             InputError: the part has a parameter of the same name as one of its own, or weights of its own.
@@ -228,7 +249,12 @@ class Composite(Family, ABC):
                 f"{type(self).__name__} and {self.family!r} both have a parameter {both[0]!r}: one of the kind inside "
                 "the other has no meaning here, so take the inner family alone."
             )
-        return {name: replace(slot, broadcasts=False, **changes) for name, slot in bound.slots.items()}
+        return {
+            name: replace(
+                slot, broadcasts=False, motion=slot.motion.within(view) if view and slot.motion else slot.motion
+            )
+            for name, slot in bound.slots.items()
+        }
 
 
 def as_nested_floats(where: str, value: Any) -> Any:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.distributions.transformed import AffineTransformedDistribution, UnitTransform, match_tensor
 from pyro_vae.distributions.wrappers import expand_right, mask_elements
+from pyro_vae.families import units
 from pyro_vae.families.base import Family
 from pyro_vae.families.site import ParameterSlot, Shape, SiteSpec
 from pyro_vae.networks.base import HeadedNetwork, build_network, evaluating
@@ -24,8 +26,9 @@ from pyro_vae.networks.base import HeadedNetwork, build_network, evaluating
 class Conditional(nn.Module):
     r"""The map from a context $c$ to a distribution over events, $c \mapsto p(\cdot \mid \theta(c))$.
 
-    Each parameter is $\theta_j = T_j(o_j + f_j(c))$ with $T_j$ the transform of its constraint, $f_j$ the
-    network's output (0 for a trained constant) and $o_j$ the raw value it starts from.
+    Each parameter is $\theta_j = M_j(T_j(o_j + f_j(c)))$ with $T_j$ the transform of its constraint, $f_j$ the
+    network's output (0 for a trained constant), $o_j$ the raw value it starts from, and $M_j$ the motion from the
+    canonical unit of the data to the user's (`pyro_vae.families.units`), in a likelihood; elsewhere it is the identity.
 
     Args:
         family: which distribution, and the source of each parameter.
@@ -37,6 +40,8 @@ class Conditional(nn.Module):
     """
 
     initialized: Tensor
+    shift: Tensor
+    unit: Tensor
 
     def __init__(self, family: Family, site: SiteSpec) -> None:
         super().__init__()
@@ -64,6 +69,14 @@ class Conditional(nn.Module):
         for name, shape in from_network.items():
             self.register_buffer(f"offset_{name}", torch.zeros(shape))
         self.register_buffer("initialized", torch.tensor(False))
+        self.group = bound.group if site.role == "likelihood" else None
+        self.own_unit, self.is_moved_whole = bound.own_unit, bound.is_moved_whole
+        if self.group is not None:
+            shift, unit = (torch.as_tensor(number, dtype=torch.get_default_dtype()) for number in bound.own_unit)
+            self.register_buffer("shift", shift.expand(site.event_shape).clone())
+            self.register_buffer(
+                "unit", unit.mean() if self._has_common_unit else unit.expand(site.event_shape).clone()
+            )
 
     def forward(
         self,
@@ -105,6 +118,9 @@ class Conditional(nn.Module):
             A Pyro distribution with that batch shape and the site's event shape.
         """
         distribution: Any = self.distribution(**self._constrained(raw, size_factor))
+        if self.group is not None and self.is_moved_whole:
+            unit = UnitTransform(self.shift, self.unit, distribution.support)
+            distribution = AffineTransformedDistribution(distribution, unit, validate_args=False)
         rank = len(self.site.event_shape) - len(distribution.event_shape)
         target = batch + self.site.event_shape[:rank]
         if distribution.batch_shape != target:
@@ -176,6 +192,8 @@ class Conditional(nn.Module):
         """
         if bool(self.initialized):
             return
+        shift, unit = self._measure(x) if self.group is not None else self.own_unit
+        x = ((x.double() - match_tensor(shift, x.double())) / match_tensor(unit, x.double())).to(x.dtype)
         for name, slot in self.slots.items():
             if slot.init is None or f"fixed_{name}" in self._buffers:
                 continue
@@ -205,7 +223,7 @@ class Conditional(nn.Module):
     @torch.no_grad()
     def trained_value(self, name: str) -> Tensor:
         """The present value of a trained constant: a scalar if it is "learned", else of the parameter's shape."""
-        return self._transforms[name](self.constants[name])
+        return self._moved(name, self._transforms[name](self.constants[name]))
 
     def extra_repr(self) -> str:
         """Declaration of the family, for `repr`."""
@@ -220,7 +238,7 @@ class Conditional(nn.Module):
         return self
 
     def _constrained(self, raw: Mapping[str, Tensor], size_factor: Tensor | None) -> dict[str, Tensor]:
-        values = {name: self._transforms[name](value) for name, value in raw.items()}
+        values = {name: self._moved(name, self._transforms[name](value)) for name, value in raw.items()}
         for name, slot in self.slots.items():
             if name not in values:
                 values[name] = self._constant(name, slot)
@@ -231,8 +249,37 @@ class Conditional(nn.Module):
     def _constant(self, name: str, slot: ParameterSlot) -> Tensor:
         if f"fixed_{name}" in self._buffers:
             return self.get_buffer(f"fixed_{name}")
-        value: Tensor = self._transforms[name](self.constants[name])
+        value = self._moved(name, self._transforms[name](self.constants[name]))
         return value if slot.broadcasts else value.expand(slot.shape)
+
+    def _moved(self, name: str, value: Tensor) -> Tensor:
+        """Value in the user's unit, of one in the canonical unit."""
+        slot = self.slots[name]
+        if self.group is None or slot.motion is None:
+            return value
+        return slot.motion(value, self.shift.mean() if slot.source == "learned" else self.shift, self.unit)
+
+    @property
+    def _has_common_unit(self) -> bool:
+        """Whether all elements have one unit: pixels do, and those that share a trained constant."""
+        shared = any(slot.source == "learned" and slot.motion is not None for slot in self.slots.values())
+        return shared or self._is_image
+
+    @property
+    def _is_image(self) -> bool:
+        return len(self.site.event_shape) == 3
+
+    def _measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and unit of rows, which become those of this conditional."""
+        heavy = self.family.is_heavy_tailed
+        shift, unit = units.measure(x, is_common=self._has_common_unit, is_heavy=heavy, is_image=self._is_image)
+        if self.group == "scale":
+            shift = torch.as_tensor(self.own_unit[0], dtype=torch.float64, device=x.device).expand(
+                self.site.event_shape
+            )
+        self.shift.copy_(shift)
+        self.unit.copy_(unit)
+        return shift, unit
 
     def _raw_shape(self, name: str) -> Shape:
         return tuple(self._transforms[name].inverse_shape(self.slots[name].shape))

@@ -65,7 +65,7 @@ class Flow(Family):
         hidden: units of the hidden layers of each transform's network.
         context: length of the context vector that the network computes, where there is a context.
         loc: the location m, (D,), in the data's unit.
-        scale: the scale s, (D,), in the data's unit, in [1e-4, 1e6].
+        scale: the scale s, (D,), in [1e-4, 1e6] times the data's unit.
 
     Raises:
         InputError: an unknown kind; a flow of one element.
@@ -78,8 +78,8 @@ class Flow(Family):
     transforms: int = field(3, low=1)
     hidden: tuple[int, ...] = field((64, 64), low=1)
     context: int = field(32, low=1)
-    loc: Source = parameter(constraints.real, "per_feature", init=init_mean)
-    scale: Source = parameter(constraints.positive, "per_feature", init=init_std)
+    loc: Source = parameter(constraints.real, "per_feature", init=init_mean, unit="location")
+    scale: Source = parameter(constraints.positive, "per_feature", init=init_std, unit="scale")
     event_ranks = (1,)
     data_kind = "Vectors"
     support_text = "vectors of real numbers"
@@ -97,4 +97,4 @@ class Flow(Family):
         if site.context_shape is not None:
             width = self.context
             slots["context"] = ParameterSlot(constraints.real, (width,), None)
-        return BoundFamily(slots, FlowKernel(KINDS[self.kind](self, features, width), features))
+        return BoundFamily(slots, FlowKernel(KINDS[self.kind](self, features, width), features), "location_scale")

@@ -24,14 +24,14 @@ class Laplace(Family):
 
     Args:
         loc: the median m, of the event's shape, in the data's unit.
-        scale: the mean absolute deviation b, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: the mean absolute deviation b, of the event's shape, in [1e-4, 1e6] times the data's unit.
 
     >>> Laplace(scale="learned")
     Laplace(loc=None, scale='learned')
     """
 
-    loc: Source = parameter(constraints.real, init=init_mean)
-    scale: Source = parameter(constraints.positive, init=init_std)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
+    scale: Source = parameter(constraints.positive, init=init_std, unit="scale")
     distribution = dist.Laplace
 
 
@@ -50,16 +50,17 @@ class StudentT(Family):
     Args:
         df: the degrees of freedom nu, of the event's shape, in [0.5, 1000]; 10 before training.
         loc: the location m, of the event's shape, in the data's unit.
-        scale: the scale s, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: the scale s, of the event's shape, in [1e-4, 1e6] times the data's unit.
 
     >>> StudentT(df="learned", scale="per_feature")
     StudentT(df='learned', loc=None, scale='per_feature')
     """
 
     df: Source = parameter(constraints.Bounded(0.5, 1000.0, unit=10.0))
-    loc: Source = parameter(constraints.real, init=init_mean)
-    scale: Source = parameter(constraints.positive, init=init_std)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
+    scale: Source = parameter(constraints.positive, init=init_std, unit="scale")
     distribution = UncheckedStudentT
+    is_heavy_tailed = True
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ class Logistic(Family):
 
     Args:
         loc: the mean m, of the event's shape, in the data's unit.
-        scale: the scale s, of the event's shape, in the data's unit, in [1e-4, 1e6]; the standard deviation is
+        scale: the scale s, of the event's shape, in [1e-4, 1e6] times the data's unit; the standard deviation is
             1.81 of it.
 
     >>> Logistic(scale="learned")
     Logistic(loc=None, scale='learned')
     """
 
-    loc: Source = parameter(constraints.real, init=init_mean)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
     scale: Source = parameter(
-        constraints.positive, init=lambda x, family: init_std(x, family) * (math.sqrt(3) / math.pi)
+        constraints.positive, init=lambda x, family: init_std(x, family) * (math.sqrt(3) / math.pi), unit="scale"
     )
     distribution = FiniteLogistic
 
@@ -111,15 +112,16 @@ class Cauchy(Family):
 
     Args:
         loc: the median m, of the event's shape, in the data's unit.
-        scale: half the interquartile range s, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: half the interquartile range s, of the event's shape, in [1e-4, 1e6] times the data's unit.
 
     >>> Cauchy(0, 1)
     Cauchy(loc=0.0, scale=1.0)
     """
 
-    loc: Source = parameter(constraints.real, init=lambda x, _: _quantile(x, 0.5))
-    scale: Source = parameter(constraints.positive, init=_half_width)
+    loc: Source = parameter(constraints.real, init=lambda x, _: _quantile(x, 0.5), unit="location")
+    scale: Source = parameter(constraints.positive, init=_half_width, unit="scale")
     distribution = dist.Cauchy
+    is_heavy_tailed = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class AsymmetricLaplace(Family):
 
     Args:
         loc: the mode m, of the event's shape, in the data's unit.
-        scale: the geometric mean s of the two scales, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: the geometric mean s of the two scales, of the event's shape, in [1e-4, 1e6] times the data's unit.
         asymmetry: the root k of the ratio of the scale below to that above, of the event's shape, in [0.01, 100];
             1 before training.
 
@@ -146,7 +148,7 @@ class AsymmetricLaplace(Family):
     AsymmetricLaplace(loc=None, scale=None, asymmetry=3.0)
     """
 
-    loc: Source = parameter(constraints.real, init=init_mean)
-    scale: Source = parameter(constraints.positive, init=init_std)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
+    scale: Source = parameter(constraints.positive, init=init_std, unit="scale")
     asymmetry: Source = parameter(constraints.Bounded(0.01, 100.0))
     distribution = dist.AsymmetricLaplace

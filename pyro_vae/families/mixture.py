@@ -77,12 +77,11 @@ class Mixture(Composite):
                 init=slot.init and partial(self._start, slot.init, at),
                 init_noise=1.0 if slot.constraint is constraints.real else 0.0,
             )
-            for name, slot in self.slots_of(inner).items()
+            for name, slot in self.slots_of(inner, _before_components if at else None).items()
         }
         weights = replace(self.own_slots(site)["weights"], init=partial(self._log_shares, at), broadcasts=False)
-        return BoundFamily(
-            {"weights": weights, **slots}, partial(self._mix, inner.distribution, len(site.event_shape) - at)
-        )
+        mix = partial(self._mix, inner.distribution, len(site.event_shape) - at)
+        return BoundFamily({"weights": weights, **slots}, mix, inner.group)
 
     def _mix(
         self, distribution: Callable[..., Any], rank: int, weights: Tensor, **values: Tensor
@@ -111,6 +110,11 @@ class Mixture(Composite):
         groups = self._groups(x, at)
         shares = torch.tensor([math.log(len(group) / len(x)) for group in groups]).to(x)
         return (shares - shares.logsumexp(0)).expand(*x.shape[1 : 1 + at], self.components).clone()
+
+
+def _before_components(shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and unit with a last dimension for components, where they are one number per element."""
+    return shift.unsqueeze(-1), unit.unsqueeze(-1) if unit.ndim else unit
 
 
 def _clusters(x: Tensor, count: int) -> Tensor:

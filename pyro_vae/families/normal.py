@@ -32,14 +32,14 @@ class Normal(Family):
 
     Args:
         loc: the mean m, of the event's shape, in the data's unit.
-        scale: the standard deviation s, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: the standard deviation s, of the event's shape, in [1e-4, 1e6] times the data's unit.
 
     >>> Normal(0, 1)
     Normal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = parameter(constraints.real, init=init_mean)
-    scale: Source = parameter(constraints.positive, init=init_std)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
+    scale: Source = parameter(constraints.positive, init=init_std, unit="scale")
     distribution = FusedNormal
 
 
@@ -57,19 +57,20 @@ class MultivariateNormal(Family):
 
     Args:
         loc: the mean m, (D,), in the data's unit.
-        scale_tril: the Cholesky factor L of the covariance, (D, D): lower triangular, its row norms (the
-            standard deviations) in [1e-4, 1e6], the eigenvalues of the correlation matrix over 1e-4. One number for
-            a whole matrix has no meaning.
+        scale_tril: the Cholesky factor L of the covariance, (D, D): lower triangular, its row norms (the standard
+            deviations) in [1e-4, 1e6] times the data's unit, the eigenvalues of the correlation matrix over 1e-4. One
+            number for a whole matrix has no meaning.
 
     >>> MultivariateNormal(loc=0, scale_tril=[[1, 0], [0.5, 1]])
     MultivariateNormal(loc=0.0, scale_tril=((1.0, 0.0), (0.5, 1.0)))
     """
 
-    loc: Source = parameter(constraints.real, init=init_mean)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
     scale_tril: Source = parameter(
         constraints.scale_tril,
         shape=lambda event, _: (*event, event[-1]),
         init=lambda x, family: init_std(x, family).diag_embed(),
+        unit="rows",
         allows_scalar=False,
     )
     event_ranks = (1,)
@@ -104,7 +105,7 @@ class LowRankNormal(Family):
         rank: the number r of factors, from 1 to D.
         loc: the mean m, (D,), in the data's unit.
         cov_factor: the factors F, (D, r), in the data's unit. One number for all of them has no meaning.
-        cov_diag: the variance d that is each element's own, (D,), in the data's unit squared, in [1e-8, 1e12].
+        cov_diag: the variance d that is each element's own, (D,), in [1e-8, 1e12] times the data's unit squared.
 
     Raises:
         InputError: when it is put in its place: there are more factors than elements.
@@ -114,15 +115,18 @@ class LowRankNormal(Family):
     """
 
     rank: int = field(1, low=1)
-    loc: Source = parameter(constraints.real, init=init_mean)
+    loc: Source = parameter(constraints.real, init=init_mean, unit="location")
     cov_factor: Source = parameter(
         constraints.real,
         shape=lambda event, family: (*event, family.rank),
         init=_waves,
+        unit="rows",
         init_noise=0.1,  # at zero they have no gradient
         allows_scalar=False,
     )
-    cov_diag: Source = parameter(constraints.Bounded(1e-8, 1e12), init=lambda x, family: init_std(x, family).square())
+    cov_diag: Source = parameter(
+        constraints.Bounded(1e-8, 1e12), init=lambda x, family: init_std(x, family).square(), unit="variance"
+    )
     distribution = StableLowRankMultivariateNormal
     event_ranks = (1,)
     data_kind = "Vectors"

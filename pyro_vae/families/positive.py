@@ -61,14 +61,14 @@ class Gamma(_PositiveFamily):
 
     Args:
         concentration: the shape a, of the event's shape, in [0.01, 1e4].
-        rate: the rate b, of the event's shape, in one over the data's unit, in [1e-6, 1e6].
+        rate: the rate b, of the event's shape, in [1e-6, 1e6] over the data's unit.
 
     >>> Gamma(concentration="learned")
     Gamma(concentration='learned', rate=None)
     """
 
     concentration: Source = parameter(constraints.Bounded(0.01, 1e4), init=lambda x, _: _variation(x) ** -2)
-    rate: Source = parameter(rates, init=lambda x, _: _variation(x) ** -2 / _level(x))
+    rate: Source = parameter(rates, init=lambda x, _: _variation(x) ** -2 / _level(x), unit="rate")
     distribution = dist.Gamma  # its draws are at least the smallest normal number
 
 
@@ -96,7 +96,9 @@ class LogNormal(_PositiveFamily):
     LogNormal(loc=0.0, scale=1.0)
     """
 
-    loc: Source = parameter(constraints.real, init=lambda x, _: _level(x).log() - _log_variance(x) / 2)
+    loc: Source = parameter(
+        constraints.real, init=lambda x, _: _level(x).log() - _log_variance(x) / 2, unit="log_location"
+    )
     scale: Source = parameter(constraints.Bounded(1e-4, 10.0), init=lambda x, _: _log_variance(x).sqrt())
     distribution = OpenLogNormal
 
@@ -113,13 +115,13 @@ class Exponential(Family):
         Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, volume 1, 1994 [johnson1994].
 
     Args:
-        rate: the rate b, one over the mean, of the event's shape, in one over the data's unit, in [1e-6, 1e6].
+        rate: the rate b, one over the mean, of the event's shape, in [1e-6, 1e6] over the data's unit.
 
     >>> Exponential(rate=1)
     Exponential(rate=1.0)
     """
 
-    rate: Source = parameter(rates, init=lambda x, _: 1 / _level(x))
+    rate: Source = parameter(rates, init=lambda x, _: 1 / _level(x), unit="rate")
     distribution = OpenExponential
     fix_hint = "these numbers may not be negative; for such take a family for real values, such as Normal()"
     data_kind = "Positive numbers"
@@ -146,7 +148,7 @@ class Weibull(_PositiveFamily):
             https://arxiv.org/abs/1803.01328 (as a guide).
 
     Args:
-        scale: the scale s, below which lies 63 %, of the event's shape, in the data's unit, in [1e-4, 1e6].
+        scale: the scale s, below which lies 63 %, of the event's shape, in [1e-4, 1e6] times the data's unit.
         concentration: the shape k, of the event's shape, in [0.1, 100].
 
     >>> Weibull(concentration=2)
@@ -154,7 +156,9 @@ class Weibull(_PositiveFamily):
     """
 
     scale: Source = parameter(
-        constraints.positive, init=lambda x, _: _level(x) / torch.lgamma(1 + 1 / _weibull_concentration(x)).exp()
+        constraints.positive,
+        init=lambda x, _: _level(x) / torch.lgamma(1 + 1 / _weibull_concentration(x)).exp(),
+        unit="scale",
     )
     concentration: Source = parameter(constraints.Bounded(0.1, 100.0), init=lambda x, _: _weibull_concentration(x))
     distribution = OpenWeibull

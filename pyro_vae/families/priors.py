@@ -19,24 +19,36 @@ from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
 
 
 class PseudoInputs(nn.Module):
-    """Trained inputs of a guide, and the mixture of its posteriors there."""
+    """Trained inputs of a guide, in the canonical unit of its data, and the mixture of its posteriors there."""
 
-    def __init__(self, components: int, data_shape: Shape, guide: nn.Module) -> None:
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, components: int, data_shape: Shape, guide: Any) -> None:
         super().__init__()
         self.inputs = nn.Parameter(torch.randn(components, *data_shape))
+        self.register_buffer("loc", torch.zeros(data_shape))
+        self.register_buffer("scale", torch.ones(data_shape))
         self._guide = (guide,)  # in a tuple, for its weights are the guide's and not this prior's
 
     def forward(self, weights: Tensor) -> dist.MixtureSameFamily:
         """Mixture of q(z|u_k) with these log weights (K,)."""
         (guide,) = self._guide
         mixture = dist.Categorical(logits=weights, validate_args=False)
-        return dist.MixtureSameFamily(mixture, guide(self.inputs), validate_args=False)
+        return dist.MixtureSameFamily(mixture, guide(self.in_data_unit()), validate_args=False)
+
+    def in_data_unit(self) -> Tensor:
+        """The inputs in the user's unit, (K, *data_shape)."""
+        return self.loc + self.scale * self.inputs
 
     def adapt(self, x: Tensor) -> None:
         """Start at rows (N, *data_shape), drawn without replacement as long as there are any."""
-        count = len(self.inputs)
+        count, inputs = len(self.inputs), self._guide[0].inputs
+        if inputs is not None and inputs.measure is not None:
+            self.loc.copy_(inputs.loc)
+            self.scale.copy_(inputs.scale)
         order = torch.cat([torch.randperm(len(x)) for _ in range(-(-count // len(x)))])[:count]
-        self.inputs.copy_(x[order.to(x.device)])
+        self.inputs.copy_((x[order.to(x.device)] - self.loc) / self.scale)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
+from pyro_vae.families.units import Group, Motion
 from pyro_vae.networks.base import Network
 
 Shape: TypeAlias = tuple[int, ...]
@@ -53,6 +54,7 @@ class ParameterSlot:
         broadcasts: whether the distribution takes one number for all elements as it is.
         init_noise: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
             would be exchangeable (the components of a mixture) is not alike.
+        motion: how it moves with the unit of the data; None where it has no unit, or is fixed in the user's.
     """
 
     constraint: Constraint
@@ -62,6 +64,7 @@ class ParameterSlot:
     scales_with_size_factor: bool = False
     broadcasts: bool = False
     init_noise: float = 0.0
+    motion: Motion | None = None
 
     def init_value(self, x: Tensor) -> Tensor:
         """Value before training, of the parameter's shape: fixed, from rows of data, or that of a raw zero.
@@ -85,10 +88,17 @@ class BoundFamily:
     Args:
         slots: every parameter by name, those of a composite's parts included.
         distribution: called with the values by name; where it is a module, its weights are trained too.
+        group: the changes of unit under which it is closed, with which its parameters move.
+        own_unit: shift and unit under which its parameters are in the user's unit; the shift is what keeps its place
+            where a change of unit has none.
+        is_moved_whole: whether the distribution itself is moved, by an affine map, and no parameter.
     """
 
     slots: Mapping[str, ParameterSlot]
     distribution: Callable[..., Any]
+    group: Group = None
+    own_unit: tuple[Any, Any] = (0.0, 1.0)
+    is_moved_whole: bool = False
 
     def init_distribution(self, x: Tensor) -> Any:
         """Distribution before training; see `ParameterSlot.init_value`."""

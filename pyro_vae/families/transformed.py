@@ -90,14 +90,26 @@ class Transformed(Composite):
         inner, transform = self.family.bind(site), TRANSFORMS[self.transform]
         slots = {
             name: replace(slot, init=slot.init and partial(_before, transform, slot.init))
-            for name, slot in self.slots_of(inner).items()
+            for name, slot in self.slots_of(inner, _log_unit).items()
         }
         if not is_real(support := _support(inner)):
             raise InputError(
                 f"{site.role}: {self!r} maps {constraints.describe(support)}, and {self.transform} wants the real "
                 "numbers: take a family over these, such as Normal(), or Scaled for a change of unit."
             )
-        return BoundFamily(slots, partial(_push, inner, transform))
+        distribution, group = partial(_push, inner, transform), inner.group and "scale"
+        if self.transform == "exp":
+            return BoundFamily(slots, distribution, group)
+        slots = {name: replace(slot, motion=None) for name, slot in slots.items()}
+        is_fixed = any(isinstance(slot.source, float | tuple) for slot in slots.values())
+        if self.transform == "softplus" and not is_fixed:
+            return BoundFamily(slots, distribution, "scale", is_moved_whole=True)
+        return BoundFamily(slots, distribution)
+
+
+def _log_unit(shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and unit of log x, which a change of the unit of x moves."""
+    return unit.log(), torch.ones_like(unit)
 
 
 def _push(inner: BoundFamily, transform: Transform, **values: Tensor) -> OpenTransformedDistribution:
@@ -160,10 +172,11 @@ class Scaled(Composite):
         """The family in its place, its parameters initialised in its own unit, its distribution rescaled."""
         inner = self.family.bind(site)
         unit = {"unit_loc": self._unit("loc", site), "unit_scale": self._unit("scale", site)}
-        slots = {
-            name: replace(slot, init=slot.init and partial(self._in_own_unit, slot.init))
-            for name, slot in self.slots_of(inner).items()
-        }
+        slots = self.slots_of(inner, self._own_unit)
+        if inner.group is None:
+            slots = {
+                name: replace(slot, init=slot.init and partial(self._start, slot.init)) for name, slot in slots.items()
+            }
         if not unit.keys().isdisjoint(slots):
             raise InputError(f"{site.role}: {self!r} changes the unit twice: write one Scaled of the product.")
         support = _support(inner)
@@ -172,7 +185,8 @@ class Scaled(Composite):
                 f"{site.role}: {self.family!r} describes {constraints.describe(support)}, which have no other unit: "
                 "take that family alone, or one of real numbers, such as Scaled(Normal())."
             )
-        return BoundFamily({**slots, **unit}, partial(_rescale, inner))
+        own_unit = (self.loc, self.scale) if inner.group else (0.0, 1.0)
+        return BoundFamily({**slots, **unit}, partial(_rescale, inner), inner.group, own_unit)
 
     def _unit(self, name: str, site: SiteSpec) -> ParameterSlot:
         """A fixed slot, so that it follows the device and the floating type."""
@@ -183,7 +197,11 @@ class Scaled(Composite):
             raise InputError(f"{site.role}: Scaled.{name} has shape {shape}, which does not broadcast to {event}.")
         return ParameterSlot(constraints.real, event, value, broadcasts=True)
 
-    def _in_own_unit(self, start: Any, x: Tensor) -> Any:
+    def _own_unit(self, shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        scale = match_tensor(self.scale, unit)
+        return (shift - match_tensor(self.loc, shift)) / scale, unit / scale
+
+    def _start(self, start: Any, x: Tensor) -> Any:
         return start((x - match_tensor(self.loc, x)) / match_tensor(self.scale, x))
 
 

@@ -40,7 +40,7 @@ class _Bounded(Composite, ABC):
         """The family in its place, its distribution cut off at the bounds."""
         inner, standard = self.family.bind(site), STANDARDS[type(self.family).__name__]
         cut = partial(self.cut, standard, self.low, self.high, inner.distribution, validate_args=False)
-        return BoundFamily(self.slots_of(inner), cut)
+        return BoundFamily(self.slots_of(inner), cut, inner.group)
 
 
 @dataclass(frozen=True)

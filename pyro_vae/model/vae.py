@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -23,7 +24,7 @@ from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
 from pyro_vae.distributions import moments
 from pyro_vae.distributions.constraints import any_element, describe, supports_equal
 from pyro_vae.distributions.wrappers import expand_right
-from pyro_vae.families import Family, Normal
+from pyro_vae.families import Family, Normal, units
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
 from pyro_vae.model.validation import check_batch, impute
@@ -119,6 +120,8 @@ class VAE(nn.Module):
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
         self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
+        if inputs is not None and self.likelihood.group is not None:
+            inputs.measure = partial(units.measure, is_image=len(event_shape) == 3)
         has_size = any(slot.scales_with_size_factor for slot in self.likelihood.slots.values())
         self.optional_inputs = ("mask", "size_factor") if has_size else ("mask",)
         self._check_pairing()

@@ -81,24 +81,30 @@ def build_network(
 class InputNormalization(nn.Module):
     """Normalization of the inputs of a declared network: (view(x) - m) / s.
 
-    m is the mean of each element and s the root mean square of what is left, at least 1, over the rows given to
-    `adapt`: far from 0, or in units of thousands, a network would learn badly. Data of a root mean square within 1,
-    such as pixels in [0, 1], stay as they are, for the learning rates in use are tuned to them. Before `adapt`, x is
+    m and s are taken by `adapt` from rows of data: those of the data's own unit where there is a `measure` of it.
+    Otherwise m is the mean of each element and s the root mean square of what is left, at least 1, for inputs far from
+    0, or in thousands, train badly, and inputs of a root mean square within 1 stay as they are. Before `adapt`, x is
     only viewed. A module of the user's own sees x as it is.
 
     Args:
         in_shape: shape of one x.
         view: what is done to x first, element by element, such as log(1 + x) for counts.
+        measure: shift and unit of rows (N, *in_shape), for data whose unit is the user's choice.
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, in_shape: Shape, view: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        in_shape: Shape,
+        view: Callable[[Tensor], Tensor] | None = None,
+        measure: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
         super().__init__()
-        self.view = view
+        self.view, self.measure = view, measure
         self.register_buffer("loc", torch.zeros(in_shape))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(in_shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalized x, (*batch, *in_shape)."""
@@ -108,7 +114,11 @@ class InputNormalization(nn.Module):
     def adapt(self, x: Tensor) -> None:
         """Set m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
-        if bool(viewed.square().mean() > 1):
+        if self.measure is not None:
+            loc, scale = self.measure(viewed)
+            self.loc.copy_(loc)
+            self.scale.copy_(scale)
+        elif bool(viewed.square().mean() > 1):
             self.loc.copy_(viewed.mean(0))
             self.scale.copy_((viewed - self.loc).square().mean().sqrt().clamp(min=1))
 

@@ -5,15 +5,15 @@ A migration changes names and where they stand, never a value or a number.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+
+from torch import Tensor
 
 from pyro_vae.core.serialization import to_dict
 from pyro_vae.registry.tables import ROLES, TABLES, from_dict
 
 FORMAT = 2
 """The version of the run folder's layout and names; a higher one is refused."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Migration:
         classes: new names of declared classes by their old ones.
         fields: new names of fields by their old ones, for each class by its old name.
         parts: new names of the parts of a VAE by their old ones: the first words of the names of weights.
+        added: tensors of a VAE, by their new names, that the old format lacks: those of a new model stand for them.
         keyed_by_part: fields, by their old names, whose keys begin with a part.
         grouped: new names of settings inside a record by their old ones beside all others, for each record.
     """
@@ -31,6 +32,7 @@ class Migration:
     classes: Mapping[str, str]
     fields: Mapping[str, Mapping[str, str]]
     parts: Mapping[str, str]
+    added: frozenset[str]
     keyed_by_part: frozenset[str]
     grouped: Mapping[str, Mapping[str, str]]
 
@@ -80,6 +82,7 @@ MIGRATIONS: Mapping[int, Migration] = {
         classes={"Steps": "MultiStep"},
         fields={**dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS), "Cyclical": {"rise": "ratio"}},
         parts={"encoder": "posterior", "decoder": "likelihood"},
+        added=frozenset({"likelihood.shift", "likelihood.unit", "prior.distribution.loc", "prior.distribution.scale"}),
         keyed_by_part=frozenset({"parts"}),
         grouped={
             "data": {"data": "name", "data_seed": "seed"}
@@ -104,15 +107,22 @@ def migrate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return migrated
 
 
-def migrate_weights(weights: Mapping[str, T], spec: Mapping[str, Any]) -> dict[str, T]:
-    """Weights by their present names.
+def migrate_weights(
+    weights: Mapping[str, Tensor], spec: Mapping[str, Any], new: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights by their present names, complete, and of their present shapes where one number stood for all elements.
 
     Args:
-        weights: values by the names of weights, as stored.
+        weights: tensors by the names of weights, as stored.
         spec: the content of the spec.yaml beside them, as stored; programs of a user's own have the user's names.
+        new: the tensors of a new model.
     """
     migrated, format = dict(weights), spec.get("format", FORMAT)
     while "likelihood" in spec and (migration := MIGRATIONS.get(format)) is not None:
         migrated = {migration.rename_weight(name): value for name, value in migrated.items()}
+        migrated = {name: new[name] for name in migration.added & new.keys()} | migrated
+        for name in new.keys() & migrated.keys():
+            if migrated[name].ndim == 0:
+                migrated[name] = migrated[name].expand_as(new[name]).clone()
         format += 1
     return migrated

@@ -205,9 +205,9 @@ class RunFolder:
         module = as_module(loaded)
         try:
             tree = snapshot.read(files[0])
-            saved = migrate_weights(
-                tree["weights"] | tree["average"].get("means", {}), self._stored_spec(checkpoint=True)
-            )
+            mine = named_tensors(module)
+            stored = tree["weights"] | tree["average"].get("means", {})
+            saved = migrate_weights(stored, self._stored_spec(checkpoint=True), mine)
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
             mine = named_tensors(module)
@@ -229,7 +229,7 @@ class RunFolder:
         if not file.is_file():
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
-            saved = migrate_weights(safetensors.torch.load_file(file), self._stored_spec())
+            saved = migrate_weights(safetensors.torch.load_file(file), self._stored_spec(), module.state_dict())
             if any(tensor.dtype == torch.float64 for tensor in saved.values()):
                 module.double()
             mine = module.state_dict()

@@ -66,10 +66,13 @@ def test_starting_values_are_the_datas(name: str) -> None:
     for event in cases.events(case.family):
         rows = case.data(50, event, cases.seeded())
         for x in (rows, with_a_constant_element(rows), rows[:1]):
-            values = started(name, x).values(TWO_ROWS)
-            for key, start in case.start(x).items():
-                value = values[key]
-                torch.testing.assert_close(value, start.expand(value.shape), rtol=1e-6, atol=1e-6)
+            conditional = started(name, x)
+            values = conditional.values(TWO_ROWS)
+            start, moved = cases.starting_values(conditional, case, x)
+            for key, value in values.items():
+                if key in start:
+                    expected = moved(key, start[key])
+                    torch.testing.assert_close(value, expected.expand(value.shape), rtol=1e-6, atol=1e-6)
 
 
 @cases.over_families("likelihood")

@@ -249,6 +249,20 @@ class HeadedNetwork(nn.Module):
         return cls({name: torch.full(shape, value, dtype=dtype) for name, shape in raw_shapes(family, event).items()})
 
 
+def starting_values(
+    conditional: Conditional, case: FamilyCase, x: Tensor
+) -> tuple[Named, Callable[[str, Tensor], Tensor]]:
+    """Where parameters start in the canonical unit of a conditional, and the map of a value to the user's."""
+    if conditional.group is None:
+        return case.start(x), lambda name, value: value
+
+    def moved(name: str, value: Tensor) -> Tensor:
+        motion = conditional.slots[name].motion
+        return value if motion is None else motion(value, conditional.shift, conditional.unit)
+
+    return case.start_in_unit((x - conditional.shift) / conditional.unit), moved
+
+
 def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Whether two state dicts hold equal tensors."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -37,6 +37,7 @@ class FamilyCase:
         values: every value one element can take, for a discrete family (a long range where there are infinitely many).
         start_mean: the mean it has after `initialize(x)` where the network says 0, if that is not the mean of rows x
             (of labels: their shares).
+        canonical: the same from rows in the canonical unit, where that is another function of them (`Scaled`).
         closed_mean: whether its mean has a closed form; without one it is refused.
         masses: values that have a probability of their own, beside a density.
         moments: whether it ever has a mean and a variance.
@@ -54,6 +55,7 @@ class FamilyCase:
     closed: bool = True
     values: tuple[float, ...] | None = None
     start_mean: Callable[[Tensor], Tensor] | None = None
+    canonical: Callable[[Tensor], Named] | None = None
     closed_mean: bool = True
     masses: tuple[float, ...] = ()
     moments: bool = True
@@ -63,6 +65,10 @@ class FamilyCase:
     def declarations(self) -> tuple[Family, ...]:
         """The family in every way of writing it."""
         return (self.family, *self.variants)
+
+    def start_in_unit(self, u: Tensor) -> Named:
+        """Where the parameters start in the canonical unit, from rows in it."""
+        return (self.canonical or self.start)(u)
 
     def fixed(self, event: Shape, generator: torch.Generator) -> tuple[Family, dict[str, Array]]:
         """The family with random fixed parameters, and these."""

@@ -129,7 +129,8 @@ def test_declared_network_of_ones_own_gets_offsets_and_keeps_its_outputs() -> No
     vae.initialize(torch.randn(50, 3) + 7)
     z = torch.randn(4, 2)
     mean = vae.decode(z).mean
-    torch.testing.assert_close(mean, vae.likelihood.network.last["loc"] + vae.likelihood.get_buffer("offset_loc"))
+    in_unit = vae.likelihood.network.last["loc"] + vae.likelihood.get_buffer("offset_loc")
+    torch.testing.assert_close(mean, vae.likelihood.shift + vae.likelihood.unit * in_unit)
     assert float(mean.mean()) > 5 > float(vae.likelihood.network.last["loc"].mean())
 
 

@@ -56,7 +56,8 @@ def test_stored_run_is_fitted_again_by_its_spec(run: str, folder: Path) -> None:
     assert {name: before[name] for name in before if name != "versions"} == {
         name: after[name] for name in after if name != "versions"
     }
-    assert RunFolder(folder / "again").history().last["loss"] == pytest.approx(EXPECTED[run]["loss"], rel=1e-4)
+    # Not the same weights: since format 2 training moves in the unit of the data.
+    assert RunFolder(folder / "again").history().last["loss"] == pytest.approx(EXPECTED[run]["loss"], rel=0.02)
 
 
 def test_stored_runs_are_compared(folder: Path) -> None:
@@ -107,6 +108,7 @@ def test_flat_settings_of_format_1_are_in_their_records() -> None:
     }
     assert migrate_spec({"format": 1, "data": None}) == {"format": FORMAT, "data": None}
     assert migrate_spec({"optimizer": {"Adam": {"parts": {}}}}) == {"optimizer": {"Adam": {"parts": {}}}}
-    own = {"encoder.weight": 1}
-    assert migrate_weights(own, {"format": 1}) == own
-    assert migrate_weights(own, {"format": 1, "likelihood": "Normal"}) == {"posterior.weight": 1}
+    own, unit = {"encoder.weight": torch.ones(2)}, torch.ones(3)
+    assert migrate_weights(own, {"format": 1}, {"likelihood.unit": unit}) == own
+    migrated = migrate_weights(own, {"format": 1, "likelihood": "Normal"}, {"likelihood.unit": unit, "other": unit})
+    assert migrated == {"likelihood.unit": unit, "posterior.weight": own["encoder.weight"]}

@@ -97,6 +97,7 @@ CASES = {
         data=normals,
         parameters=location_scale,
         start=lambda x: mean_and_spread((x - 2) / 3),
+        canonical=mean_and_spread,
         variants=(
             pv.Scaled(pv.Normal(0, 1), -1, 0.5),
             pv.Scaled(pv.StudentT(5, scale="learned"), scale=10),
