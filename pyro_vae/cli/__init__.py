@@ -1,4 +1,4 @@
-"""The command line: one verb per stage, each a typed function without logic of its own.
+"""Command line: one verb per stage, each a typed function without logic of its own.
 
 The verbs stand in a literal table, so that `pyro-vae --help` and `--version` import no torch; a verb's module is
 imported when it is called.

@@ -1,4 +1,4 @@
-"""The verbs of criticism: log p(x), predictive checks, comparisons, reports."""
+"""Verbs of criticism: log p(x), predictive checks, comparisons, reports."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""The verb that trains a model."""
+"""Verb that trains a model."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parser of a verb's words: argparse splits them, the tables build the declared things.
+"""Parser of a verb's words: argparse splits them, the tables build what they declare.
 
 A parameter of a verb that may be given by position is a word, one that is a keyword alone is an option. Options are
 plain values, put into one mapping in the order of the command line: `--config FILE` merges a file, `--prior Laplace`
@@ -24,7 +24,7 @@ from pyro_vae.workflow.experiment import MODEL
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of one verb.
+    """Parser of one verb.
 
     Args:
         name: the verb's name.
@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
     def _complete(self, word: str, following: str) -> str:
-        """A word as argparse knows it: a field's option is made known to it, a flag alone gets its value.
+        """Word as argparse takes it: a field's option is added to the parser, and a flag without a value gets "true".
 
         Raises:
             InputError: there is no such option, or its value is missing.
@@ -147,7 +147,7 @@ def _described(text: str, default: Any) -> str:
 
 
 def _values(name: str, hint: Any) -> str:
-    """The values of an option, for its line of the help."""
+    """Placeholder of an option's value in the help, as "{true,false}" or "NAME"."""
     members = [one for member in (hint, *typing.get_args(hint)) for one in typing.get_args(member) or [member]]
     classes = [one for one in members if isinstance(one, type) and issubclass(one, Config)]
     if classes:

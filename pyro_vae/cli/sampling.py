@@ -1,4 +1,4 @@
-"""The verbs that draw from a model, or describe models and families."""
+"""Verbs that draw from a model, or describe models and families."""
 
 from pathlib import Path
 

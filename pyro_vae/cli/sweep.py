@@ -1,4 +1,4 @@
-"""The verb that trains a model for each point of a sweep."""
+"""Verb that trains a model for each point of a sweep."""
 
 import inspect
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The ground: errors, configs, formats, random states, files. Knows no distribution."""
+"""Errors, configs, formats, random states and files, without any distribution."""

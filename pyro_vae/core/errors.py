@@ -18,7 +18,7 @@ class ProcessLostError(RuntimeError):
 
 
 class RunNotWrittenError(OSError):
-    """A trained model could not be written to its run folder; the message says where it is instead.
+    """Failure to write a trained model to its run folder; the message says where it is instead.
 
     Args:
         message: what went wrong, and what to do.

@@ -1,4 +1,4 @@
-"""Families as they are written: in Python, in YAML and on the command line."""
+"""Text of declarations in Python, in YAML and on the command line; of lists and p-values."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from pyro_vae.core.config import Config
 
 
 def signature(family: type[Config]) -> str:
-    """A family's fields as text, with the defaults of those that are not computed by the network.
+    """Text of a family's fields, with the defaults of those that are not computed by the network.
 
     >>> from pyro_vae import Categorical
     >>> signature(Categorical)
@@ -81,7 +81,7 @@ def in_yaml(plain: Any) -> str:
 
 
 def abbreviate(items: Sequence[object], most: int) -> str:
-    """The first of some items, and how many more there are.
+    """Text of the first of some items, with the number of the others.
 
     >>> abbreviate([1, 2, 3], 2)
     '1, 2 and 1 more'

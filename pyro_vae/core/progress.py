@@ -1,4 +1,4 @@
-"""The progress bar: on stderr, and in a terminal alone."""
+"""Progress bar on stderr, in a terminal alone."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def progress_bar(show: bool, *columns: ProgressColumn | str, transient: bool = False) -> Progress:
-    """A rich progress bar, of rich's columns by default, disabled unless `show` and stderr is a terminal."""
+    """Progress bar of rich, with its columns by default, disabled unless `show` and stderr is a terminal."""
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=transient, disable=not (show and console.is_terminal))
 

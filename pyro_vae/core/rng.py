@@ -17,7 +17,7 @@ States = dict[str, Any]
 
 
 class Generator(NamedTuple):
-    """A global generator of random numbers.
+    """Global generator of random numbers.
 
     Args:
         get: returns its state, as a value that does not change when numbers are drawn.
@@ -48,7 +48,7 @@ GENERATORS: Mapping[str, Generator] = {
     "numpy": Generator(_get_numpy, _set_numpy),
     "python": Generator(random.getstate, random.setstate),
 }
-"""The generators of the CPU, by name."""
+"""Generators of the CPU, by name."""
 
 
 def device_generator(device: torch.device) -> Generator:
@@ -72,7 +72,7 @@ def set_states(states: States) -> None:
 
 
 def _own_generator(device: torch.device | None) -> list[Generator]:
-    """The generator of a device, where it has another than the CPU's."""
+    """Generator of a device, where it has one besides the CPU's."""
     return [] if device is None or device.type == "cpu" else [device_generator(device)]
 
 

@@ -35,7 +35,7 @@ class RankStatistics:
         self.quantities: tuple[str, ...] = ()
 
     def __call__(self, batch: Batch) -> NDArray[np.int64]:
-        """Ranks (B, Q) of a simulation for every row, or (1, Q) of one for the whole batch."""
+        """Ranks (B, Q) of a simulation for every row, or (1, Q) of one for the complete batch."""
         simulated = poutine.trace(poutine.uncondition(self.model)).get_trace(**batch)
         data = self.plan.simulated_batch(simulated, batch)
         truth = {name: site["value"] for name, site in sample_sites(simulated).items() if not is_observed(site)}

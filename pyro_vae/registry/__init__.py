@@ -1,1 +1,1 @@
-"""Every name and its table."""
+"""Tables of all names, options by name, and migrations of old names."""

@@ -13,12 +13,12 @@ from pyro_vae.core.serialization import to_dict
 from pyro_vae.registry.tables import ROLES, TABLES, from_dict
 
 FORMAT = 2
-"""The version of the run folder's layout and names; a higher one is refused."""
+"""Version of the run folder's layout and names; a higher one is refused."""
 
 
 @dataclass(frozen=True)
 class Migration:
-    """The renames from one format to the next.
+    """Renames from one format to the next.
 
     Args:
         classes: new names of declared classes by their old ones.
@@ -91,11 +91,11 @@ MIGRATIONS: Mapping[int, Migration] = {
         },
     ),
 }
-"""The migration from each older format to the next."""
+"""Migration from each older format to the next."""
 
 
 def migrate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a spec.yaml in the present format; one without a format is returned as it is.
+    """Content of a spec.yaml in the present format; one without a format is returned as it is.
 
     >>> migrate_spec({"format": 1, "optimizer": {"Adam": {"lr": {"Steps": {"epochs": [1.0]}}}}})
     {'format': 2, 'optimizer': {'Adam': {'lr': {'MultiStep': {'epochs': [1.0]}}}}}

@@ -52,7 +52,7 @@ def is_role(parameter: inspect.Parameter) -> bool:
 
 
 def typed(verb: Verb, plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The arguments of a verb from plain values, as a file holds them.
+    """Arguments of a verb from plain values, as a file holds them.
 
     Args:
         verb: the function the arguments are for.

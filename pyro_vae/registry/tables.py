@@ -39,7 +39,7 @@ TABLES: dict[type[Config], Mapping[str, type[Config]]] = {
     Method: METHODS,
     Stopping: STOPPINGS,
 }
-"""The table of every kind of declared thing, by the type of the kind."""
+"""Table of each kind of declaration, by the type of the kind."""
 
 ROLES: dict[str, type[Config]] = {
     "prior": Family,
@@ -55,7 +55,7 @@ ROLES: dict[str, type[Config]] = {
     "monitor": Monitor,
     "runtime": Runtime,
 }
-"""The kind of each role that takes a declared thing; a `Record` is the only one of its kind, and needs no name."""
+"""Kind of each role that takes a declaration; a `Record` is the only class of its kind, and is given without a name."""
 
 
 def from_dict(role: str, plain: Any) -> Any:
@@ -77,7 +77,7 @@ def from_dict(role: str, plain: Any) -> Any:
 
 
 def _declared(where: str, kind: type[Config], plain: Any) -> Any:
-    """The same, of a declaration inside another one too; `where` is its path, as in "likelihood.family"."""
+    """Declaration of plain values, also inside another one; `where` is its path, as in "likelihood.family"."""
     if isinstance(plain, Config):
         return plain
     declared, fields = _parts(where, kind, plain)
@@ -133,7 +133,7 @@ def _merged(where: str, kind: type[Config], plain: Any, path: list[str], value: 
 
 
 def _nothing_to_set(where: str, kind: type[Config], plain: Any, field: str, value: Any) -> InputError:
-    """The error of a field that is set where there is no declaration, or a number."""
+    """Error of a field that is set where there is no declaration, or a number."""
     having = [name for name, one in TABLES[kind].items() if field in one.__dataclass_fields__]
     name = next(iter(having or TABLES[kind]))
     state = "has no default, so no" if plain is None else f"is the number {plain} and has no"
@@ -144,7 +144,7 @@ def _nothing_to_set(where: str, kind: type[Config], plain: Any, field: str, valu
 
 
 def _parts(where: str, kind: type[Config], plain: Any) -> tuple[type[Config], dict[str, Any]]:
-    """The class of a plain declaration, which it names unless it is a record, and its fields."""
+    """Class of a plain declaration, named in it unless it is a record, and its fields."""
     if kind not in TABLES:
         hints = typing.get_type_hints(kind)
         first = dataclasses.fields(kind)[0].name
@@ -177,7 +177,7 @@ def _check_field(where: str, declared: type[Config], field: str) -> None:
 
 
 def _inner(declared: type[Config]) -> dict[str, type[Config]]:
-    """The fields that hold a declaration themselves, and the kind of each."""
+    """Kinds of the fields that hold a declaration, by name."""
     hints = typing.get_type_hints(declared)
     members = {
         field.name: (hints[field.name], *typing.get_args(hints[field.name])) for field in dataclasses.fields(declared)

@@ -1,4 +1,4 @@
-"""A sweep in Optuna: the journal that holds its trials, the proposals of a study, and pruning."""
+"""Search by Optuna: the journal that holds its trials, the proposals of a study, and pruning."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The picture of a sweep: the loss by option."""
+"""Figure of a sweep: the loss by option."""
 
 import math
 from collections.abc import Sequence

@@ -77,7 +77,7 @@ def _outcome(future: "Future[Outcome]", stopped: bool) -> Outcome:
 
 
 class Worker:
-    """One process in a pool of its own, so that a process that dies takes its own point with it and no other.
+    """One process in a pool of its own, so that a process that dies loses its own point and no other.
 
     Args:
         threads: how many it may use.

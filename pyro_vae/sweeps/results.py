@@ -72,7 +72,7 @@ class Result:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The line as a mapping of the table's columns."""
+        """Cells of the line by the table's columns."""
         numbers = (self.best, self.best_epoch or math.nan, self.last, self.epochs or math.nan, self.seconds)
         names = (f"best_{self.loss}", "best_epoch", f"last_{self.loss}", "epochs", "seconds")
         return {
@@ -145,7 +145,7 @@ class Sweep:
         return self.folder / self.results[0].name
 
     def require_one(self) -> "Sweep":
-        """The sweep itself, refused where no point is finished.
+        """Sweep itself, where a point is finished.
 
         Raises:
             InputError: no point is finished.
@@ -156,11 +156,11 @@ class Sweep:
         return self
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table."""
+        """Table as a DataFrame, a row for each point."""
         return pandas.DataFrame([result.shown for result in self.results])
 
     def to_csv(self) -> str:
-        """The table as text, with every digit."""
+        """Table as CSV text, with every digit."""
         frame = pandas.DataFrame([result.shown for result in self.results], dtype=object)  # epochs stay integers
         return frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
 

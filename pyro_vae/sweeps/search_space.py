@@ -1,4 +1,4 @@
-"""The points of a sweep: which options each one gives to `pyro-vae fit`, and what its run is called.
+"""Points of a sweep: the options of `pyro-vae fit` that each one sets, and the name of its run.
 
     over: {latent_dim: [2, 8], optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}
 
@@ -25,7 +25,7 @@ from pyro_vae.workflow.comparison import words as written
 from pyro_vae.workflow.experiment import run_experiment
 
 PARAMETERS = inspect.signature(run_experiment).parameters
-"""The options of `pyro-vae fit`."""
+"""Options of `pyro-vae fit`."""
 
 OURS = ("run", "overwrite", "resume", "progress")
 """Options of `pyro-vae fit` that a sweep sets for each of its points."""
@@ -38,7 +38,7 @@ NAMED = 120
 
 Axis = CategoricalDistribution | IntDistribution | FloatDistribution
 Axes = Mapping[str, Axis]
-"""The values or range of each option: of a list, a choice between the values as JSON."""
+"""Values or range of each option: of a list, a choice between the values as JSON."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The name of its run, which says what was chosen, and differs from those of all other points.
+        """Name of its run, which says what was chosen, and differs from those of all other points.
 
         >>> Point({"latent_dim": 2, "optimizer.lr": 0.001}, {}).name
         'latent_dim=2,lr=0.001'
@@ -141,7 +141,7 @@ def check_option(name: str, where: str) -> None:
 
 
 def grid(axes: Axes, *, proposing: bool = False) -> list[dict[str, Any]]:
-    """Every combination of the values.
+    """Combinations of all values.
 
     Args:
         axes: the values or range of each option.

@@ -1,4 +1,4 @@
-"""A sweep as an Optuna study in its folder: a trial for each point, from the first call to the table."""
+"""Sweep as an Optuna study in its folder: a trial for each point, from the first call to the table."""
 
 import json
 import math
@@ -97,7 +97,7 @@ def sweep(
 
 
 class SweepStudy:
-    """The trials of a sweep in Optuna's journal.
+    """Trials of a sweep in Optuna's journal.
 
     The user attributes of a trial hold the options of its point, its outcome, and, where a study proposed it, the
     number of the proposal.
@@ -171,7 +171,7 @@ class SweepStudy:
         return found
 
     def _requests(self, axes: Axes, samples: int, seed: int) -> Iterator[Request]:
-        """The enqueued trials, and then the proposals of a study."""
+        """Requests of the enqueued trials, and then of the proposals of a study."""
         while self._trials(TrialState.WAITING) or len(self._proposals()) < samples:
             number = len(self._proposals())
             trial = propose(self.study, axes, seed, number)
@@ -208,7 +208,7 @@ class SweepStudy:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def _proposals(self) -> dict[int, FrozenTrial]:
-        """The newest trial of each proposal by its number."""
+        """Newest trial of each proposal by its number."""
         return {trial.user_attrs["proposal"]: trial for trial in self._trials() if "proposal" in trial.user_attrs}
 
     def _add(self, chosen: Mapping[str, Any]) -> str:
@@ -221,7 +221,7 @@ class SweepStudy:
         return name in self.results and self.results[name].outcome.status in FINAL
 
     def _write(self) -> Sweep:
-        """The table, written into the folder with the options of its points."""
+        """Table of the sweep, written into the folder with the options of its points."""
         found = Sweep(self.folder, [self.results[name] for name in self.options if name in self.results])
         points = {name: dict(chosen) for name, chosen in self.options.items()}
         declared = serialization.dump({"base": self.common, "points": points})
@@ -245,7 +245,7 @@ def _search(search: str | None, samples: int | None) -> str:
 
 
 def _common(base: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
-    """The options that all points have in common, as plain values."""
+    """Options that all points have in common, as plain values."""
     parameters = search_space.PARAMETERS
     if isinstance(base, str | Path):
         given: Mapping[str, Any] = options.read_config(Path(base), parameters)

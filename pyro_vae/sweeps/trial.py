@@ -1,4 +1,4 @@
-"""One trial of a sweep: a fit into a run folder of its own, whose failure is an outcome and not an exception."""
+"""Trial of a sweep: a fit into a run folder of its own, whose failure is an outcome and not an exception."""
 
 import contextlib
 import io

@@ -65,7 +65,7 @@ class Runs:
             split: "train", "validation" or "test".
 
         Raises:
-            InputError: a folder is no run of a VAE, or these cannot be compared.
+            InputError: a folder is not a run of a VAE, or these cannot be compared.
         """
         paths = [Path(folder) for folder in folders]
         if len({path.resolve() for path in paths}) < len(paths) or len(paths) < 2:
@@ -109,7 +109,7 @@ class Runs:
         )
 
     def differences(self, names: Sequence[str]) -> str:
-        """One line on the settings that differ between the groups, in the order of `names`."""
+        """Settings that differ between the groups, in one line, in the order of `names`."""
         keys = dict.fromkeys(key for spec in self.specs.values() for key in spec)
         shown = {key: [words(self.specs[name].get(key)) for name in names] for key in keys}
         return "; ".join(f"{key}: {' | '.join(words)}" for key, words in shown.items() if len(set(words)) > 1)
@@ -155,7 +155,7 @@ def _without(spec: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]
 
 
 def _name(members: Sequence[Path], groups: Sequence[Sequence[Path]]) -> str:
-    """A run's folder, or what the folders of a group share; paths in full where that is not unique."""
+    """Name of a run's folder, or the common part of a group's; full paths where that is not unique."""
     name = _shared([path.name for path in members])
     if sum(name == _shared([path.name for path in other]) for other in groups) == 1:
         return name

@@ -25,7 +25,7 @@ MODEL = ("prior", "likelihood", "guide", "encoder", "decoder")
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A fit that has ended.
+    """Result of an experiment.
 
     Args:
         data: the rows it was given, in three splits.

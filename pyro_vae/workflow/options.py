@@ -10,7 +10,7 @@ from pyro_vae.training.checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class RunOptions(Config):
-    """A run folder to write, and what may happen to a run that is there.
+    """Run folder to write, and what may happen to a run that is there.
 
     Args:
         path: the folder: declaration, weights, history, pictures.
