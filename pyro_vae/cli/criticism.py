@@ -31,7 +31,7 @@ def evaluate(
         to: file to write with log p(x), its error and k-hat of each row, .csv.
     """
     target = None if to is None else output.reserve(to, overwrite, (".csv",))
-    vae, rows = load(run), load_split(RunFolder(Path(run)), data, split)
+    vae, rows = load(run), load_split(RunFolder(Path(run).expanduser()), data, split)
     found = evidence(vae, rows, **options)
     print(found)
     if target is not None:
@@ -63,7 +63,7 @@ def check(
         to: file to write, .nc; by default check-KIND.nc in the run.
     """
     target = output.reserve(to or str(Path(run) / f"check-{kind}.nc"), overwrite, (".nc",))
-    folder = RunFolder(Path(run))
+    folder = RunFolder(Path(run).expanduser())
     rows = load_split(folder, data, split)
     vae = load_untrained(folder) if kind == "prior" else load(run)
     tree = predictive_check(vae, rows, kind=kind, statistics=statistics, **options)

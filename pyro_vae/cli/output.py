@@ -64,7 +64,7 @@ def reserve(path: str, overwrite: bool = False, suffixes: Sequence[str] = SUFFIX
     Raises:
         InputError: an unknown suffix, a file in the way, or no such folder.
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     if target.suffix not in suffixes:
         raise InputError(f"--to {path}: name a file that ends in {', '.join(suffixes)}.")
     if target.exists() and not overwrite:

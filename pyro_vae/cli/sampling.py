@@ -55,7 +55,7 @@ def reconstruct(
         seed: seed of the draws.
     """
     target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
-    vae, rows = load(run), load_split(RunFolder(Path(run)), data, split)
+    vae, rows = load(run), load_split(RunFolder(Path(run).expanduser()), data, split)
     with seeded(seed):
         batch = rows.batch(slice(n))
         replicates = vae.reconstruct(**batch, mean=mean)

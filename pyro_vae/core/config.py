@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union
 
-from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.core.errors import InputError, is_integer, is_real, unknown_name_error
 
 
 def field(default: Any, *, low: float = -math.inf, high: float = math.inf, known: Iterable[str] | None = None) -> Any:
@@ -56,7 +56,7 @@ def _check_option(
 ) -> None:
     numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     for number in numbers:
-        if isinstance(number, int | float) and not low <= number <= high:
+        if is_real(number) and not low <= number <= high:
             bounds = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
             raise InputError(f"{where} = {value} has to be {bounds}.")
     if known is not None and value not in known:
@@ -83,6 +83,8 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number or truth of NumPy or torch
+        value = value.item()
     if origin is Literal:
         if (type(value), value) not in [(type(known), known) for known in arguments]:  # for True == 1
             raise unknown_name_error(f"value of {where},", value, map(str, arguments))
@@ -102,9 +104,12 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
         if isinstance(value, typing.Mapping):
             return origin((str(name), coerce(f"{where}[{name!r}]", arguments[-1], v)) for name, v in value.items())
     elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if is_real(value) and math.isfinite(value):
             return float(value)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    elif hint is int:
+        if is_integer(value):
+            return int(value)
+    elif isinstance(value, hint):
         return value
     raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}.")
 

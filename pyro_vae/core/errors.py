@@ -1,8 +1,9 @@
 """Exceptions, whose messages say what is wrong, where, why, and the line that fixes it."""
 
 import difflib
+import numbers
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 
 class InputError(ValueError):
@@ -63,5 +64,27 @@ def check_integers(**arguments: tuple[Any, int]) -> None:
     >>> check_integers(draws=(1000, 2), seed=(0, 0))
     """
     for name, (value, low) in arguments.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} = {value!r} has to be a whole number of at least {low}.")
+        if not is_integer(value) or value < low:
+            raise InputError(f"{name} = {abbreviated_repr(value)} has to be a whole number of at least {low}.")
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer of Python, NumPy or any other library that says so; True is not one here."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether a value is a number of Python, NumPy or any other library that says so; True is not one here."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def abbreviated_repr(value: object) -> str:
+    """Repr of a value, for a message: the type and shape alone of arrays and tables, at most 80 characters of others.
+
+    >>> abbreviated_repr(3.0), abbreviated_repr(list(range(100)))
+    ('3.0', '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2...')
+    """
+    if shape := getattr(value, "shape", None):
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

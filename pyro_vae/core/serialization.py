@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from pyro_vae.core.config import Config, Record
-from pyro_vae.core.errors import InputError
+from pyro_vae.core.errors import InputError, is_integer, is_real
 
 
 def to_dict(declared: Any) -> Any:
@@ -43,6 +43,8 @@ def to_dict(declared: Any) -> Any:
         return {name: to_dict(value) for name, value in declared.items()}
     if declared is None or isinstance(declared, str | int | float | bool):
         return declared
+    if is_integer(declared) or is_real(declared):  # NumPy's
+        return int(declared) if is_integer(declared) else float(declared)
     return {"own": getattr(declared, "__name__", type(declared).__name__)}
 
 

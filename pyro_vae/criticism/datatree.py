@@ -93,7 +93,7 @@ def save(tree: "xr.DataTree", path: str | Path) -> Path:
     Raises:
         InputError: the file cannot be written.
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     packed = {f"/{name}": {v: {"zlib": True} for v in ("x",) if v in group} for name, group in tree.children.items()}
     with naming_unwritable(target), write_atomically(target) as fresh:
         tree.to_netcdf(fresh, engine="h5netcdf", encoding={name: how for name, how in packed.items() if how})

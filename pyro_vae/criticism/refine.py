@@ -15,7 +15,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, check_integers
+from pyro_vae.core.errors import InputError, check_integers, is_real
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
 from pyro_vae.data.rows import Rows
@@ -286,7 +286,7 @@ def check_refinement(steps: Any, lr: Any, particles: Any, batch_size: Any, seed:
         InputError: the step size is not a finite number above 0, or another one not an integer in its range.
     """
     check_integers(steps=(steps, 1), particles=(particles, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < math.inf:
+    if not is_real(lr) or not 0 < lr < math.inf:
         raise InputError(
             f"lr = {lr!r} has to be a number above 0, the first step on the unconstrained scale: take lr={LR}."
         )

@@ -1,7 +1,8 @@
 """Conversion of arrays, tables and lists in memory to one dense tensor of real numbers."""
 
-import sys
+import numbers
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.libraries import library_of
 
 LABELS = ("label", "class", "target", "species")
 """Names that mark a column of a table as labels."""
@@ -18,7 +20,8 @@ LABELS = ("label", "class", "target", "species")
 def as_tensor(name: str, values: object) -> Tensor:
     """Tensor of values, with their dtype, float64 of a DataFrame, and in shared memory where possible.
 
-    Values are a tensor, a numpy array, a pandas DataFrame of numbers or a nested list, of any shape. Errors say `name`.
+    Values are a tensor, a numpy array, a pandas DataFrame or Series of numbers, a number or a nested list, of any
+    shape, or anything that numpy takes for an array. bfloat16, which numpy lacks, becomes float32. Errors say `name`.
 
     Raises:
         InputError: for text, Python objects, complex numbers, sparse or masked arrays, and ragged lists.
@@ -27,19 +30,30 @@ def as_tensor(name: str, values: object) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    if _is_frame(values):
-        values = _from_frame(name, values)
+    library, found = library_of(values), values
+    if isinstance(values, Tensor):
+        found = values.detach()
+    elif library == "pandas":
+        found = _from_pandas(name, values)
     elif isinstance(values, list | tuple):
-        values = _from_list(name, values)
-    if isinstance(values, np.ndarray):
-        values = _from_array(name, values)
-    if not isinstance(values, Tensor):
+        found = _from_list(name, values)
+    elif isinstance(values, numbers.Number) or hasattr(values, "__array__"):
+        found = np.asanyarray(values)
+    if isinstance(found, np.ndarray):
+        found = _from_array(name, found)
+    if not isinstance(found, Tensor):
         raise InputError(f"{name!r} is a {type(values).__name__}, which cannot be used as rows: {_fix(values)}.")
-    if values.layout != torch.strided:
+    if found.layout != torch.strided:
         raise InputError(f"{name!r} is a sparse tensor, and rows are dense: give `{name}.to_dense()`.")
-    if values.is_complex():
-        raise InputError(f"{name!r} is complex; give real numbers, such as `torch.view_as_real({name})`.")
-    return values.detach()
+    if found.is_complex():
+        parts = f"numpy.stack([numpy.real({name}), numpy.imag({name})], axis=-1)"
+        fix = f"torch.view_as_real({name})" if library == "torch" else parts
+        raise InputError(f"{name!r} is complex; give real numbers, such as `{fix}`.")
+    tensor: Any = found.float() if found.dtype == torch.bfloat16 else found
+    if library != "torch":
+        tensor.given_library = library
+    result: Tensor = tensor
+    return result
 
 
 def check_has_x(named: Mapping[str, object], where: str) -> None:
@@ -68,26 +82,42 @@ def label_column(names: Sequence[str], fix: str) -> str | None:
 def columns_of(values: object) -> tuple[str, ...]:
     """The names of the columns of a DataFrame; none of anything else."""
     frame: Any = values
-    return tuple(map(str, frame.columns)) if _is_frame(values) else ()
+    return tuple(map(str, frame.columns)) if library_of(values) == "pandas" and frame.ndim == 2 else ()
 
 
-def _is_frame(values: object) -> bool:
-    pandas = sys.modules.get("pandas")  # a DataFrame exists only where pandas has been imported
-    return pandas is not None and isinstance(values, pandas.DataFrame)
+def _from_pandas(name: str, values: Any) -> np.ndarray:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    values = values.infer_objects()  # numbers of Python are objects in pandas
+    is_series = values.ndim == 1
+    for column, held in [(None, values)] if is_series else values.items():
+        if not is_numeric_dtype(held.dtype):
+            subject = repr(name) if is_series else f"column {column!r} of {name!r}"
+            raise InputError(f"{subject} is of type {held.dtype}, not a number: {_fix_column(name, column, held)}.")
+    dtypes = [values.dtype] if is_series else values.dtypes
+    if all(map(is_bool_dtype, dtypes)) and not values.isna().to_numpy().any():
+        return np.asarray(values.to_numpy(dtype=bool))
+    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _from_frame(name: str, frame: Any) -> np.ndarray:
-    from pandas.api.types import is_numeric_dtype
-
-    for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        if not is_numeric_dtype(dtype):
-            raise InputError(
-                f"column {column!r} of {name!r} is of type {dtype}, not a number: leave it out, "
-                f"`{name}.drop(columns={column!r})`, or code it, "
-                f"`pandas.get_dummies({name}, columns=[{column!r}])`."
-            )
-    array: np.ndarray = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    return array
+def _fix_column(name: str, column: object, held: Any) -> str:
+    """Advice on a column of a DataFrame, or a Series if `column` is None, that does not hold numbers."""
+    part = name if column is None else f"{name}[{column!r}]"
+    try:
+        days = getattr(held.dt, "total_seconds", None)
+        what, new = "count days", f"({part} - {part}.min()).dt.total_seconds() / 86400"
+        if days is not None:
+            new = f"{part}.dt.total_seconds() / 86400"
+    except AttributeError:
+        try:
+            held.astype(float)
+            what, new = "make it numbers", f"{part}.astype(float)"
+        except (TypeError, ValueError):
+            if column is not None:
+                code = f"pandas.get_dummies({name}, columns=[{column!r}])"
+                return f"leave it out, `{name}.drop(columns={column!r})`, or code it, `{code}`"
+            what, new = "code it", f"{part}.astype('category').cat.codes"
+    return f"{what}, `{new if column is None else f'{name}.assign(**{{{column!r}: {new}}})'}`"
 
 
 def _from_list(name: str, values: Sequence[object]) -> np.ndarray:
@@ -106,11 +136,10 @@ def _from_array(name: str, array: np.ndarray) -> Tensor:
             f"{name!r} is a masked array; give the mask as a tensor of its own: "
             f"{{'x': {name}.filled(0), 'mask': ~numpy.ma.getmaskarray({name})}}."
         )
+    if array.dtype.kind == "O" and all(value is None or isinstance(value, numbers.Real) for value in array.flat):
+        array = array.astype(np.float64)  # None becomes NaN
     if array.dtype.kind not in "biufc":
-        raise InputError(
-            f"{name!r} has dtype {array.dtype}, and rows are numbers: leave out what is text or missing, "
-            f"and give `{name}.astype('float32')`."
-        )
+        raise InputError(f"{name!r} has dtype {array.dtype}, and rows are numbers: {_fix_array(name, array)}.")
     # torch reads native, writable memory only, and computes with no unsigned type but uint8
     native: Any = array.dtype.newbyteorder("=")
     if array.dtype.kind == "u" and array.itemsize > 1:
@@ -118,6 +147,22 @@ def _from_array(name: str, array: np.ndarray) -> Tensor:
     elif array.dtype.kind == "f" and array.itemsize > 8:
         native = np.float64
     return torch.from_numpy(np.require(array, native, ["C", "W"]))
+
+
+def _fix_array(name: str, array: np.ndarray) -> str:
+    """Advice on how to convert an array that does not hold numbers."""
+    if array.dtype.names:
+        return f"give its fields as columns, `numpy.stack([{name}[field] for field in {name}.dtype.names], axis=-1)`"
+    if array.dtype.kind == "M":
+        return f"give seconds, `numpy.asarray({name}).astype('datetime64[s]').astype('float64')`"
+    if array.dtype.kind == "m":
+        return f"give seconds, `numpy.asarray({name}) / numpy.timedelta64(1, 's')`"
+    try:
+        array.astype(np.float64)
+    except (TypeError, ValueError):
+        coded = f"numpy.unique({name}, return_inverse=True)[1].reshape(numpy.shape({name}))"
+        return f"leave out what is text, or give the numbers of its values, `{coded}`"
+    return f"give `numpy.asarray({name}, dtype='float64')`"
 
 
 def _fix(values: object) -> str:
@@ -130,8 +175,8 @@ def _fix(values: object) -> str:
         return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
     if hasattr(values, "toarray"):
         return "it is sparse, and rows are dense: give `x.toarray()`"
-    if isinstance(values, str):
-        return f"read it first, `pyro_vae.data.load({values!r}).train`"
+    if isinstance(values, str | Path):
+        return f"read it first, `pyro_vae.data.load({str(values)!r}).train`"
     if type(values).__name__ == "Dataset":
         return "give one of its splits, `data.train`"
     return "give a tensor, an array, a DataFrame, a nested list, or a mapping of names to those"

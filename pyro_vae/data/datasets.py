@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.core.config import Record
-from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.core.errors import InputError, is_integer, is_real, unknown_name_error
 from pyro_vae.data import files
 from pyro_vae.data.dispatch import is_large
 from pyro_vae.data.dispatch import stream as stream_file
@@ -148,6 +148,7 @@ def load(
     tensor(16.)
     """
     _check(data, binarize, levels, {"validation": validation, "test": test}, seed, stream)
+    seed, levels = int(seed), None if levels is None else int(levels)  # of NumPy's, perhaps
     rows, official_test = _read(data, root, stream)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
@@ -184,19 +185,19 @@ def _check(
         )
     if binarize is not None and binarize not in BINARIZE:
         raise unknown_name_error("binarisation", binarize, BINARIZE)
-    if levels is not None and (not isinstance(levels, int) or isinstance(levels, bool) or levels < 2):
+    if levels is not None and (not is_integer(levels) or levels < 2):
         raise InputError(f"levels={levels!r} is a whole number, 2 or more: say levels=256 for pictures of bytes.")
     if levels is not None and binarize is not None:
         raise InputError(
             f"binarize={binarize!r} makes x 0 or 1, and levels={levels} makes it 0 to {levels - 1}: give one of them."
         )
     for name, fraction in fractions.items():
-        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+        if not is_real(fraction) or not 0 <= fraction < 1:
             raise InputError(f"{name}={fraction!r} is a fraction of the rows, in [0, 1): say {name}=0.1.")
     if sum(fractions.values()) >= 1:
         named = " and ".join(f"{name}={fraction}" for name, fraction in fractions.items())
         raise InputError(f"{named} leave no row to train on: give fractions that add up to less than 1.")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+    if not is_integer(seed) or not 0 <= seed < 2**63:
         raise InputError(f"seed={seed!r} is a whole number, 0 or more: say seed=0.")
     if stream not in (True, False, "auto"):
         raise InputError(f"stream={stream!r} is True, False or 'auto': say stream=True to read rows while training.")

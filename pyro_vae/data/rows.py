@@ -196,7 +196,8 @@ class Rows:
             name: tensor.to(device, dtype if name == "x" or tensor.is_floating_point() else None)
             for name, tensor in self.tensors.items()
         }
-        return replace(self, tensors=tensors, labels=None if self.labels is None else self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, tensors=tensors, labels=labels)
 
     @classmethod
     def of(cls, x: object) -> "Rows":
@@ -205,7 +206,7 @@ class Rows:
         Memory is shared with a tensor or array where that is possible.
 
         Args:
-            x: rows (returned as they are), a tensor, a numpy array, a pandas DataFrame of numbers, a nested
+            x: rows (returned as they are), a tensor, a numpy array, a pandas DataFrame or Series of numbers, a nested
                 list, a mapping of names to those with `"x"` among them, or a `TensorDataset` of x and,
                 perhaps, integer labels. The first dimension counts the rows.
 
@@ -254,7 +255,7 @@ def fingerprint(x: Tensor) -> str:
     False
     """
     digest = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
-    digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())  # bfloat16 too
     return digest.hexdigest()[:16]
 
 

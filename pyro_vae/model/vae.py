@@ -27,7 +27,7 @@ from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.families import Family, Normal, units
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
-from pyro_vae.model.validation import check_batch, impute
+from pyro_vae.model.validation import check_batch, check_declared_shapes, impute
 from pyro_vae.networks import MLP, Conv, InputNormalization, Network
 
 _counter = itertools.count(1)
@@ -101,7 +101,7 @@ class VAE(nn.Module):
         decoder: Network | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        event_shape, latent_dim = _check_shapes(event_shape, latent_dim)
+        event_shape, latent_dim = check_declared_shapes(event_shape, latent_dim)
         for role, family in (("prior", prior), ("likelihood", likelihood), ("guide", guide)):
             if not isinstance(family, Family):
                 raise InputError(f"{role} = {family!r} is not a family: write, for example, {role}=pv.Normal().")
@@ -141,6 +141,8 @@ class VAE(nn.Module):
             x: the data, or the draws (N, *event_shape).
         """
         self._check_names(given)
+        if rows is not None:
+            check_integers(rows=(rows, 1))
         self._register("prior", "likelihood")
         present = next((tensor for tensor in (x, *given.values()) if tensor is not None), None)
         count = len(present) if present is not None and (x is not None or rows is None) else rows or 1
@@ -162,21 +164,67 @@ class VAE(nn.Module):
         self._check_names(given)
         self._register("posterior")
         with pyro.plate("data", x.shape[0], dim=-1):
-            drawn: Tensor = pyro.sample("z", self.encode(x, **given))
+            drawn: Tensor = pyro.sample("z", self._condition(x, **given))
         return drawn
 
-    def decode(self, z: Tensor, **given: Tensor) -> TorchDistribution:
-        """Likelihood p(x|z) given latents (*batch, D), a distribution of that batch shape.
+    @torch.no_grad()
+    def decode(self, z: Any, **given: Any) -> TorchDistribution:
+        """Likelihood p(x|z) given latents, a distribution that needs no gradient.
 
-        `mask` and `size_factor` may be given, as to `model`.
+        Args:
+            z: latents (*batch, D), a tensor, an array or a nested list.
+            given: `mask` (*batch, *event_shape) and `size_factor` (*batch,), or one number, as for `model`.
+
+        Returns:
+            The distribution, of batch shape (*batch,).
+
+        Raises:
+            InputError: z has another length than D, or is NaN or infinite; or a tensor does not suit the model.
         """
-        return self.likelihood(z, **given)
+        from pyro_vae.model.batches import latent_batch  # here, for it imports what reads data
 
-    def encode(self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
-        """Approximate posterior q(z|x) given data (*batch, *event_shape), a distribution of that batch shape.
+        self._check_names(given)
+        return self.likelihood(**latent_batch(z, given, self.declaration, self.likelihood.device_tensor))
+
+    @torch.no_grad()
+    def encode(self, x: Any, **given: Any) -> TorchDistribution:
+        """Approximate posterior q(z|x) given data, a distribution that needs no gradient.
 
         The encoder gets the mean of an element where `mask` is false, and x divided by `size_factor`.
+
+        Args:
+            x: data (*batch, *event_shape), as `fit` takes them.
+            given: `mask` (*batch, *event_shape) and `size_factor` (*batch,), as for `model`.
+
+        Returns:
+            The distribution, of batch shape (*batch,).
+
+        Raises:
+            InputError: as for `check`.
         """
+        return self._condition(**self.as_batch(x, **given))
+
+    def as_batch(self, x: Any, **given: Any) -> dict[str, Tensor]:
+        """Tensors by name of data (*batch, *event_shape) as `fit` takes them, checked, as the programs take them.
+
+        Args:
+            x: the data, or a mapping with them.
+            given: further named tensors of these rows, as for `model`.
+
+        Returns:
+            The tensors, on the device and in the precision of the weights.
+
+        Raises:
+            InputError: as for `check`.
+        """
+        from pyro_vae.model.batches import data_batch  # here, for it imports what reads data
+
+        return data_batch(x, given, self.declaration.event_shape, self.check, self.likelihood.device_tensor)
+
+    def _condition(
+        self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> TorchDistribution:
+        """The approximate posterior given tensors that are not checked, with a gradient."""
         return self.posterior(self.normalize_size(x, size_factor), seen=mask)
 
     def normalize_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
@@ -184,44 +232,43 @@ class VAE(nn.Module):
         return x if size_factor is None else x / expand_right(size_factor, len(self.declaration.event_shape))
 
     @torch.no_grad()
-    def sample(self, n: int, *, mean: bool = False, **given: Tensor) -> Tensor:
+    def sample(self, n: int, *, mean: bool = False, **given: Any) -> Tensor:
         """New data: z ~ p(z), then x ~ p(x|z).
 
         Args:
             n: the number of rows.
             mean: return the mean of p(x|z) instead of a draw from it (z is drawn in any case); by 1,000 draws
                 where it has no closed form: `pv.moments.mean(vae.decode(z))` says which, and the error.
-            given: `size_factor` (n,), for families that scale with it; 1 by default.
+            given: `size_factor` (n,), or one number, for families that scale with it; 1 by default.
 
         Returns:
             x: (n, *event_shape).
 
         Raises:
-            InputError: `mean` with a likelihood that has none, or n is below 1.
+            InputError: `mean` with a likelihood that has none, n is not an integer of at least 1, or a tensor does
+                not suit the model.
         """
-        if n < 1:
-            raise InputError(f"sample({n}): draw at least 1 row.")
+        check_integers(n=(n, 1))
         return self._sample_or_mean(self.decode(self.prior().sample((n,)), **given), mean)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, *, mean: bool = False, **given: Tensor) -> Tensor:
+    def reconstruct(self, x: Any, *, mean: bool = False, **given: Any) -> Tensor:
         """Replicates of data: z ~ q(z|x), then x' ~ p(x|z).
 
         Args:
-            x: data (N, *event_shape).
+            x: data (*batch, *event_shape), as `fit` takes them.
             mean: return the mean of p(x|z) instead of a draw from it.
             given: further named tensors of the batch, as for `model`; values where `mask` is false are drawn too.
 
         Returns:
-            x': (N, *event_shape).
+            x': (*batch, *event_shape).
 
         Raises:
-            InputError: as for `sample`, or x has another shape than declared.
+            InputError: as for `sample` and `check`.
         """
-        self.check({"x": x, **given})
-        z = self.encode(x, **given).sample()
-        given.pop("mask", None)
-        return self._sample_or_mean(self.decode(z, **given), mean)
+        batch = self.as_batch(x, **given)
+        z = self._condition(**batch).sample()
+        return self._sample_or_mean(self.likelihood(z, size_factor=batch.get("size_factor")), mean)
 
     def initialize(self, x: Tensor, **given: Tensor) -> "VAE":
         """Set starting values from data: the likelihood's location and scale, and the normalization of inputs.
@@ -354,14 +401,3 @@ def _log_counts(x: Tensor) -> Tensor:
 
 def _store_name() -> str:
     return f"vae{next(_counter)}"
-
-
-def _check_shapes(event_shape: Any, latent_dim: Any) -> tuple[Shape, int]:
-    sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InputError(
-            f"event_shape = {event_shape!r} has to be a tuple of positive whole numbers, such as (1, 28, 28) for an "
-            "image, (4,) for a vector, () for a number."
-        )
-    check_integers(latent_dim=(latent_dim, 1))
-    return tuple(event_shape), latent_dim

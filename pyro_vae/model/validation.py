@@ -1,5 +1,6 @@
 """Checks of data against a declaration, made once before the first step and never in a loop."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError
+from pyro_vae.core.errors import InputError, abbreviated_repr, check_integers, is_integer
+from pyro_vae.core.libraries import array_expression, library_of
 from pyro_vae.distributions.constraints import any_element, element_of
 
 if TYPE_CHECKING:
@@ -25,27 +27,45 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
     Raises:
         InputError: the first fault, its position, and how to correct it.
     """
-    x, mask, size = batch.get("x"), batch.get("mask"), batch.get("size_factor")
-    if not isinstance(x, Tensor):
-        raise InputError(f"x has to be a tensor, not {type(x).__name__}: give torch.as_tensor(x).")
+    from pyro_vae.data.convert import as_tensor, check_has_x  # here, for they import what reads data
+
+    check_has_x(batch, "the batch")
+    batch = {name: as_tensor(name, values) for name, values in batch.items()}
+    x, mask, size = batch["x"], batch.get("mask"), batch.get("size_factor")
     check_shape(x, event_shape)
     if size is not None:
         check_size(size, len(x))
+    library = library_of(x)
     if mask is not None:
         check_mask(mask, x)
         likelihood.dummy_distribution(mask=torch.ones_like(mask[:1]))  # raises for families without masks
         x = torch.where(mask, x, any_element(likelihood.support))
-    check_finite(x)
+    if not is_finite(x):
+        mended = _mend_nonfinite(x, library, "mask" in batch, len(batch) > 1, _takes_mask(likelihood))
+        check_finite(x, fix=mended)
     check_support(x, likelihood, {} if size is None else {"size_factor": size})
+
+
+def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int, ...], int]:
+    """The shape of a row and the number of latents as Python's integers, refused where they are none."""
+    sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
+    if not all(is_integer(size) and size > 0 for size in sizes):
+        raise InputError(
+            f"event_shape = {abbreviated_repr(event_shape)} has to be a tuple of positive whole numbers, such as "
+            "(1, 28, 28) for an image, (4,) for a vector, () for a number."
+        )
+    check_integers(latent_dim=(latent_dim, 1))
+    return tuple(int(size) for size in sizes), int(latent_dim)
 
 
 def check_mask(mask: Any, x: Tensor) -> None:
     """Refuse a mask that is not a bool tensor of the shape of x, or is false everywhere."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else type(mask).__name__
+        by_library = {"torch": "mask.bool()", "list": "numpy.asarray(mask, dtype=bool)"}
         raise InputError(
-            f"mask is {kind}, and has to be a bool tensor, true where x is observed: give mask.bool(), or "
-            "~torch.isnan(x)."
+            f"mask is {kind}, and has to be a bool tensor, true where x is observed: give "
+            f"{by_library.get(library_of(mask), 'mask.astype(bool)')}, or {_observed(library_of(x))}."
         )
     if mask.shape != x.shape:
         raise InputError(f"mask has shape {tuple(mask.shape)}, and x has {tuple(x.shape)}: give one value for each.")
@@ -57,7 +77,9 @@ def check_size(size: Any, rows: int) -> None:
     """Refuse a size factor that is not one positive number per row."""
     if not isinstance(size, Tensor) or size.shape != (rows,):
         shape = tuple(size.shape) if isinstance(size, Tensor) else type(size).__name__
-        raise InputError(f"size_factor has to be one number per row, shape ({rows},), and is {shape}.")
+        column = isinstance(size, Tensor) and size.numel() == rows
+        fix = f": give {array_expression('size_factor', library_of(size))}.reshape(-1)" if column else ""
+        raise InputError(f"size_factor has to be one number per row, shape ({rows},), and is {shape}{fix}.")
     wrong = ~(torch.isfinite(size) & (size > 0))
     if bool(wrong.any()):
         where, value, count = _first(size, wrong)
@@ -91,27 +113,92 @@ def check_shape(x: Tensor, event_shape: tuple[int, ...]) -> None:
     if x.is_complex():
         raise InputError("x is complex; families describe real numbers: split it with torch.view_as_real(x).")
     if tuple(x.shape[1:]) != event_shape or x.ndim == 0:
-        fix = f"declare VAE(event_shape={tuple(x.shape[1:])}, ...)"
-        if x.ndim and x.shape[0] and x[0].numel() == math.prod(event_shape):
-            fix = f"give x.reshape{(-1, *event_shape)}"
-        elif x.ndim == len(event_shape) and tuple(x.shape) == event_shape:
-            fix = "give x[None], one row of that shape"
+        fix = _mend_shape(x, event_shape) or f"declare VAE(event_shape={tuple(x.shape[1:])}, ...)"
         raise InputError(f"x has shape {tuple(x.shape)}, and this VAE wants (N, {_join(event_shape)}): {fix}.")
     if x.shape[0] == 0:
         raise InputError(f"x has no rows: its shape is {tuple(x.shape)}.")
 
 
-def check_finite(x: Tensor) -> None:
-    """Refuse NaN and infinite values, with the position of the first."""
-    if not x.is_floating_point():
-        return
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        where, value, count = _first(x, ~finite)
-        raise InputError(
-            f"x[{where}] is {value}, and {count} of {x.numel()} values are not finite: drop those rows with "
-            "x = x[torch.isfinite(x).flatten(1).all(1)], or give {'x': x, 'mask': torch.isfinite(x)}."
-        )
+def _mend_shape(x: Tensor, event_shape: tuple[int, ...]) -> str:
+    """Advice that gives x the declared shape and leaves every value at its place; empty where none is sure to."""
+    library, shape, rank = library_of(x), tuple(x.shape), len(event_shape)
+    array = array_expression("x", library)
+    if shape == event_shape:
+        return f"give {array}[None], one row of that shape"
+    row = shape[1:]
+    if [size for size in row if size != 1] == [size for size in event_shape if size != 1] and shape:
+        return f"give {array}.reshape{(-1, *event_shape)}"
+    if rank > 1 and len(row) == 1 and row[0] == math.prod(event_shape):
+        flat = f"give {array}.reshape{(-1, *event_shape)}"
+        if rank < 3 or event_shape[0] == 1:
+            return flat
+        last = (-1, *event_shape[1:], event_shape[0])
+        return f"{flat}, or, where the channels come last, {_permute(f'{array}.reshape{last}', library, (0, 3, 1, 2))}"
+    if rank == 1 and x.ndim > 2 and shape[0] and math.prod(row) == event_shape[0]:
+        return f"give {array}.reshape(len(x), -1)"
+    if x.ndim == rank + 1:
+        orders = itertools.permutations(range(1, rank + 1))
+        first = [(0, rank, *range(1, rank))] if rank > 1 else []  # channels last
+        for order in (*first, *((0, *order) for order in orders), (rank, *range(rank))):
+            if tuple(shape[axis] for axis in order[1:]) == event_shape:
+                if order == (1, 0):
+                    return "give x.T" if library != "list" else f"give {array}.T"
+                return f"give {_permute(array, library, order)}"
+    return ""
+
+
+def _permute(array: str, library: str, order: tuple[int, ...]) -> str:
+    if library != "torch":
+        return f"{array}.transpose{order}"
+    return f"{array}.transpose(1, 2)" if order == (0, 2, 1) else f"{array}.permute{order}"
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    return not x.is_floating_point() or bool(torch.isfinite(x).all())
+
+
+def check_finite(x: Tensor, name: str = "x", *, fix: str = "drop them") -> None:
+    """Refuse NaN and infinite values, with the position of the first, and how to mend it."""
+    if not is_finite(x):
+        wrong = ~torch.isfinite(x)
+        where, value, count = _first(x, wrong)
+        raise InputError(f"{name}[{where}] is {value}, and {count} of {x.numel()} values are not finite: {fix}.")
+
+
+def _observed(library: str) -> str:
+    """Python of a mask of the values of x that are not missing."""
+    return {"torch": "~torch.isnan(x)", "pandas": "x.notna()"}.get(library, "~numpy.isnan(x)")
+
+
+def _mend_nonfinite(x: Tensor, library: str, masked: bool, accompanied: bool, takes_mask: bool) -> str:
+    """Advice on x with values that are not finite, in the words of the library it was given in.
+
+    Args:
+        x: the rows.
+        library: of `library_of`.
+        masked: whether there is a mask already.
+        accompanied: whether other tensors of these rows are given, which would have to lose the same rows.
+        takes_mask: whether the likelihood's family can leave elements out.
+    """
+    array, finite = array_expression("x", library), {"torch": "torch.isfinite(x)"}.get(library, "numpy.isfinite(x)")
+    if library == "pandas" and not bool(torch.isinf(x).any()):
+        finite = "x.notna()"
+    rows = f"{array_expression(finite, library) if library == 'pandas' else finite}.reshape(len(x), -1).all(1)"
+    dropped = f"drop those rows with x = {'x' if library == 'pandas' else array}[{rows}]"
+    if accompanied:
+        dropped = f"drop those rows of all tensors, name[{rows}]"
+    if not takes_mask:
+        return dropped
+    return f"{dropped}, or give {{'x': x, 'mask': {'mask & ' * masked}{finite}}}"
+
+
+def _takes_mask(likelihood: "Conditional") -> bool:
+    try:
+        likelihood.dummy_distribution(mask=torch.ones(1, *likelihood.site.event_shape, dtype=torch.bool))
+    except InputError:
+        return False
+    return True
 
 
 def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tensor]) -> None:

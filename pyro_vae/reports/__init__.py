@@ -57,7 +57,7 @@ def report(
     check_method(method)
     if split not in SPLITS:
         raise InputError(f"split = {split!r} has to be one of {', '.join(map(repr, SPLITS))}.")
-    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    folders = [Path(run).expanduser() for run in ([runs] if isinstance(runs, str | Path) else runs)]
     if not folders:
         raise InputError("report takes a run folder, or several: pyro-vae report RUN.")
     settings = ReportSettings(split, draws, rows, method, seed, progress)
@@ -65,11 +65,11 @@ def report(
     with seeded(seed), torch.no_grad():
         if len(folders) == 1:
             run, vae = load_run(folders[0])
-            target = check_target(Path(to or run.path / "report.html"))
+            target = check_target(Path(to or run.path / "report.html").expanduser())
             results = RunResults.of(run, vae, load_rows(run, data, split), settings)
             return run_page(results, name).write(target)
         if data is not None and name is None:
             raise InputError("several runs take data by name: give data=, --data on the command line, a file.")
         common = os.path.commonpath([folder.absolute().parent for folder in folders])
-        target = check_target(Path(to or Path(common) / "comparison.html"))
+        target = check_target(Path(to or Path(common) / "comparison.html").expanduser())
         return comparison_page(folders, name, settings).write(target)

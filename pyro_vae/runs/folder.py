@@ -48,7 +48,7 @@ class RunFolder:
         Raises:
             InputError: the folder exists and may not be replaced, or cannot be written.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cls(path)._require_free(overwrite, resume)
         parent = next(parent for parent in path.absolute().parents if parent.exists())
@@ -275,6 +275,6 @@ def load(
         InputError: the folder is not a run folder, is damaged, was written by a newer version, or holds the weights of
             another model.
     """
-    place = RunFolder(Path(run))
+    place = RunFolder(Path(run).expanduser())
     loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)
     return loaded

@@ -96,7 +96,7 @@ def write_run(contents: RunContents, path: Path, merge: bool = False) -> None:
         OSError: there is no room, or no permission; the folder is unchanged.
         SafetensorError: the same, for the weights.
     """
-    path = path.absolute()
+    path = path.expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not merge:
         with write_atomically(path) as fresh:

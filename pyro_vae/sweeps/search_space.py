@@ -100,6 +100,8 @@ def _axis(name: str, values: Any, base: Mapping[str, Any]) -> Axis:
         raise InputError(f"over: {role} is one value and has no {path[0]!r} to sweep over: name {role} itself.")
     if isinstance(values, Mapping) and {"low", "high"} <= set(values):
         return _range(name, values, base)
+    if hasattr(values, "tolist"):  # an array
+        values = values.tolist()
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise InputError(
             f"over: {name} = {values!r} has to be a list of values, as in {{{name}: [{values or '...'}]}}, or a range, "

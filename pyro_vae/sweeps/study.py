@@ -78,7 +78,7 @@ def sweep(
     check_integers(jobs=(jobs, 1), search_seed=(search_seed, 0))
     common = _common(base)
     axes = search_space.axes_of(over, common)
-    folder = Path(to)
+    folder = Path(to).expanduser()
     _check_folder(folder, common)
     if how == "random":
         chosen = draw_points(axes, samples or 1, search_seed)
@@ -248,7 +248,7 @@ def _common(base: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
     """Options that all points have in common, as plain values."""
     parameters = search_space.PARAMETERS
     if isinstance(base, str | Path):
-        given: Mapping[str, Any] = options.read_config(Path(base), parameters)
+        given: Mapping[str, Any] = options.read_config(Path(base).expanduser(), parameters)
     elif base is None or isinstance(base, Mapping):
         given = {name: value for name, value in (base or {}).items() if name not in options.RECORDED}
     else:

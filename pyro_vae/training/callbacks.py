@@ -88,8 +88,9 @@ class CallbackList:
             except Exception as error:
                 error.add_note(f"This was raised by the callback {callback_name(callback)} after epoch {at.epoch}.")
                 raise
-            if answer is True or (isinstance(answer, str) and answer):
-                reason = reason or (f"{callback_name(callback)} returned True" if answer is True else answer)
+            if not isinstance(answer, str):
+                answer = f"{callback_name(callback)} returned True" if _is_true(answer) else ""
+            reason = reason or answer
         return reason
 
     def end(self, status: str) -> None:
@@ -109,6 +110,12 @@ class CallbackList:
                     f"{type(error).__name__}: {error}.",
                     stacklevel=4,
                 )
+
+
+def _is_true(answer: object) -> bool:
+    """Whether an answer is True: Python's, NumPy's, or that of a tensor or array of one truth value."""
+    dtype, shape = getattr(answer, "dtype", ""), getattr(answer, "shape", None)
+    return answer is True or (str(dtype).endswith("bool") and not shape and bool(answer))
 
 
 def make_logger(logger: Any, run: str | Path | None) -> Any:
@@ -132,7 +139,8 @@ def make_logger(logger: Any, run: str | Path | None) -> Any:
         raise InputError(f"the logger {logger!r} writes beside the run: give run=, or a logger of Lightning's.")
     kind = CSVLogger if logger == "csv" else TensorBoardLogger
     try:
-        return kind(Path(run).absolute().parent / "logs", Path(run).name)
+        path = Path(run).expanduser().absolute()
+        return kind(path.parent / "logs", path.name)
     except ImportError as error:
         raise InputError(
             f"the logger {logger} needs a package that is missing ({str(error).splitlines()[0]}): "

@@ -67,7 +67,7 @@ class Runs:
         Raises:
             InputError: a folder is not a run of a VAE, or these cannot be compared.
         """
-        paths = [Path(folder) for folder in folders]
+        paths = [Path(folder).expanduser() for folder in folders]
         if len({path.resolve() for path in paths}) < len(paths) or len(paths) < 2:
             raise InputError("compare takes two or more different run folders: pyro-vae compare RUN RUN.")
         specs = {path: RunFolder(path).spec() for path in paths}

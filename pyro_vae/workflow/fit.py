@@ -110,6 +110,7 @@ def fit(
     callback_list = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
     rows, held = _check_data(vae, as_data(x), None if validation is None else as_data(validation), progress)
     settings: dict[str, Any] = {"objective": objective, "optimizer": optimizer, "epochs": epochs}
+    epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # of NumPy's, perhaps
     settings |= {"batch_size": batch_size, "seed": seed}
     if monitor.stopping is not None:
         settings["monitor"] = Monitor(stopping=monitor.stopping)

@@ -199,10 +199,10 @@ def test_gradient_equals_detached_parameters_with_a_scaled_gradient(objective: O
     vae.zero_grad()
     pyro.set_rng_seed(1)
     drawn = objective.draw(vae.model, vae.guide, x).latents["z"].value.detach()
-    q = vae.encode(x).base_dist
+    q = vae.posterior(x).base_dist
     z = q.loc + q.scale * ((drawn - q.loc) / q.scale).detach()
     log_q = dist.Normal(q.loc.detach(), q.scale.detach()).to_event(1).log_prob(z)
-    weights = vae.prior().log_prob(z) + vae.decode(z).log_prob(x) - log_q
+    weights = vae.prior().log_prob(z) + vae.likelihood(z).log_prob(x) - log_q
     share = torch.softmax(weights.detach(), 0)
     bound = weights.mean(0) if isinstance(objective, ELBO) else weights.logsumexp(0) - math.log(5)
     if objective.estimator == "dreg":
