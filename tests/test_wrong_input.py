@@ -170,7 +170,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "sweep over the run": (lambda: pv.sweep({"run": ["a"]}, to="s"), ["sets run", "leave it out"]),
     # results
-    "no draws": (lambda: vae().sample(0), ["sample(0)", "at least 1"]),
+    "no draws": (lambda: vae().sample(0), ["n = 0", "at least 1"]),
     "mean of labels": (
         lambda: vae(likelihood=pv.Categorical(classes=3)).sample(2, mean=True),
         ["Categorical", "no mean", "mean=False"],

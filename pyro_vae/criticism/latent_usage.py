@@ -56,12 +56,12 @@ class AggregateKL:
         return self.information > 0.9 * math.log(self.rows)
 
 
-def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> AggregateKL:
+def aggregate_kl(vae: VAE, x: Any, *, seed: int = 0, **given: Any) -> AggregateKL:
     """Terms of the mean KL of rows, by Monte Carlo with one draw per row.
 
     Args:
         vae: the model; it is evaluated in eval mode.
-        x: rows (N, *event_shape); the first 2,000 are used.
+        x: rows (N, *event_shape), as for `fit`; the first 2,000 are used.
         seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
 
@@ -69,12 +69,16 @@ def aggregate_kl(vae: VAE, x: Tensor, *, seed: int = 0, **given: Tensor) -> Aggr
         The terms, which add up exactly, since they share their draws.
     """
     with evaluation(vae, seed):
-        posterior = vae.encode(x[:MAX_ROWS], **{name: value[:MAX_ROWS] for name, value in given.items()})
+        posterior = vae.encode(_first_rows(vae.as_batch(x, **given)))
         z = posterior.sample()
         count = len(z)
         terms = _kl_terms(posterior.log_prob(z), vae.prior().log_prob(z), _log_sum(posterior, z) - math.log(count))
     mean, information, aggregate = terms.mean(1).tolist()
     return AggregateKL(mean, information, aggregate, count)
+
+
+def _first_rows(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor[:MAX_ROWS] for name, tensor in batch.items()}
 
 
 def _kl_terms(own: Tensor, log_prior: Tensor, log_aggregate: Tensor) -> Tensor:
@@ -89,12 +93,12 @@ def _log_sum(posterior: Any, z: Tensor) -> Tensor:
     return torch.cat([chunk.logsumexp(1) for chunk in chunks])
 
 
-def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, seed: int = 0, **given: Tensor) -> Tensor:
+def spread_of_means(vae: VAE, x: Any, *, draws: int = 64, seed: int = 0, **given: Any) -> Tensor:
     """Unbiased estimate of the variance over rows of each latent's posterior mean, Var_x E[z|x].
 
     Args:
         vae: the model; it is evaluated in eval mode.
-        x: rows (N, *event_shape); the first 2,000 are used.
+        x: rows (N, *event_shape), as for `fit`; the first 2,000 are used.
         draws: draws per row behind each mean.
         seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
@@ -103,7 +107,7 @@ def spread_of_means(vae: VAE, x: Tensor, *, draws: int = 64, seed: int = 0, **gi
         Variances (D,); around 0, and perhaps below it, where the means do not vary.
     """
     with evaluation(vae, seed):
-        z = vae.encode(x[:MAX_ROWS], **{name: value[:MAX_ROWS] for name, value in given.items()}).sample((draws,))
+        z = vae.encode(_first_rows(vae.as_batch(x, **given))).sample((draws,))
     return _spread(z.mean(0), z.var(0), draws)
 
 

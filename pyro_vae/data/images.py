@@ -89,6 +89,14 @@ def _read(path: Path, file: Path, size: tuple[int, ...] = ()) -> np.ndarray:
 
     try:
         with Image.open(path / file) as image:
+            if image.mode.startswith(("I", "F")):
+                files = f"sorted(pathlib.Path({str(path)!r}).rglob('*{file.suffix}'))"
+                raise InputError(
+                    f"image '{file}' has mode {image.mode}, which has more levels of grey than bytes have: give the "
+                    "images as an array that keeps them, "
+                    f"`numpy.stack([numpy.asarray(PIL.Image.open(file), 'float32') for file in {files}])[:, None]`, "
+                    "divided by its maximum."
+                )
             if image.mode not in MODES:
                 raise InputError(
                     f"image '{file}' has mode {image.mode}, which is not 8 bits of grey or RGB: "

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from torch import Tensor
 
 from pyro_vae.criticism.latent_usage import MAX_ROWS, spread_of_means
 from pyro_vae.model.vae import VAE
@@ -24,7 +23,7 @@ PRIOR = 20_000
 """Number of draws from the prior, which may have no marginal density of a latent."""
 
 
-def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
+def aggregate_posterior(vae: VAE, x: Any, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
     r"""Figure of the density of each latent under the aggregate posterior over that under the prior.
 
     $$ q(z) = \frac1N \sum_n q(z \mid x_n) $$
@@ -34,7 +33,7 @@ def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, 
 
     Args:
         vae: the model, with any prior: both densities are histograms of draws.
-        x: rows (N, *event_shape); the first 2,000 are used.
+        x: rows (N, *event_shape), as for `fit`; the first 2,000 are used.
         draws: draws per row.
         seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows, as for `VAE.guide`.
@@ -46,9 +45,9 @@ def aggregate_posterior(vae: VAE, x: Tensor, *, draws: int = 10, seed: int = 0, 
     Raises:
         InputError: the rows cannot be used.
     """
-    with evaluating_rows(vae, seed, x, given):
-        rows = {name: value[:MAX_ROWS] for name, value in {"x": x, **given}.items()}
-        spread = spread_of_means(vae, **rows)
+    with evaluating_rows(vae, seed, x, given) as batch:
+        rows = {name: value[:MAX_ROWS] for name, value in batch.items()}
+        spread = spread_of_means(vae, rows)
         z = array(vae.encode(**rows).sample((draws,)).flatten(0, 1))
         prior = array(vae.prior().sample((PRIOR,)))
     shown = sorted(torch.argsort(spread, descending=True)[:LATENTS].tolist())

@@ -43,7 +43,7 @@ CONTINUOUS = colormaps["cividis"].with_extremes(bad=OTHERS)
 
 def latent(
     vae: VAE,
-    x: Tensor,
+    x: Any,
     labels: Any = None,
     *,
     rows: int = 400,
@@ -59,7 +59,7 @@ def latent(
 
     Args:
         vae: the model.
-        x: rows (N, *event_shape).
+        x: rows (N, *event_shape), as for `fit`.
         labels: labels (N,) of the rows, for colours: classes as integers, words or booleans, of which the ten most
             frequent have a colour each; floating numbers of more than ten values get a colour bar.
         rows: the number of rows that are drawn; the distance to the prior is that of all.
@@ -73,13 +73,13 @@ def latent(
     Raises:
         InputError: labels that are not one for each row.
     """
-    dimension = vae.declaration.latent_dim
-    colours = _Colours.of(labels, len(x), rows)
-    spread = spread_of_means(vae, x, seed=seed, **given) if usage is None else usage.spread
+    dimension, batch = vae.declaration.latent_dim, vae.as_batch(x, **given)
+    colours = _Colours.of(labels, len(batch["x"]), rows)
+    spread = spread_of_means(vae, batch, seed=seed) if usage is None else usage.spread
     first, *others = torch.argsort(spread, descending=True).tolist()
     chosen = sorted([first, *others[:1]])
     with evaluation(vae, seed):
-        z = vae.encode(x[:rows], **{name: value[:rows] for name, value in given.items()}).sample((DRAWS,))[..., chosen]
+        z = vae.encode({name: tensor[:rows] for name, tensor in batch.items()}).sample((DRAWS,))[..., chosen]
         prior = vae.prior()
         gaussian = _gaussian(prior, chosen)
         draws = prior.sample((PRIOR,))[:, chosen] if gaussian is None else None
@@ -92,7 +92,7 @@ def latent(
         _draw_gaussian(axes, *gaussian)
     elif dimension > 1 and draws is not None:
         _draw_contours(axes, draws)
-    kl = aggregate_kl(vae, x, seed=seed, **given) if usage is None else usage.surgery
+    kl = aggregate_kl(vae, batch, seed=seed) if usage is None else usage.surgery
     bound = "at most " if kl.saturated else ""
     tidy(
         axes,

@@ -42,7 +42,7 @@ PATH_COLOURS = ListedColormap(colormaps["cividis"](np.linspace(0, 0.9, 256)))
 """Colours along a path: cividis without its brightest end, which is hard to see on white."""
 
 
-def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int = 0, **given: Any) -> Figure:
+def traversals(vae: VAE, x: Any, *, row: int = 0, steps: int = 11, seed: int = 0, **given: Any) -> Figure:
     """Figure of one row decoded while one latent after the other moves along the prior's quantiles.
 
     The other latents stay at the posterior mean of that row. Means of the likelihood are shown, or draws where it has
@@ -50,7 +50,7 @@ def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int 
 
     Args:
         vae: the model.
-        x: rows (N, *event_shape).
+        x: rows (N, *event_shape), as for `fit`.
         row: the index of the starting point.
         steps: the number of points on a path, from the 1 % to the 99 % quantile.
         seed: of everything random; the global random state is left as it was.
@@ -64,13 +64,13 @@ def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int 
         InputError: an argument or the data cannot be used.
     """
     check_integers(row=(row, 0), steps=(steps, 2))
-    with evaluating_rows(vae, seed, x, given):
-        _check_row(row, len(x))
-        spread = spread_of_means(vae, x, **given)
+    with evaluating_rows(vae, seed, x, given) as batch:
+        _check_row(row, len(batch["x"]))
+        spread = spread_of_means(vae, batch)
         shown = sorted(torch.argsort(spread, descending=True)[:LATENTS].tolist())
         levels = torch.linspace(0, 1, steps).clamp(0.01, 0.99)
         quantiles = _prior_quantiles(vae, levels)
-        z = _posterior_means(vae, x, given, [row]).expand(len(shown), steps, -1).clone()
+        z = _posterior_means(vae, batch, [row]).expand(len(shown), steps, -1).clone()
         for place, latent in enumerate(shown):
             z[place, :, latent] = quantiles[:, latent]
         values, kind = _decode(vae, z)
@@ -81,13 +81,13 @@ def traversals(vae: VAE, x: Tensor, *, row: int = 0, steps: int = 11, seed: int 
 
 
 def interpolations(
-    vae: VAE, x: Tensor, pairs: Sequence[tuple[int, int]] | None = None, *, steps: int = 9, seed: int = 0, **given: Any
+    vae: VAE, x: Any, pairs: Sequence[tuple[int, int]] | None = None, *, steps: int = 9, seed: int = 0, **given: Any
 ) -> Figure:
     """Figure of the decoded means along the line between the posterior means of two rows.
 
     Args:
         vae: the model.
-        x: rows (N, *event_shape).
+        x: rows (N, *event_shape), as for `fit`.
         pairs: the indices of two rows each; by default the first row and the second, and so on, at most four pairs.
         steps: the number of points on a line, with its ends.
         seed: of everything random; the global random state is left as it was.
@@ -100,17 +100,17 @@ def interpolations(
         InputError: an argument or the data cannot be used, or a pair has an index out of range.
     """
     check_integers(steps=(steps, 2))
-    with evaluating_rows(vae, seed, x, given):
-        pairs = [(2 * i, 2 * i + 1) for i in range(min(4, len(x) // 2))] if pairs is None else list(pairs)
+    with evaluating_rows(vae, seed, x, given) as batch:
+        pairs = [(2 * i, 2 * i + 1) for i in range(min(4, len(batch["x"]) // 2))] if pairs is None else list(pairs)
         if not 0 < len(pairs) <= PAIRS:
             raise InputError(f"interpolations are between 1 to {PAIRS} pairs of rows: write pairs=[(0, 1), (2, 3)].")
         rows = [row for pair in pairs for row in pair]
         for row in rows:
-            _check_row(row, len(x))
-        means = _posterior_means(vae, x, given, rows).unflatten(0, (-1, 2))
+            _check_row(row, len(batch["x"]))
+        means = _posterior_means(vae, batch, rows).unflatten(0, (-1, 2))
         share = torch.linspace(0, 1, steps).to(means)[:, None]
         values, kind = _decode(vae, means[:, :1] + share * (means[:, 1:] - means[:, :1]))
-        data = vae.normalize_size(vae.impute({"x": x, **given}), given.get("size_factor"))[rows].unflatten(0, (-1, 2))
+        data = vae.normalize_size(vae.impute(batch), batch.get("size_factor"))[rows].unflatten(0, (-1, 2))
     names = [f"rows {first}, {second}" for first, second in pairs]
     title = f"{kind} on the line between the posterior means of two rows, beside the data."
     return _draw_paths(values, array(share[:, 0]), names, title, ("position from one row to the other", "pair"), data)
@@ -159,18 +159,16 @@ def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
 
 
 @contextlib.contextmanager
-def evaluating_rows(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator[None]:
-    """Block of `evaluation` for checked rows.
+def evaluating_rows(vae: VAE, seed: int, x: Any, given: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
+    """Block of `evaluation` for rows as `fit` takes them, whose checked tensors by name it gets.
 
     Raises:
         InputError: not a VAE, or rows that do not suit it.
     """
     _check_vae(vae)
-    if not isinstance(x, Tensor):
-        raise InputError(f"x is a {type(x).__name__}, not a tensor of rows: write pv.data.load(...).validation.x.")
-    vae.check({"x": x, **given})
+    batch = vae.as_batch(x, **given)
     with evaluation(vae, seed):
-        yield
+        yield batch
 
 
 def _check_vae(vae: Any) -> None:
@@ -190,9 +188,9 @@ def _prior_quantiles(vae: VAE, levels: Tensor) -> Tensor:
     return torch.quantile(z, levels.to(z), dim=0)
 
 
-def _posterior_means(vae: VAE, x: Tensor, given: Mapping[str, Any], rows: list[int]) -> Tensor:
+def _posterior_means(vae: VAE, batch: Mapping[str, Tensor], rows: list[int]) -> Tensor:
     """Posterior means of some rows, (R, D); medians of draws for a guide without means."""
-    posterior = vae.encode(x[rows], **{name: value[rows] for name, value in given.items()})
+    posterior = vae.encode({name: tensor[rows] for name, tensor in batch.items()})
     try:
         return moments.mean(posterior).value
     except InputError:

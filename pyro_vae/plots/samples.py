@@ -20,7 +20,7 @@ SCATTER_FEATURES, SCATTER_ROWS = 6, 500
 """Maximum numbers of features and rows in the scatter of replicates."""
 
 
-def prior_predictive(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
+def prior_predictive(vae: VAE, x: Any, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
     """Figure of draws from the model beside data.
 
     Images: data, draws x ~ p(x|z) with z ~ p(z), and the decoder's means at other z. Vectors: the 50 % and 90 %
@@ -28,14 +28,18 @@ def prior_predictive(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **giv
 
     Args:
         vae: the model.
-        x: data (N, *event_shape), for comparison.
+        x: data (N, *event_shape), as for `fit`, for comparison.
         side: the number of images on a side of a grid.
         seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows: draws take their size factors from them, in turn.
     """
+    given = vae.as_batch(x, **given)
+    x = given.pop("x")
     image = is_image(tuple(x.shape[1:]))
     count = side**2 if image else 2000
-    sizes = {name: given[name][torch.arange(count) % len(given[name])] for name in ("size_factor",) if name in given}
+    sizes: dict[str, Any] = {
+        name: given[name][torch.arange(count) % len(given[name])] for name in ("size_factor",) if name in given
+    }
     with evaluation(vae, seed):
         drawn = vae.sample(count, **sizes)
         if not image:
@@ -48,7 +52,7 @@ def prior_predictive(vae: VAE, x: Tensor, *, side: int = 8, seed: int = 0, **giv
     return picture
 
 
-def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, seed: int = 0, **given: Any) -> Figure:
+def reconstructions(vae: VAE, x: Any, *, count: int = 12, seed: int = 0, **given: Any) -> Figure:
     """Figure of rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
 
     Images: originals, draws and means in three rows. Vectors: replicate against original, in a colour for each feature
@@ -56,11 +60,13 @@ def reconstructions(vae: VAE, x: Tensor, *, count: int = 12, seed: int = 0, **gi
 
     Args:
         vae: the model.
-        x: rows (N, *event_shape).
+        x: rows (N, *event_shape), as for `fit`.
         count: the number of images.
         seed: of the draws; the global random state is left as it was.
         given: further named tensors of these rows; missing values of vectors, by `mask`, are not shown.
     """
+    given = vae.as_batch(x, **given)
+    x = given.pop("x")
     image = is_image(tuple(x.shape[1:]))
     count = count if image else SCATTER_ROWS
     shown, given = x[:count], {name: value[:count] for name, value in given.items()}

@@ -1,6 +1,7 @@
 """Whatever `fit` takes, the other functions take alike; and every remedy that a refusal names mends what was given."""
 
 import os
+import pathlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy
 import numpy as np
 import pandas
 import pandas as pd
+import PIL.Image
 import pytest
 import torch
 
@@ -344,3 +346,39 @@ def test_home_is_meant_by_a_tilde_in_every_path(tmp_path: Path, monkeypatch: pyt
     pv.sweep({"latent_dim": [1]}, {"epochs": 1, "data": "digits"}, to="~/sweep", progress=False)
     assert os.listdir(here) == []
     assert {"runs", "check.nc", "sweep"} <= set(os.listdir(home))
+
+
+PICTURES: dict[str, Callable[[pv.VAE, Any], Any]] = {
+    "latent": lambda vae, x: pv.plots.latent(vae, x, np.array(["a", "b"] * 15)),
+    "prior_predictive": pv.plots.prior_predictive,
+    "reconstructions": pv.plots.reconstructions,
+    "traversals": pv.plots.traversals,
+    "interpolations": pv.plots.interpolations,
+    "aggregate_posterior": pv.plots.aggregate_posterior,
+}
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_pictures_take_what_fit_takes(picture: str) -> None:
+    draw, vae = PICTURES[picture], small()
+    for kind in ("array of float64", "frame", "mapping"):
+        figures = [draw(vae, x) for x in (KINDS[kind](X), X)]
+        drawn = [[line.get_xydata() for axes in figure.axes for line in axes.lines] for figure in figures]
+        for one, other in zip(*drawn, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    with pytest.raises(pv.InputError, match=r"\(30, 2\).*\(N, 3\)"):
+        draw(vae, X[:, :2].numpy())
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "floats"])
+def test_remedy_of_deep_grey_keeps_all_levels(kind: str, tmp_path: Path) -> None:
+    levels = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    pixels, suffix = (levels, "png") if kind == "16 bits" else (levels.astype(np.float32) / 65535, "tif")
+    for row in range(3):
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{row}.{suffix}")
+    with pytest.raises(pv.InputError) as caught:
+        pv.data.load(tmp_path, validation=0, test=0)
+    x = eval(str(caught.value).split("`")[1], {"numpy": numpy, "PIL": PIL, "pathlib": pathlib})
+    assert x.shape == (3, 1, 8, 8)
+    assert len(np.unique(x)) == 64
+    pv.fit(pv.VAE((1, 8, 8), 2, encoder=SMALL), x / x.max(), epochs=1, progress=False)
