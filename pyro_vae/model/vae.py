@@ -205,14 +205,11 @@ class VAE(nn.Module):
         return self._condition(**self.as_batch(x, **given))
 
     def as_batch(self, x: Any, **given: Any) -> dict[str, Tensor]:
-        """Tensors by name of data (*batch, *event_shape) as `fit` takes them, checked, as the programs take them.
+        """Tensors by name of data as `fit` takes them, checked, on the device and in the precision of the weights.
 
         Args:
-            x: the data, or a mapping with them.
+            x: data (*batch, *event_shape), or a mapping with them.
             given: further named tensors of these rows, as for `model`.
-
-        Returns:
-            The tensors, on the device and in the precision of the weights.
 
         Raises:
             InputError: as for `check`.
@@ -221,9 +218,7 @@ class VAE(nn.Module):
 
         return data_batch(x, given, self.declaration.event_shape, self.check, self.likelihood.device_tensor)
 
-    def _condition(
-        self, x: Tensor, *, mask: Tensor | None = None, size_factor: Tensor | None = None
-    ) -> TorchDistribution:
+    def _condition(self, x: Tensor, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
         """The approximate posterior given tensors that are not checked, with a gradient."""
         return self.posterior(self.normalize_size(x, size_factor), seen=mask)
 
