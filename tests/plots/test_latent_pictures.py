@@ -165,8 +165,8 @@ def test_wrong_rows_and_models_are_refused(draw) -> None:
         draw(torch.nn.Linear(4, 2), torch.rand(5, 4))
     with pytest.raises(pv.InputError, match=r"\(N, 4\)|\(4,\)"):
         draw(model(), torch.rand(5, 3))
-    with pytest.raises(pv.InputError, match="not a tensor of rows"):
-        draw(model(), [[0.0] * 4])
+    with pytest.raises(pv.InputError, match="cannot be used as rows"):
+        draw(model(), object())
 
 
 def test_rows_that_are_not_there_are_refused() -> None:
