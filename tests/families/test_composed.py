@@ -106,7 +106,7 @@ def test_components_start_on_clusters_and_priors_apart() -> None:
     vae.initialize(x)
     with torch.no_grad():
         flat = {name: value[0] for name, value in vae.likelihood.values(torch.zeros(1, 2)).items() if name == "loc"}
-        raw = vae.likelihood.get_buffer("offset_loc")
+        raw = vae.likelihood.shift + vae.likelihood.unit * vae.likelihood.get_buffer("offset_loc")
     order = raw[:, 0].argsort()
     torch.testing.assert_close(raw[order], BLOBS, rtol=0, atol=0.3)
     torch.testing.assert_close(vae.likelihood.trained_value("weights").exp()[order], torch.tensor([3.0, 2, 1]) / 6)
@@ -118,7 +118,8 @@ def test_components_start_on_clusters_and_priors_apart() -> None:
 
 def test_elements_start_from_their_lowest_values_to_their_highest() -> None:
     vae = small(likelihood=pv.Mixture(pv.Normal(), 3, "elements")).initialize(blobs())
-    loc = vae.likelihood.get_buffer("offset_loc")
+    shift, unit = vae.likelihood.shift[:, None], vae.likelihood.unit
+    loc = shift + (unit[:, None] if unit.ndim else unit) * vae.likelihood.get_buffer("offset_loc")
     assert loc.shape == (3, 3)
     assert bool((loc.diff(dim=-1) > 0).all())
     torch.testing.assert_close(loc.mean(-1), blobs().mean(0))
@@ -164,15 +165,16 @@ def test_vampprior_is_the_mixture_of_posteriors_at_its_inputs() -> None:
 @pytest.mark.parametrize("rows", [50, 3])
 def test_pseudo_inputs_start_at_rows(rows: int) -> None:
     x = torch.randn(rows, 3)
-    inputs = vamp().initialize(x).prior.distribution.inputs
-    match = (inputs[:, None] == x).all(-1)
+    inputs = vamp().initialize(x).prior.distribution.in_data_unit()
+    match = torch.isclose(inputs[:, None], x, rtol=0, atol=1e-6).all(-1)
     assert match.sum(1).tolist() == [1] * 4
     assert len(match.int().argmax(1).unique()) == min(rows, 4)
 
 
 def test_vampprior_holds_no_weight_of_the_guide() -> None:
     vae = vamp().initialize(torch.randn(20, 3))
-    assert set(vae.prior.state_dict()) == {"initialized", "constants.weights", "distribution.inputs"}
+    own = {"inputs", "loc", "scale"}  # the pseudo-inputs, and the unit that they are in
+    assert set(vae.prior.state_dict()) == {"initialized", "constants.weights", *(f"distribution.{n}" for n in own)}
     trained = Loss(vae, ELBO()).weights({"x": torch.randn(2, 3)})
     assert len({id(weight) for weight in trained.values()}) == len(trained) == len(list(vae.parameters()))
     svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO())

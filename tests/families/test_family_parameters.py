@@ -141,7 +141,7 @@ def test_wrong_sources_are_refused(name: str, key: str) -> None:
 @each_parameter
 def test_values_outside_of_the_range_are_refused(name: str, key: str) -> None:
     case = cases.FAMILIES[name]
-    constraint = FAMILIES[name].parameters[key].constraint
+    constraint = FAMILIES[name].parameters[key].of_fixed_numbers
     if isinstance(constraint, Bounded):
         lower, upper = constraint.lower_bound, constraint.upper_bound
         for value in (lower, upper):

@@ -269,7 +269,7 @@ def test_latents_on_the_interval_and_the_simplex_train(prior: Family, guide: Fam
     x = documents(192, likelihood)
     network = pv.MLP(hidden=(16,))
     vae = pv.VAE((12,), 3, prior=prior, likelihood=likelihood, guide=guide, encoder=network, decoder=network)
-    history = pv.fit(vae, x, epochs=4, batch_size=48, optimizer=pv.Adam(lr=0.03), progress=False)
+    history = pv.fit(vae, x, epochs=40, batch_size=48, optimizer=pv.Adam(lr=0.03), progress=False)
     losses = history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 0.2, losses
