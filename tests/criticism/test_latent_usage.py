@@ -1,5 +1,6 @@
 """The report on latents: who is used, what is known of the data, and whether the aggregate is the prior."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.criticism import Latents, aggregate_kl, spread_of_means
+from pyro_vae.criticism.latent_usage import _spread
 
 
 def latents(vae: pv.VAE, x: object, **options: object) -> Latents:
@@ -165,3 +167,25 @@ def test_wrong_subjects_are_refused() -> None:
         latents(object(), rows(100))
     with pytest.raises(pv.InputError, match="at least 50"):
         latents(exact(), rows(20))
+
+
+@pytest.mark.parametrize(
+    ("of_mmd", "of_classifier", "together"),
+    [(0.03, 0.5, 0.06), (0.5, 0.02, 0.04), (0.9, 0.8, 1.0), (0.024, 0.024, 0.048)],
+)
+def test_p_value_of_two_tests_is_bonferronis(of_mmd: float, of_classifier: float, together: float) -> None:
+    found = latents(exact(), rows(60), draws=4)
+    found = dataclasses.replace(
+        found,
+        mmd=dataclasses.replace(found.mmd, p_value=of_mmd),
+        classifier=dataclasses.replace(found.classifier, p_value=of_classifier),
+    )
+    assert found.p_value == pytest.approx(together)
+    assert found.matches_prior == (together >= 0.05)
+
+
+def test_spread_of_two_rows_is_unbiased() -> None:
+    """Var_x E[z|x] of two rows whose means are 0 and 1 is 1/4, however few draws there are of each."""
+    draws = torch.randn(3, 2, 40_000, dtype=torch.float64) + torch.tensor([[0.0], [1.0]])  # 40,000 latents
+    found = _spread(draws.mean(0), draws.var(0), 3)
+    assert float(found.mean()) == pytest.approx(0.25, abs=5 * float(found.std()) / 200)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.criticism import findings
-from pyro_vae.criticism.pit import adjust_p_values, uniform_p_values
+from pyro_vae.criticism.pit import adjust_p_values, pit_calibration, uniform_p_values
 
 LOOKED_AT = ["mean", "standard deviation", "skewness", "largest value", "mean correlation", "row standard deviation"]
 
@@ -192,3 +192,36 @@ def test_check_takes_one_row_and_constants() -> None:
         tree = look(x)
         assert tree["checks"]["p_value"].notnull().all()
         assert len(findings(tree)) > 2
+
+
+@pytest.mark.parametrize("n", [6, 200])
+def test_coverage_error_is_that_of_means_of_rows(n: int) -> None:
+    """Eight equal values of a row are one: the error is that over rows, with n - 1 degrees of freedom."""
+    pit = torch.rand(n, 1, dtype=torch.float64).expand(n, 8)
+    found = pit_calibration(pit, torch.ones(n, 8, dtype=torch.bool), [f"x[{j}]" for j in range(8)])
+    for level, error in zip(found["level"].values, found["coverage_error"].values, strict=True):
+        inside = (abs(pit[:, 0].numpy() - 0.5) <= level / 2).astype(float)
+        least = np.sqrt(level * (1 - level) / (8 * n))  # that of independent values, where rows happen to agree
+        assert error == pytest.approx(max(inside.std(ddof=1) / np.sqrt(n), least), rel=1e-9)
+
+
+def test_coverage_error_is_the_spread_of_coverage_over_data_sets() -> None:
+    """Rows of five dependent values, of which some are missing: the stated error is that of repetitions."""
+    shares, errors = [], []
+    for _ in range(300):
+        common = torch.randn(40, 1, dtype=torch.float64).expand(40, 5)
+        pit = torch.special.ndtr(0.9 * common + 0.19**0.5 * torch.randn(40, 5, dtype=torch.float64))
+        found = pit_calibration(pit, torch.rand(40, 5) < torch.linspace(0.3, 1, 5), [f"x[{j}]" for j in range(5)])
+        shares.append(float(found["coverage_overall"].sel(level=0.5)))
+        errors.append(float(found["coverage_error"].sel(level=0.5)))
+    assert np.mean(errors) == pytest.approx(np.std(shares), rel=0.12)
+    assert np.mean(errors) > 1.2 * 0.5 / np.sqrt(40 * 5 * 0.65), "more than that of independent values"
+
+
+def test_error_of_a_p_value_is_its_spread_over_replicates() -> None:
+    vae, x = exact(), rows(30) + 0.6
+    found = [check(vae, x, statistics=["mean"], draws=40, seed=seed)["checks"] for seed in range(60)]
+    p_values, errors = (np.stack([each[name].values for each in found]) for name in ("p_value", "p_error"))
+    middling = (p_values.mean(0) > 0.1) & (p_values.mean(0) < 0.6)
+    assert middling.any()
+    np.testing.assert_allclose(errors.mean(0)[middling], p_values.std(0)[middling], rtol=0.3)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -141,3 +142,32 @@ def test_samples_that_cannot_be_compared_are_refused(x: Tensor, y: Tensor, words
             test(x, y)
     with pytest.raises(pv.InputError, match="folds"):
         classifier_test(torch.randn(60, 2), torch.randn(60, 2), folds=1)
+
+
+class Above:
+    """A classifier without training: the second sample is where the first feature exceeds a number."""
+
+    def __init__(self, bound: float = 0.0) -> None:
+        self.bound = bound
+
+    def get_params(self, deep: bool = True) -> dict[str, float]:
+        return {"bound": self.bound}
+
+    def fit(self, x: object, y: object) -> "Above":
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return (x[:, 0] > self.bound).astype(int)
+
+
+def test_p_value_of_a_classifier_has_the_variance_of_draws_without_replacement() -> None:
+    """Twelve points of each sample in a fold, of which a few are given to the second one: hypergeometric hits."""
+    x, y = torch.randn(24, 1), torch.randn(24, 1) + 1.3
+    found = classifier_test(x, y, classifier=Above(1.0), folds=2)
+    order = [np.random.default_rng(0)]
+    held = [sample.numpy()[order[0].permutation(24)][12:] for sample in (x, y)]
+    hits = int((held[0] <= 1.0).sum() + (held[1] > 1.0).sum())
+    given = int((np.concatenate(held) > 1.0).sum())
+    variance = 4 * scipy.stats.hypergeom(24, 12, given).var()  # a point more of one sample is two hits more
+    assert found.accuracy == pytest.approx(hits / 24)
+    assert found.p_value == pytest.approx(float(scipy.stats.norm.sf((hits - 12 - 1) / variance**0.5)), rel=1e-9)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -240,6 +241,19 @@ def test_honest_files_are_read_to_the_last_byte_of_room(tmp_path: Path, monkeypa
         monkeypatch.setattr(file_checks, "available_memory", lambda size=size: float(size - 1))
         with pytest.raises(pv.InputError, match="would take"):
             pv.data.load(file)
+
+
+def test_table_of_text_is_refused_where_its_numbers_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV is guarded by three times its size, before any of it is read."""
+    file = tmp_path / "x.csv"
+    file.write_text("a,b\n" + "0.25,1.5\n" * 400)
+    room = 3.0 * file.stat().st_size
+    monkeypatch.setattr(file_checks, "available_memory", lambda: room)
+    assert len(pv.data.load(file, validation=0, test=0).train) == 400
+    monkeypatch.setattr(file_checks, "available_memory", lambda: room - 1)
+    monkeypatch.setattr(pandas, "read_csv", lambda *given, **named: pytest.fail("it was read"))
+    with pytest.raises(pv.InputError, match=r"this table would take .* of memory"):
+        pv.data.load(file)
 
 
 def test_room_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
