@@ -368,7 +368,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "comparison_report",
         "reports.comparison_report",
         'found[["mean", "q_value"]].reindex',
-        'found[["mean", "q_value"]].isel(statistic=slice(None, None, -1)).reset_index("statistic", drop=True).assign_coords(statistic=found["statistic"].values).reindex',
+        'found[["mean", "q_value"]].roll(statistic=1, roll_coords=False).reindex',
     ),
     ("comparison_report", "reports.results", ".sel(level=0.9, method", ".sel(level=0.5, method"),
 ]
