@@ -108,25 +108,6 @@ def test_picked_rows_keep_the_laws_of_all(place: str, tmp_path: Path) -> None:
         assert torch.equal(mine["x"], theirs["x"])
 
 
-def places_in_values(rows: Rows) -> np.ndarray:
-    return np.array([np.flatnonzero((row == VALUES).all((1, 2))).item() for row in rows.x.numpy()])
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("n", [8, 40])
-def test_representative_rows_are_spread_over_all(place: str, n: int, tmp_path: Path) -> None:
-    found = places_in_values(PLACES[place](tmp_path).to(dtype=torch.float32).head_sample(n))
-    assert len(found) == n
-    assert (np.diff(found) > 0).all()
-    assert np.diff([-1, *found, N]).max() <= -(-N // 8) + 1, "no eighth of the rows is left out"
-
-
-def test_representative_rows_in_memory_are_spread_over_all() -> None:
-    for of in (Rows.of(VALUES), Rows.of(VALUES).select(torch.arange(0, N, 2))):
-        found = places_in_values(of.head_sample(10))
-        assert np.diff([-1, *found, N]).max() <= -(-N // 10) + 2
-
-
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_iterable_is_read_forward_to_the_selected_rows(workers: int) -> None:
     rows = stream(IterableSource(), length=N, workers=workers)
@@ -301,18 +282,6 @@ def test_fingerprint_distinguishes_other_rows(tmp_path: Path, monkeypatch: pytes
     assert (
         rows.select(torch.tensor([0, 3, 9, 20])).fingerprint() != rows.select(torch.tensor([0, 4, 9, 20])).fingerprint()
     )
-
-
-def test_fingerprint_has_the_sizes_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of a table that the sample leaves out change its file's size, and so the fingerprint."""
-    monkeypatch.setattr("pyro_vae.data.streaming.FINGERPRINT_ROWS", 2)  # rows 0 and 101
-    known = stream(parquet(tmp_path)).fingerprint()
-    assert stream(parquet(tmp_path)).fingerprint() == known
-    changed = VALUES.copy()
-    changed[60:90] = 0.0
-    rows = stream(parquet(tmp_path, x=changed.tolist()))
-    assert torch.equal(rows.head_sample(2).x.float(), torch.from_numpy(VALUES[[0, N // 2]]))
-    assert rows.fingerprint() != known
 
 
 def test_values_are_checked_by_their_number_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
