@@ -95,7 +95,7 @@ def test_training_ends_where_the_rule_says_with_the_best_weights(ema: float | No
 
 
 def test_best_weights_are_restored_after_all_epochs_without_a_stop() -> None:
-    fast = pv.Adam(0.2)
+    fast = pv.Adam(1.0)
     vae, history = trained(pv.EarlyStopping(patience=50), epochs=30, optimizer=fast)
     best = int(np.argmin(history["validation_loss"])) + 1
     assert best < 30
