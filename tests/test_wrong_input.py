@@ -45,9 +45,9 @@ def with_value(value: float) -> torch.Tensor:
 PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     # the declaration
     "event shape is a number": (lambda: vae(event_shape=3), ["event_shape = 3", "(1, 28, 28)"]),
-    "event shape with a zero": (lambda: vae(event_shape=(0, 3)), ["event_shape", "positive whole numbers"]),
+    "event shape with a zero": (lambda: vae(event_shape=(0, 3)), ["event_shape", "positive integers"]),
     "no latents": (lambda: vae(latent_dim=0), ["latent_dim = 0", "at least 1"]),
-    "latents in half": (lambda: vae(latent_dim=2.5), ["latent_dim = 2.5", "whole number"]),
+    "latents in half": (lambda: vae(latent_dim=2.5), ["latent_dim = 2.5", "integer"]),
     "prior by name": (lambda: vae(prior="Normal"), ["prior", "'Normal'", "prior=pv.Normal()"]),
     "family class": (lambda: vae(likelihood=pv.Normal), ["likelihood", "likelihood=pv.Normal()"]),
     "negative scale": (lambda: pv.Normal(scale=-1), ["Normal.scale", "-1", "outside of its range"]),
@@ -129,7 +129,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "nothing": (lambda: fit(object()), ["object"]),
     # fit
     "no epochs": (lambda: fit(epochs=0), ["epochs = 0", "at least 1"]),
-    "batch in half": (lambda: fit(batch_size=1.5), ["batch_size = 1.5", "whole number"]),
+    "batch in half": (lambda: fit(batch_size=1.5), ["batch_size = 1.5", "integer"]),
     "negative seed": (lambda: fit(seed=-1), ["seed = -1"]),
     "Pyro's loss": (lambda: fit(objective=Trace_ELBO()), ["objective", "pv.objectives.ELBO()", "SVI"]),
     "no particles": (lambda: pv.objectives.ELBO(particles=0), ["ELBO.particles", "at least 1"]),
@@ -239,7 +239,7 @@ CLI: dict[str, tuple[Callable[[Path], Any], list[str], list[str]]] = {
     "unknown family": (nothing, ["fit", "--prior", "Norml"], ["'Norml'", "'Normal'"]),
     "unknown field": (nothing, ["fit", "--prior.skale", "3"], ["'skale'", "'scale'"]),
     "field of no network": (nothing, ["fit", "--encoder.hidden", "[3]"], ["--encoder MLP"]),
-    "no number": (nothing, ["fit", "--latent_dim", "two"], ["--latent_dim", "'two'", "whole number"]),
+    "no number": (nothing, ["fit", "--latent_dim", "two"], ["--latent_dim", "'two'", "integer"]),
     "no value": (nothing, ["fit", "--latent_dim"], ["--latent_dim", "needs a value"]),
     "unknown binarisation": (nothing, ["fit", "--data.binarize", "both"], ["binarize", "'static'", "'dynamic'"]),
     "wrong field": (nothing, ["fit", "--optimizer.lr", "fast"], ["optimizer.lr", "'fast'", "number or schedule"]),

@@ -142,7 +142,7 @@ def describe_type(hint: Any) -> str:
     if origin in (FrozenMapping, dict):
         inside = f" to {arguments[-1].__name__}" if arguments[-1] is not Any else ""
         return f"a mapping of names{inside}"
-    names = {float: "a finite number", int: "a whole number", bool: "True or False", type(None): "nothing"}
+    names = {float: "a finite number", int: "an integer", bool: "True or False", type(None): "nothing"}
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 

@@ -65,7 +65,7 @@ def check_integers(**arguments: tuple[Any, int]) -> None:
     """
     for name, (value, low) in arguments.items():
         if not is_integer(value) or value < low:
-            raise InputError(f"{name} = {abbreviated_repr(value)} has to be a whole number of at least {low}.")
+            raise InputError(f"{name} = {abbreviated_repr(value)} has to be an integer of at least {low}.")
 
 
 def is_integer(value: object) -> TypeGuard[int]:

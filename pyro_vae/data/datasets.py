@@ -126,7 +126,7 @@ def load(
         binarize: for x in [0, 1]: "static" draws each binary x ~ Bernoulli(x) once, fixed by `seed` whatever
             the split; "dynamic" draws anew for every batch; None leaves x as it is. Likelihoods under the
             three are not comparable.
-        levels: for x in [0, 1]: round it to the whole numbers 0, ..., levels - 1, the labels of `Categorical`,
+        levels: for x in [0, 1]: round it to the integers 0, ..., levels - 1, the labels of `Categorical`,
             `OrderedLogistic` and `DiscretizedLogistic`; None leaves x as it is. Pictures of bytes have 256, the
             digits 17.
         validation: the fraction of the rows to validate on, in [0, 1); 0 for none.
@@ -186,7 +186,7 @@ def _check(
     if binarize is not None and binarize not in BINARIZE:
         raise unknown_name_error("binarisation", binarize, BINARIZE)
     if levels is not None and (not is_integer(levels) or levels < 2):
-        raise InputError(f"levels={levels!r} is a whole number, 2 or more: say levels=256 for pictures of bytes.")
+        raise InputError(f"levels={levels!r} is an integer, 2 or more: say levels=256 for pictures of bytes.")
     if levels is not None and binarize is not None:
         raise InputError(
             f"binarize={binarize!r} makes x 0 or 1, and levels={levels} makes it 0 to {levels - 1}: give one of them."
@@ -198,7 +198,7 @@ def _check(
         named = " and ".join(f"{name}={fraction}" for name, fraction in fractions.items())
         raise InputError(f"{named} leave no row to train on: give fractions that add up to less than 1.")
     if not is_integer(seed) or not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed!r} is a whole number, 0 or more: say seed=0.")
+        raise InputError(f"seed={seed!r} is an integer, 0 or more: say seed=0.")
     if stream not in (True, False, "auto"):
         raise InputError(f"stream={stream!r} is True, False or 'auto': say stream=True to read rows while training.")
 

@@ -178,8 +178,8 @@ def _classes(column: "Series") -> Tensor:
     if fractional.any():
         row = int(fractional.argmax())
         raise InputError(
-            f"column {column.name!r}, row {row + 1} holds {values[row]:g}, and a class is text or a whole "
-            "number: rename the column to keep it as data."
+            f"column {column.name!r}, row {row + 1} holds {values[row]:g}, and a class is text or an "
+            "integer: rename the column to keep it as data."
         )
     return torch.from_numpy(values.astype(np.int64))
 

@@ -48,7 +48,7 @@ class Parquet(Source):
 
     A column `x` of lists, all of one shape, is x, and every other column a tensor by its name; without such a column
     all columns are numbers, and x is what they are side by side. A column `label`, `class`, `target` or `species` of
-    whole numbers is the labels.
+    integers is the labels.
 
     Args:
         path: the file or folder.
@@ -71,7 +71,7 @@ class Parquet(Source):
         self.label = label_column(self.columns, "give columns= with but one")
         if self.label is not None and not pyarrow.types.is_integer(schema.field(self.label).type):
             raise InputError(
-                f"column {self.label!r} is of type {schema.field(self.label).type}, and labels are whole numbers: "
+                f"column {self.label!r} is of type {schema.field(self.label).type}, and labels are integers: "
                 "number the classes, or leave it out with columns=."
             )
         self.flat = "x" not in self.columns

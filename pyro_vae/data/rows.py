@@ -307,8 +307,8 @@ def quantize(x: Tensor, levels: int) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(x))
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"levels={levels} rounds x in [0, 1] to whole numbers, and this one goes from {low:g} to {high:g}: scale "
-            "it, (x - x.min()) / (x.max() - x.min()), or leave levels out where it holds whole numbers already."
+            f"levels={levels} rounds x in [0, 1] to integers, and this one goes from {low:g} to {high:g}: scale "
+            "it, (x - x.min()) / (x.max() - x.min()), or leave levels out where it holds integers already."
         )
     return (x * (levels - 1)).round()
 

@@ -137,7 +137,7 @@ def _pixels(data: ColumnProfile) -> Suggestion | None:
         return None
     levels = int(high) + 1
     bins = 256 if levels > 64 else levels
-    reason = f"whole numbers from {low:g} to {high:g}: levels of pixels"
+    reason = f"integers from {low:g} to {high:g}: levels of pixels"
     families = (known.Categorical(classes=levels), known.DiscretizedLogistic(bins=bins))
     if levels <= 16:
         return Suggestion(families[0], f"{reason}, few enough for a probability of each.", families[1:])
@@ -153,7 +153,7 @@ def _levels(data: ColumnProfile) -> Suggestion | None:
     notes = (f"the smallest is {low}: x - {low} starts at 0 and needs {low} classes less.",) if low > 0 else ()
     return Suggestion(
         known.Categorical(classes=high + 1),
-        f"whole numbers from {low} to {high} that stop there, as counts would not. Are they names, or does their order "
+        f"integers from {low} to {high} that stop there, as counts would not. Are they names, or does their order "
         f"have a meaning? Names are Categorical, ordered levels OrderedLogistic, successes among {high} trials "
         "Binomial: the numbers alone cannot say.",
         (known.OrderedLogistic(levels=high + 1), known.Binomial(high)),
@@ -203,7 +203,7 @@ def _unit(data: ColumnProfile) -> Suggestion | None:
     if steps is not None:
         others = (known.DiscretizedLogistic(bins=steps + 1),)
         notes.append(
-            f"they are {steps + 1} levels over {steps}: the alternative takes x * {steps}, the whole numbers of "
+            f"they are {steps + 1} levels over {steps}: the alternative takes x * {steps}, the integers of "
             f"pv.data.load(..., levels={steps + 1})."
         )
     return Suggestion(
@@ -273,7 +273,7 @@ def _normal(data: ColumnProfile) -> Suggestion:
     scale = _scale(data)
     why = "" if scale == "learned" else ", in columns of different spreads: one noise scale for each"
     rest = data.is_integer.all() and data.kinds.keys() == {"real"}
-    kind = "whole numbers that vary otherwise than counts do, taken for real ones" if rest else "real numbers"
+    kind = "integers that vary otherwise than counts do, taken for real ones" if rest else "real numbers"
     return Suggestion(known.Normal(scale=scale), f"{kind} without heavy tails{why}.")
 
 

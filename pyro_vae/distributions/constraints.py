@@ -52,7 +52,7 @@ class IntegerInterval(constraints.integer_interval):
     """
 
     def __repr__(self) -> str:
-        return f"the whole numbers in [{self.lower_bound}, {self.upper_bound}]"
+        return f"the integers in [{self.lower_bound}, {self.upper_bound}]"
 
 
 class ScaleTril(constraints.Constraint):
@@ -315,7 +315,7 @@ def describe(constraint: Any) -> str:
     """
     kind, *bounds = _as_set(constraint)
     if kind == "discrete":
-        return "{0, 1}" if bounds == [0.0, 1.0] else f"the whole numbers in {bounds}"
+        return "{0, 1}" if bounds == [0.0, 1.0] else f"the integers in {bounds}"
     if kind == "interval":
         return "the real numbers" if bounds == [-math.inf, math.inf] else f"the numbers in {bounds}"
     if kind is type(constraints.simplex):

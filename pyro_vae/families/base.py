@@ -190,7 +190,7 @@ class Family(Config, ABC):
             if value not in ("learned", "per_feature"):
                 raise unknown_name_error(f"source of {where},", value, ["learned", "per_feature", "a number"])
             if not self.parameters[name].trainable:
-                raise InputError(f"{where} = {value!r} would be trained, and it is a whole number: write {name}=10.")
+                raise InputError(f"{where} = {value!r} would be trained, and it is an integer: write {name}=10.")
             if value == "learned" and not self.parameters[name].allows_scalar:
                 raise InputError(
                     f"{where} = 'learned' would be one number for the whole array, which has no meaning here: "

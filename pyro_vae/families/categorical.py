@@ -96,7 +96,7 @@ class Categorical(Family):
     fix_hint = "code the labels as 0, 1, ..., K-1 and set classes=K, or take a family for real values"
     roles = ("likelihood",)
     data_kind = "Categories"
-    support_text = "whole numbers 0 to classes - 1"
+    support_text = "integers 0 to classes - 1"
 
     distribution = dist.Categorical
 
@@ -147,7 +147,7 @@ class OrderedLogistic(Family):
     fix_hint = "code the levels as 0, 1, ..., K-1 and set levels=K, or take a family for real values"
     roles = ("likelihood",)
     data_kind = "Categories"
-    support_text = "whole numbers 0 to levels - 1"
+    support_text = "integers 0 to levels - 1"
 
     @property
     def is_pixel(self) -> bool:

@@ -30,7 +30,7 @@ PSEUDO_COUNTS = constraints.Bounded(1e-2, 1e3)
 """Pseudo-counts of successes and failures."""
 
 TRIALS = constraints.IntegerInterval(1, 2**24)
-"""Numbers of trials, up to where float32 still knows every whole number."""
+"""Numbers of trials, up to where float32 still represents every integer."""
 
 
 def _rate(x: Tensor, family: Family) -> Tensor:
@@ -70,12 +70,12 @@ class Poisson(Family):
     distribution = ExactPoisson
     is_count = True
     fix_hint = (
-        "counts are whole numbers from 0 on, so undo a scaling or a logarithm, or take a family for real values such "
+        "counts are integers from 0 on, so undo a scaling or a logarithm, or take a family for real values such "
         "as Normal(scale='learned'); what multiplies a row's counts is its size_factor"
     )
     roles = ("likelihood",)
     data_kind = "Counts"
-    support_text = "whole numbers 0, 1, ..."
+    support_text = "integers 0, 1, ..."
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class NegativeBinomial(Family):
     fix_hint = Poisson.fix_hint
     roles = ("likelihood",)
     data_kind = "Counts"
-    support_text = "whole numbers 0, 1, ..."
+    support_text = "integers 0, 1, ..."
 
     distribution = ExactNegativeBinomial
 
@@ -138,13 +138,13 @@ class Binomial(Family):
        \qquad x_j \in \{0, \dots, n_j\} $$
 
     `Binomial(10)` has ten trials in each row; trials that differ between rows are given as `size_factor`, which
-    multiplies n, in whole numbers.
+    multiplies n, an integer in each row.
 
     References:
         McCullagh and Nelder, Generalized Linear Models, 1989 [mccullagh1989].
 
     Args:
-        total_count: the number n of trials per unit of the size factor, of the event's shape: a whole number from 1
+        total_count: the number n of trials per unit of the size factor, of the event's shape: an integer from 1
             on, never trained.
         logits: the log odds l of a success, of the event's shape.
 
@@ -156,12 +156,12 @@ class Binomial(Family):
     logits: Source = parameter(constraints.real, init=_log_odds)
     distribution = UnexpandedBinomial
     fix_hint = (
-        "successes are whole numbers from 0 to the number of trials, so raise total_count to that number (or give "
-        "each row's as size_factor, a whole number), or take a family of counts without a bound such as Poisson()"
+        "successes are integers from 0 to the number of trials, so raise total_count to that number (or give "
+        "each row's as size_factor, an integer), or take a family of counts without a bound such as Poisson()"
     )
     roles = ("likelihood",)
     data_kind = "Counts"
-    support_text = "whole numbers 0 to total_count"
+    support_text = "integers 0 to total_count"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class BetaBinomial(Family):
         Griffiths, Maximum Likelihood Estimation for the Beta-Binomial Distribution, 1973 [griffiths1973].
 
     Args:
-        total_count: the number n of trials per unit of the size factor, of the event's shape: a whole number from 1
+        total_count: the number n of trials per unit of the size factor, of the event's shape: an integer from 1
             on, never trained. See `Binomial` for trials that differ between rows.
         concentration1: the pseudo-count a of successes, of the event's shape, in [1e-2, 1e3].
         concentration0: the pseudo-count b of failures, of the event's shape, in [1e-2, 1e3].
@@ -194,4 +194,4 @@ class BetaBinomial(Family):
     fix_hint = Binomial.fix_hint
     roles = ("likelihood",)
     data_kind = "Counts"
-    support_text = "whole numbers 0 to total_count"
+    support_text = "integers 0 to total_count"

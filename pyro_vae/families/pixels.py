@@ -1,4 +1,4 @@
-"""Families of pixels: whole numbers on a scale of grey."""
+"""Families of pixels: integers on a scale of grey."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -69,12 +69,12 @@ class DiscretizedLogistic(Family):
     scale: Source = parameter(constraints.Bounded(1e-4, 1e3, unit=0.1), shape=_per_component, init=_spread)
     is_pixel = True
     fix_hint = (
-        "give whole numbers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
+        "give integers 0, ..., bins-1 (pv.data.load(..., levels=256) makes them of x in [0, 1], on the command "
         "line --data.levels 256), set bins to their number, or take a family for real values"
     )
     roles = ("likelihood",)
     data_kind = "Pixel levels"
-    support_text = "whole numbers 0 to bins - 1"
+    support_text = "integers 0 to bins - 1"
 
     def bind(self, site: SiteSpec) -> BoundFamily:
         """The family in its place, with its number of levels."""

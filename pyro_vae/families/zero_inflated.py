@@ -37,7 +37,7 @@ class ZeroInflated(Composite):
             https://doi.org/10.1038/s41587-019-0379-5.
 
     Args:
-        family: the family f, of independent whole numbers with 0 among them.
+        family: the family f, of independent integers with 0 among them.
         gate_logits: the log odds l of an extra 0, of the event's shape.
 
     Raises:
@@ -51,7 +51,7 @@ class ZeroInflated(Composite):
     gate_logits: Source = parameter(constraints.real, init=_excess)
     distribution = UncachedZeroInflated
     roles = ("likelihood",)
-    support_text = "whole numbers 0, 1, ... by default"
+    support_text = "integers 0, 1, ... by default"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int,
     sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
     if not all(is_integer(size) and size > 0 for size in sizes):
         raise InputError(
-            f"event_shape = {abbreviated_repr(event_shape)} has to be a tuple of positive whole numbers, such as "
+            f"event_shape = {abbreviated_repr(event_shape)} has to be a tuple of positive integers, such as "
             "(1, 28, 28) for an image, (4,) for a vector, () for a number."
         )
     check_integers(latent_dim=(latent_dim, 1))

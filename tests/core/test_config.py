@@ -65,10 +65,10 @@ def test_values_are_made_canonical(field: str, given: Any, kept: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "given", "message"),
     [
-        ("size", True, r"Thing.size = True has to be a whole number"),
-        ("size", 2.0, r"Thing.size = 2.0 has to be a whole number"),
-        ("size", "2", r"Thing.size = '2' has to be a whole number"),
-        ("size", None, r"Thing.size = None has to be a whole number"),
+        ("size", True, r"Thing.size = True has to be an integer"),
+        ("size", 2.0, r"Thing.size = 2.0 has to be an integer"),
+        ("size", "2", r"Thing.size = '2' has to be an integer"),
+        ("size", None, r"Thing.size = None has to be an integer"),
         ("size", 0, r"Thing.size = 0 has to be in \[1, 8\]"),
         ("size", 9, r"Thing.size = 9 has to be in \[1, 8\]"),
         ("rate", True, r"Thing.rate = True has to be a finite number"),
@@ -82,7 +82,7 @@ def test_values_are_made_canonical(field: str, given: Any, kept: Any) -> None:
         ("switch", 1, r"Thing.switch = 1 has to be True or False"),
         ("sizes", 4, r"Thing.sizes = 4 has to be a list of int"),
         ("sizes", "44", r"Thing.sizes = '44' has to be a list of int"),
-        ("sizes", [4, True], r"Thing.sizes = True has to be a whole number"),
+        ("sizes", [4, True], r"Thing.sizes = True has to be an integer"),
         ("sizes", [4, 0], r"Thing.sizes = \(4, 0\) has to be at least 1"),
         ("pair", [1], r"Thing.pair = \[1\] has to be a list of 2 numbers"),
         ("pair", [1, "b"], r"Thing.pair = 'b' has to be a finite number"),

@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], list[str]]] = {
     "proposal": (PAIR, torch.zeros(4), {"proposal": "prior"}, ["'prior'", "Known: guide, defensive"]),
     "draws": (PAIR, torch.zeros(4), {"draws": 1}, ["draws = 1", "at least 2"]),
     "defensive draws": (PAIR, torch.zeros(4), {"draws": 3, "proposal": "defensive"}, ["draws = 3", "at least 4"]),
-    "half a draw": (PAIR, torch.zeros(4), {"draws": 10.5}, ["draws = 10.5", "whole number"]),
+    "half a draw": (PAIR, torch.zeros(4), {"draws": 10.5}, ["draws = 10.5", "integer"]),
     "batch": (PAIR, torch.zeros(4), {"batch_size": 0}, ["batch_size = 0", "at least 1"]),
     "at once": (PAIR, torch.zeros(4), {"draws_at_once": True}, ["draws_at_once = True"]),
     "seed": (PAIR, torch.zeros(4), {"seed": -1}, ["seed = -1"]),

@@ -108,7 +108,7 @@ ARGUMENTS: list[tuple[Any, dict[str, Any], str]] = [
     ("digits", {"test": -0.1}, "test=-0.1 is a fraction"),
     ("digits", {"test": "0.1"}, "test='0.1' is a fraction"),
     ("digits", {"validation": 0.5, "test": 0.5}, "=0.5 and test=0.5 leave no row to train on"),
-    ("digits", {"seed": -1}, "seed=-1 is a whole number"),
+    ("digits", {"seed": -1}, "seed=-1 is an integer"),
 ]
 
 

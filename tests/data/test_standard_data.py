@@ -35,7 +35,7 @@ def readings(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     unit = _unit(x)
     yield "raw", x
     yield "from 1", x - x.amin() + 1
-    yield "whole numbers", x.clamp(min=0).round()
+    yield "integers", x.clamp(min=0).round()
     yield "share of the range", unit
     yield "inside of the range", 0.01 + 0.98 * unit
     yield "shares of the row", (0.01 + unit) / (0.01 + unit).sum(1, keepdim=True)

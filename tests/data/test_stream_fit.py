@@ -246,7 +246,7 @@ TABLES: dict[str, tuple[dict[str, Any], str]] = {
     "lists of no name": ({"a": [[1.0], [2.0]]}, "name it 'x'"),
     "ragged": ({"x": [[1.0], [2.0, 3.0]]}, "row 1 has another length"),
     "two labels": ({"a": [1.0, 2.0], "label": [0, 1], "class": [0, 1]}, "all labels"),
-    "no label": ({"a": [1.0, 2.0], "label": ["a", "b"]}, "labels are whole numbers"),
+    "no label": ({"a": [1.0, 2.0], "label": ["a", "b"]}, "labels are integers"),
     "labels alone": ({"label": [0, 1]}, "no column of data"),
     "missing": (
         {"a": [1.0, None], "b": [1.0, 2.0], "c": [0.0, 1.0]},

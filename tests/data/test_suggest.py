@@ -139,8 +139,8 @@ SIMULATED: dict[str, Case] = {
         pv.StudentT(df="learned", scale="per_feature"),
         "heavy tails",
     ),
-    "years": (lambda r: r.integers(1950, 2020, N), pv.Normal(scale="learned"), "whole numbers that vary otherwise"),
-    "differences": (lambda r: r.poisson(4, (N, 2)) - 4, pv.Normal(scale="learned"), "whole numbers that vary other"),
+    "years": (lambda r: r.integers(1950, 2020, N), pv.Normal(scale="learned"), "integers that vary otherwise"),
+    "differences": (lambda r: r.poisson(4, (N, 2)) - 4, pv.Normal(scale="learned"), "integers that vary other"),
     # columns of different kinds
     "mixed": (
         lambda r: table(sex=r.integers(2, size=N), visits=r.poisson(6, N), height=r.normal(170, 8, N)),

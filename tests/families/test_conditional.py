@@ -27,7 +27,7 @@ each_parameter = pytest.mark.parametrize(
 
 
 def trained(name: str) -> list[str]:
-    """The parameters of a family that can be trained: all but whole numbers."""
+    """The parameters of a family that can be trained: all but integers."""
     return [key for key, parameter in FAMILIES[name].parameters.items() if parameter.trainable]
 
 

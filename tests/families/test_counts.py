@@ -165,7 +165,7 @@ def test_trials_differ_between_rows(family: Family) -> None:
         pv.InputError, match=r"x\[7, 1\] = .* outside of the support .* raise total_count .*size_factor"
     ):
         vae.check({"x": too_many, "size_factor": trials})
-    with pytest.raises(pv.InputError, match=r"support .* each row's as size_factor, a whole number"):
+    with pytest.raises(pv.InputError, match=r"support .* each row's as size_factor, an integer"):
         vae.check({"x": torch.zeros(100, 3), "size_factor": trials + 0.5})
     with pytest.raises(pv.InputError, match="raise total_count"):
         vae.check({"x": x})
@@ -176,14 +176,14 @@ def test_trials_differ_between_elements() -> None:
     vae.check({"x": torch.tensor([[1.0, 4, 9]]).expand(7, 3)})
     with pytest.raises(pv.InputError, match=r"x\[0, 0\] = 2"):
         vae.check({"x": torch.full((7, 3), 2.0)})
-    with pytest.raises(pv.InputError, match=r"guide=Binomial.* has support the whole numbers in \[0.0, \(1.0, 4.0\)\]"):
+    with pytest.raises(pv.InputError, match=r"guide=Binomial.* has support the integers in \[0.0, \(1.0, 4.0\)\]"):
         pv.VAE((3,), 2, guide=pv.Binomial([1, 4]))
 
 
 @pytest.mark.parametrize("family", OPEN, ids=repr)
 @pytest.mark.parametrize("value", [-1.0, 0.5])
 def test_data_that_are_not_counts_are_refused_with_a_fix(family: Family, value: float) -> None:
-    with pytest.raises(pv.InputError, match=r"x\[0, 0\] = .* whole numbers from 0 on, so undo .* size_factor"):
+    with pytest.raises(pv.InputError, match=r"x\[0, 0\] = .* integers from 0 on, so undo .* size_factor"):
         small(family).check({"x": torch.full((2, 3), value)})
 
 

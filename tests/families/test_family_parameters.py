@@ -168,7 +168,7 @@ def test_values_outside_of_the_range_are_refused(name: str, key: str) -> None:
 def test_learned_scalar_is_refused_where_it_has_no_meaning(name: str, key: str) -> None:
     family = cases.FAMILIES[name].family
     if not FAMILIES[name].parameters[key].trainable:
-        with pytest.raises(InputError, match=rf"{name}.{key} = 'learned' .* is a whole number: write {key}=10"):
+        with pytest.raises(InputError, match=rf"{name}.{key} = 'learned' .* is an integer: write {key}=10"):
             dataclasses.replace(family, **{key: "learned"})
     elif FAMILIES[name].parameters[key].allows_scalar:
         assert getattr(dataclasses.replace(family, **{key: "learned"}), key) == "learned"

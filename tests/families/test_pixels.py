@@ -149,9 +149,9 @@ def test_wrong_levels_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", np.array([[0.0], [3.0]]))
     np.save(tmp_path / "missing.npy", np.array([[0.0], [np.nan]]))
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("digits", {"levels": 1}, "levels=1 is a whole number, 2 or more: say levels=256"),
-        ("digits", {"levels": True}, "levels=True is a whole number"),
-        ("digits", {"levels": 17.0}, "levels=17.0 is a whole number"),
+        ("digits", {"levels": 1}, "levels=1 is an integer, 2 or more: say levels=256"),
+        ("digits", {"levels": True}, "levels=True is an integer"),
+        ("digits", {"levels": 17.0}, "levels=17.0 is an integer"),
         (
             "digits",
             {"levels": 17, "binarize": "static"},

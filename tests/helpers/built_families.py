@@ -134,8 +134,8 @@ def _values(family: type[Family]) -> str:
     if constraint.is_discrete:
         first, last = _followed(family)
         if last in ("1", "inf"):
-            return vectors + ("0 and 1" if last == "1" else f"whole numbers {first}, {int(low) + 1}, ...")
-        return vectors + f"whole numbers {first} to {last}"
+            return vectors + ("0 and 1" if last == "1" else f"integers {first}, {int(low) + 1}, ...")
+        return vectors + f"integers {first} to {last}"
     if (low, high) == (-math.inf, math.inf):
         return vectors + ("real numbers" if constraint in (real, sets.real_vector) else describe(constraint))
     first, last = _followed(family)

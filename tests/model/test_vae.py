@@ -299,7 +299,7 @@ def test_outside_of_the_store_nothing_is_registered_also_after_an_error() -> Non
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prior": pv.Bernoulli()}, r"support the real numbers and prior=.* has {0, 1}.*Take a pair over the same set"),
     ({"guide": pv.Bernoulli()}, r"has support {0, 1} and prior=.* has the real numbers"),
-    ({"prior": pv.Categorical(3), "guide": pv.Categorical(4)}, "has support the whole numbers"),
+    ({"prior": pv.Categorical(3), "guide": pv.Categorical(4)}, "has support the integers"),
     ({"likelihood": pv.Normal(0, 1)}, "nothing would depend on z: leave loc out"),
     ({"likelihood": pv.Laplace("learned", "per_feature")}, "nothing would depend on z"),
     ({"guide": pv.Normal(0, "per_feature")}, "nothing would depend on x"),
@@ -318,8 +318,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"event_shape": 3}, "event_shape = 3 has to be a tuple"),
     ({"event_shape": None}, "event_shape = None has to be a tuple"),
     ({"event_shape": "3"}, "event_shape = '3' has to be a tuple"),
-    ({"event_shape": (3, 0)}, "has to be a tuple of positive whole numbers"),
-    ({"latent_dim": 0}, "latent_dim = 0 has to be a whole number of at least 1"),
+    ({"event_shape": (3, 0)}, "has to be a tuple of positive integers"),
+    ({"latent_dim": 0}, "latent_dim = 0 has to be an integer of at least 1"),
     ({"latent_dim": 2.0}, "latent_dim = 2.0 has to be"),
     ({"latent_dim": True}, "latent_dim = True has to be"),
 ]

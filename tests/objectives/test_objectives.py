@@ -209,7 +209,7 @@ def test_programs_that_do_not_match_are_refused(model: Callable, guide: Callable
     ("arguments", "sentence"),
     [
         ({"particles": 0}, "at least 1"),
-        ({"particles": 2.5}, "whole number"),
+        ({"particles": 2.5}, "integer"),
         ({"kl": "exact"}, "unknown value of ELBO.kl"),
     ],
     ids=str,

@@ -62,7 +62,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a field that is no number": (rewritten(prior={"Normal": {"loc": float("nan")}}), "is not a source of a parameter"),
     "two families": (rewritten(prior={"Normal": {}, "Laplace": {}}), "has to be a name, or one name with its fields"),
     "no latent_dim": (rewritten(latent_dim=...), r"declares no VAE \(it has no latent_dim\)"),
-    "latent_dim in words": (rewritten(latent_dim="two"), "latent_dim = 'two' has to be a whole number"),
+    "latent_dim in words": (rewritten(latent_dim="two"), "latent_dim = 'two' has to be an integer"),
     "no event_shape": (rewritten(event_shape=None), "event_shape = None has to be a tuple"),
     "event_shape in words": (rewritten(event_shape=["a"]), r"event_shape = \['a'\] has to be a tuple"),
     "no vae": (rewritten(guide="Bernoulli"), "has support {0, 1}"),

@@ -128,7 +128,7 @@ def test_parameter_in_the_store_trains_in_place_and_by_name() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"epochs": 0}, "epochs = 0 has to be a whole number of at least 1"),
+    ({"epochs": 0}, "epochs = 0 has to be an integer of at least 1"),
     ({"epochs": 2.0}, "epochs = 2.0 has to be"),
     ({"epochs": True}, "epochs = True has to be"),
     ({"batch_size": 0}, "batch_size = 0 has to be"),

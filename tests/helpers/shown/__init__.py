@@ -5,7 +5,7 @@ it with the result that it is made of, which small real fits made. `tests/plots/
 the package by hand, and each has to break the law that it names.
 """
 
-from helpers.shown import models, pages, results, sentences  # which enter their laws
+from helpers.shown import comparisons, models, pages, results, sentences  # which enter their laws
 from helpers.shown.base import LAWS, World
 
-__all__ = ["LAWS", "World", "models", "pages", "results", "sentences"]
+__all__ = ["LAWS", "World", "comparisons", "models", "pages", "results", "sentences"]

@@ -1,6 +1,7 @@
 """What is shown: small real fits, and how pictures are read back."""
 
 import atexit
+import copy
 import math
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_hex
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 import pyro_vae as pv
 from pyro_vae.core.rng import seeded
+from pyro_vae.criticism.session import evaluation
 from pyro_vae.plots import _run_figures
 from pyro_vae.plots._style import COLOURS
 from pyro_vae.reports.results import ReportSettings, RunResults, load_rows, load_run
@@ -87,6 +90,35 @@ class World:
     @cached_property
     def posterior(self) -> Any:
         return pv.predictive_check(self.vae, self.results.rows, kind="posterior", draws=400, **QUIET)
+
+    @cached_property
+    def faithful(self) -> Any:
+        """Check of a model on draws of its own, of which a few statistics stand out by chance alone."""
+        vae = copy.deepcopy(self.results.vae)
+        with evaluation(vae, 7):
+            x = vae.sample(400).numpy()
+        return pv.predictive_check(vae, pd.DataFrame(x, columns=NAMES), draws=400, **QUIET)
+
+    @cached_property
+    def narrow(self) -> Any:
+        """Check of a model whose noise is too small."""
+        with seeded(0):
+            vae = pv.VAE((4,), 2, likelihood=pv.Normal(scale=0.2), encoder=pv.MLP(hidden=(8,)))
+            pv.fit(vae, self.x, epochs=2, **QUIET)
+        return pv.predictive_check(vae, pd.DataFrame(self.x.numpy(), columns=NAMES), draws=40, **QUIET)
+
+    @cached_property
+    def wrong_widths(self) -> pv.criticism.SBC:
+        """Calibration of a guide half as wide as the posterior, the prior, in one latent, and twice as wide in the other."""
+        vae = copy.deepcopy(self.other.vae)
+        with torch.no_grad():
+            for parameter in (*vae.likelihood.network.parameters(), *vae.posterior.network.heads.parameters()):
+                parameter.zero_()
+            scales = torch.tensor([0.5, 2.0])
+            vae.posterior.network.heads["scale"].bias.copy_(scales.log())
+        with evaluation(vae, 0):
+            torch.testing.assert_close(vae.encode(self.x[:1]).stddev[0], scales, rtol=1e-3, atol=0)
+        return pv.criticism.sbc(vae, simulations=150, draws=39, **QUIET)
 
     def _check(self, event: tuple[int, ...], likelihood: Any, x: torch.Tensor, **options: Any) -> Any:
         with seeded(0):

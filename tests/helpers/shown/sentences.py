@@ -13,7 +13,7 @@ from pyro_vae.core.formatting import format_p_value
 
 @law
 def findings(world: World) -> None:
-    for tree in (world.results.tree, world.other.tree, world.posterior):
+    for tree in (world.results.tree, world.other.tree, world.posterior, world.faithful, world.narrow):
         found, drawn = entries(tree, "checks"), entries(tree, "statistics")
         said = pv.criticism.findings(tree)
         assert said[0].startswith(f"{tree.attrs['draws']} {tree.attrs['kind']} replicates")
@@ -107,6 +107,9 @@ def summaries(world: World) -> None:
     assert f"KL of each latent, in nats: {', '.join(f'{each:.2g}' for each in latents.kl.tolist())}" in said
     assert ("aggregate is not the prior" in said) == (2 * min(latents.mmd.p_value, latents.classifier.p_value) < 0.05)
     _sbc_sentences(ranks)
+    confidence = [sentence.split(": ")[1] for sentence in world.wrong_widths.findings if sentence.startswith("z")]
+    assert ["overconfident" in confidence[0], "underconfident" in confidence[1]] == [True, True]
+    _sbc_sentences(world.wrong_widths)
     said = repr(gap)
     for name, values in (
         ("inference", gap.total),
