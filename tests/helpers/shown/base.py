@@ -109,7 +109,7 @@ class World:
 
     @cached_property
     def wrong_widths(self) -> pv.criticism.SBC:
-        """Calibration of a guide half as wide as the posterior, the prior, in one latent, and twice as wide in the other."""
+        """Calibration of a guide half as wide as the posterior (the prior) in one latent, twice as wide in another."""
         vae = copy.deepcopy(self.other.vae)
         with torch.no_grad():
             for parameter in (*vae.likelihood.network.parameters(), *vae.posterior.network.heads.parameters()):
