@@ -16,6 +16,7 @@ from . import (
 )
 from .core.errors import InputError as InputError
 from .core.errors import RunNotWrittenError as RunNotWrittenError
+from .core.errors import TrainingInterrupted as TrainingInterrupted
 from .criticism.compare import Comparison as Comparison
 from .criticism.compare import compare as compare
 from .criticism.evidence import Evidence as Evidence

@@ -13,3 +13,5 @@ def fit(**options: Any) -> None:  # noqa: D103
     experiment = run_experiment(**options)
     if is_first_process():
         print(output.summary(experiment.data, experiment.history, experiment.folder))
+    if experiment.interrupted:
+        raise KeyboardInterrupt

@@ -33,6 +33,20 @@ class RunNotWrittenError(OSError):
         self.write = write
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """SIGINT ended a training; its weights are kept, and its run is written.
+
+    Args:
+        history: the `History` up to there.
+
+    `except pv.TrainingInterrupted as stop: history = stop.history` goes on with what was learned.
+    """
+
+    def __init__(self, history: Any) -> None:
+        super().__init__(history.stopped or "interrupted after the last epoch")
+        self.history = history
+
+
 ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture"}
 """Synonyms of names, in lower case."""
 

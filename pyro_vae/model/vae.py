@@ -319,6 +319,8 @@ class VAE(nn.Module):
         if "encoder" in changes and "decoder" not in changes:
             fields["decoder"] = None
         other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.device_tensor)
+        if not self.training:  # or copied modules in eval mode would be taken for ones that stay so
+            other.eval()
         mine, theirs = self.state_dict(), other.state_dict()
         other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
         for part, words in REINITIALIZED_BY.items():

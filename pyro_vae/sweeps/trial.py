@@ -60,13 +60,15 @@ def train(request: Request) -> Outcome:
         return outcome_of(request.folder)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a profile is in the run's folder
-            run_experiment(
+            experiment = run_experiment(
                 **options.typed(run_experiment, {"checkpoints": {}, **request.options}),
                 run=str(request.folder),
                 resume=True,
                 progress=False,
                 _callbacks=request.callbacks,
             )
+        if experiment.interrupted:
+            return INTERRUPTED
         if "checkpoints" not in request.options and not unfinished(request.folder):
             shutil.rmtree(request.folder / CHECKPOINTS, ignore_errors=True)  # the options name none
     except InputError as error:

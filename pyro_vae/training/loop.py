@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from pyro_vae.core.errors import InputError
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
+from pyro_vae.networks.base import evaluating
 from pyro_vae.training import signals
 from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.compiled import CompiledStep
 from pyro_vae.training.divergence import DivergenceRecorder, diagnose
+from pyro_vae.training.loss import resting_modules, train_mode
 from pyro_vae.training.profile import StepProfiler
 from pyro_vae.training.progress import ProgressReporter
 from pyro_vae.training.step import Step, TrainStep
@@ -70,6 +72,7 @@ class Loop:
         self.recorder = DivergenceRecorder(state.weights)
         self.diagnose: Callable[[], str] = str  # of a divergence, in the running epoch
         self.unused: list[nn.Parameter] = []
+        self.resting = resting_modules(termination.programs)  # before weights are frozen that get no gradient
         self.step: Step = step
 
     def begin(
@@ -118,7 +121,7 @@ class Loop:
     def _freeze_unused(self, rows: Rows | Stream) -> None:
         """Freeze weights that get no gradient: each process would wait for that of the others."""
         weights = {name: weight for name, weight in self.state.weights.items() if weight.requires_grad}
-        with self.group.seeded(self.state.seed):
+        with self.group.seeded(self.state.seed), evaluating(self.loss.held):
             loss, _ = self.loss(rows.head_sample(2).batch())
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
@@ -137,7 +140,7 @@ class Loop:
             with signals.deferred(*both[: 2 if self.saves else 1]) as stop:
                 while state.epoch <= epochs and not stop.by and not state.stop_reason:
                     start = time.perf_counter() - state.seconds
-                    self.eager.wrapped.train()
+                    train_mode(self.eager.wrapped, self.resting)
                     self._epoch(rows, batch_size, reporter, stop, start)
                     if stop.by:
                         state.seconds = time.perf_counter() - start

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.model.programs import Programs, as_module
+from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives import Objective, Particles, ScheduledObjective
 
 
@@ -84,7 +85,8 @@ class Loss(nn.Module):
         Raises:
             InputError: the programs have no weights, or the objective does not fit them.
         """
-        with seeded(None, batch["x"].device), poutine.trace(param_only=True) as stored:
+        trace = poutine.trace(param_only=True)
+        with seeded(None, batch["x"].device), evaluating(self.held), trace as stored:  # BatchNorm's statistics stay
             self.parts(batch)
         named: dict[str, Any] = dict(self.held.named_parameters())
         for name, site in stored.trace.nodes.items():
@@ -110,6 +112,30 @@ def frozen(weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     finally:
         for weight in resting:
             weight.requires_grad_(True)
+
+
+def resting_modules(programs: Programs) -> list[nn.Module]:
+    """Modules that stay in eval mode while a pair is trained.
+
+    They are those whose weights are all frozen, and those that are in eval mode while others are in train mode. Where
+    all are in eval mode, as `fit` and `load` leave a model, mode says nothing.
+    """
+    module = as_module(programs)
+    listed = list(module.modules())
+    if not isinstance(programs, nn.Module):
+        listed.remove(module)  # which was made to hold them
+    by_mode = [part for part in listed if not part.training] if any(part.training for part in listed) else []
+    frozen_parts = [
+        part for part in listed if (held := list(part.parameters())) and not any(w.requires_grad for w in held)
+    ]
+    return [inner for part in frozen_parts for inner in part.modules()] + by_mode
+
+
+def train_mode(module: nn.Module, resting: Sequence[nn.Module]) -> None:
+    """Put a module in train mode, and some of its parts in eval mode."""
+    module.train()
+    for part in resting:
+        part.training = False
 
 
 @contextlib.contextmanager

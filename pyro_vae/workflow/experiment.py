@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae import data as datasets
+from pyro_vae.core.errors import TrainingInterrupted
 from pyro_vae.core.rng import seeded
 from pyro_vae.core.signatures import delegates
 from pyro_vae.model.vae import VAE
@@ -31,11 +32,13 @@ class Experiment:
         data: the rows it was given, in three splits.
         history: the record of each epoch.
         folder: its run folder.
+        interrupted: whether SIGINT came.
     """
 
     data: datasets.Dataset
     history: History
     folder: str
+    interrupted: bool = False
 
 
 @delegates(VAE, "latent_dim", *MODEL)
@@ -71,13 +74,16 @@ def run_experiment(
     model = {name: options.pop(name) for name in MODEL if name in options}
     with seeded(seed):
         vae = VAE(rows.event_shape, latent_dim, **model)
-    history = fit(
-        vae,
-        rows.train,
-        validation=rows.validation,
-        seed=seed,
-        run=RunOptions(folder, overwrite, resume, checkpoints),
-        callbacks=_callbacks,
-        **options,
-    )
+    try:
+        history = fit(
+            vae,
+            rows.train,
+            validation=rows.validation,
+            seed=seed,
+            run=RunOptions(folder, overwrite, resume, checkpoints),
+            callbacks=_callbacks,
+            **options,
+        )
+    except TrainingInterrupted as stop:
+        return Experiment(rows, stop.history, folder, interrupted=True)
     return Experiment(rows, history, folder)

@@ -10,27 +10,32 @@ import math
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pyro_vae.core.errors import InputError, check_integers
+import torch
+
+from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.model.programs import Programs, Traits, check_programs
 from pyro_vae.model.vae import VAE
+from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.writer import RunContents
+from pyro_vae.training.batch_norm import check_single_rows
 from pyro_vae.training.callbacks import Callback, CallbackList
 from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.distributed import ProcessGroup, Runtime
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
-from pyro_vae.training.loss import Loss, frozen
+from pyro_vae.training.loss import Loss, frozen, resting_modules
 from pyro_vae.training.monitor import Monitor
 from pyro_vae.training.optimizers import Adam, Optimizer, OptimizerLike
 from pyro_vae.training.profile import StepProfiler
@@ -42,7 +47,29 @@ from pyro_vae.training.train_state import TrainState
 from pyro_vae.workflow.options import RunOptions
 from pyro_vae.workflow.two_stage import fit_second_stage
 
+_lock = threading.RLock()  # reentrant: a second stage and a callback may fit
 
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """A block that one thread enters at a time, in which gradients are computed whatever the caller has set.
+
+    Raises:
+        InputError: another thread is in such a block.
+    """
+    if not _lock.acquire(blocking=False):
+        raise InputError(
+            "another thread is in pv.fit, and Pyro's handlers and parameters are shared by all threads: fit one model "
+            "after the other, or each in a process of its own, as pv.sweep(..., jobs=2) does."
+        )
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        _lock.release()
+
+
+@_alone()
 def fit(
     vae: Programs,
     x: Any,
@@ -74,7 +101,9 @@ def fit(
         validation: held-out rows, evaluated after each epoch with the same random numbers every time.
         objective: the bound to maximise.
         optimizer: the optimizer, with its learning rate or a schedule of it, clipping, accumulation and averaging of
-            weights; in Python also a function from parameters to a torch optimizer.
+            weights; in Python also a function from parameters to a torch optimizer. Modules whose weights are all
+            frozen (a rate of 0, or requires_grad_(False)) stay in eval mode, and so do those that are in eval mode
+            while others are in train mode. Starting values are set from the data for them too.
         epochs: passes over the data.
         batch_size: rows per batch, over all processes; a shorter last batch is used too.
         seed: of shuffling, draws and dynamic binarisation.
@@ -91,11 +120,12 @@ def fit(
         runtime: devices and precision.
 
     Returns:
-        The history. Interrupted by the keyboard (SIGINT), training stops after the running step, keeps its weights, and
-        says so in `history.stopped`. With checkpoints SIGTERM does the same, and then ends the process as ever.
+        The history. With checkpoints SIGTERM stops training after the running step, and then ends the process as ever.
 
     Raises:
         InputError: an argument or the data cannot be used; nothing has been changed then.
+        TrainingInterrupted: a KeyboardInterrupt, by the keyboard (SIGINT): training has stopped after the running step,
+            the model keeps its weights, and the run is written; the error has the `history`.
         FloatingPointError: the loss is no longer finite; the message names the epoch. Checkpoints of the run stay.
         ProcessLostError: another process of this training has ended.
 
@@ -128,10 +158,12 @@ def fit(
         weights = loss.weights(rows.head_sample(2).batch())
         _check_stopping(monitor.stopping, loss, rows, held, group, seed)
         state = TrainState(loss, weights, optimizer, group, seed, history)
+        stack.enter_context(frozen(weights, state.optimizer))
+        accumulated = _rows_per_step(optimizer, batch_size) // batch_size
+        check_single_rows(loss, resting_modules(vae), rows, batch_size, accumulated, group, seed)
         contents = RunContents(vae, rows, held, history, settings)
         checkpoint = _find_checkpoint(folder, manager, state, contents, options)
         _initialize(vae, rows, original)
-        stack.enter_context(frozen(weights, state.optimizer))
         termination = Termination(vae, state, monitor.stopping, callback_list)
         profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
         has_levels = traits.is_pixel and objective.is_evidence_bound
@@ -146,7 +178,10 @@ def fit(
         files = profiler.finish() if profiler is not None else {}
         if not history.stopped:
             history.stopped = termination.finish(epochs)
-            fit_second_stage(vae, rows, seed, fit)
+            try:
+                fit_second_stage(vae, rows, seed, fit)
+            except TrainingInterrupted:
+                stopped_by, history.stopped = signal.SIGINT, "interrupted in the second stage of the prior"
         elif state.ema is not None:
             state.ema.copy_to_model()
         if folder is not None and group.is_rank0 and stopped_by != signal.SIGTERM:  # its sender waits for no pictures
@@ -155,6 +190,8 @@ def fit(
     if stopped_by == signal.SIGTERM:
         print(f"Training was {history.stopped}.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
+    if stopped_by == signal.SIGINT:
+        raise TrainingInterrupted(history)
     return history
 
 
@@ -172,7 +209,7 @@ def _check_stopping(
 ) -> None:
     """Check that the history will have the column that a rule monitors."""
     if stopping is not None:
-        with group.seeded(seed):
+        with group.seeded(seed), evaluating(loss.held):
             parts = loss.parts(rows.head_sample(2).batch())
         stopping.check([name for name, value in parts.items() if not value.ndim], held is not None)
 

@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.core.errors import TrainingInterrupted
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
@@ -29,7 +30,7 @@ class Density(nn.Module):
 
     def __init__(self, density: Conditional) -> None:
         super().__init__()
-        self.density = density
+        self.density = density.train()  # a fitted model's is in eval mode
 
     def initialize(self, x: Tensor) -> None:
         """Set starting values at the data."""
@@ -62,6 +63,9 @@ def fit_density(
         seed: of the draws and of the fit.
         lr: learning rate of Adam.
         options: other arguments of `fit`.
+
+    Raises:
+        TrainingInterrupted: by SIGINT; the density is the prior as far as it was fitted.
     """
     reference: Tensor = vae.likelihood.device_tensor
     stages: Any = vae.prior.distribution
@@ -69,6 +73,12 @@ def fit_density(
     with seeded(seed, reference.device), torch.no_grad():
         z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.chunks(EVALUATION_ROWS)])
     density = Density(copy.deepcopy(stages.density))
-    fit(density, z, optimizer=Adam(lr), seed=seed, **options)
+    interrupted = None
+    try:
+        fit(density, z, optimizer=Adam(lr), seed=seed, **options)
+    except TrainingInterrupted as error:
+        interrupted = error
     stages.replace(density.density)
     vae.prior.initialized.fill_(True)
+    if interrupted is not None:
+        raise interrupted

@@ -59,7 +59,10 @@ def drawing(prior: Any = pv.VampPrior(4), **arguments: Any) -> dict[str, Any]:
     arguments = {"epochs": 3, "batch_size": 8, "progress": False, "optimizer": pv.Adam(0.02, ema=0.9), **arguments}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        history = pv.fit(vae, x, validation=x, **grouped(**{"runtime": TWO, **arguments}))
+        try:
+            history = pv.fit(vae, x, validation=x, **grouped(**{"runtime": TWO, **arguments}))
+        except pv.TrainingInterrupted as stop:
+            history = stop.history
     return {
         "weights": [w.tolist() for w in vae.parameters()],
         "history": table(history).to_dict("list"),

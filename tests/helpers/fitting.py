@@ -1,8 +1,10 @@
 """A small VAE, rows of it, and a short fit, for the tests of fitting."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,6 +37,14 @@ def grouped(**arguments: Any) -> dict[str, Any]:
 
 def fit(programs: Any, x: Any, **arguments: Any) -> pv.History:
     return pv.fit(programs, x, **grouped(**{"epochs": 3, "batch_size": 20, "progress": False, **arguments}))
+
+
+def interrupted(fit: Callable[..., Any], *given: Any, **arguments: Any) -> pv.History:
+    """The history of a fit that SIGINT ends."""
+    with pytest.raises(pv.TrainingInterrupted) as stop:
+        fit(*given, **arguments)
+    history: pv.History = stop.value.history
+    return history
 
 
 def weights(vae: pv.VAE) -> dict[str, Tensor]:

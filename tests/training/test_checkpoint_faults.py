@@ -1,6 +1,7 @@
 """Full disks, locked folders, signals and losses that are no numbers: nothing that was saved is lost."""
 
 import errno
+import functools
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.cases import same
+from helpers.fitting import interrupted
 from helpers.resuming import acting, fit, require_equal, rows, small, steps, table
 from helpers.small_runs import content
 
@@ -62,7 +64,7 @@ def test_disk_that_stays_full_leaves_the_last_good_one(full: list[int], tmp_path
     full += range(5, 100)
     stop = acting(7, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.warns(UserWarning, match="no checkpoint could be written"):
-        history = fit(small(), rows(), run=tmp_path / "run", checkpoints=EVERY, optimizer=stop)
+        history = interrupted(fit, small(), rows(), run=tmp_path / "run", checkpoints=EVERY, optimizer=stop)
     assert history.stopped == "interrupted in epoch 3 of 3"  # and no word of going on from there
     assert snapshot.read(steps(tmp_path / "run")[-1])["at"]["steps"] == 3
 
@@ -155,7 +157,8 @@ def test_signal_ends_training_after_its_step_and_nothing_is_lost(
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
         run, optimizer = tmp_path / "run", acting(at, lambda: os.kill(os.getpid(), number))
-        history = fit(small(), rows(), run=run, checkpoints=pv.Checkpoints(), optimizer=optimizer)
+        ended = functools.partial(interrupted, fit) if number == signal.SIGINT else fit
+        history = ended(small(), rows(), run=run, checkpoints=pv.Checkpoints(), optimizer=optimizer)
         word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
         told = f"{word} in epoch {(at - 1) // 3 + 1} of 3; resume=True (--resume) continues from there"
         assert history.stopped == told
@@ -208,9 +211,9 @@ def test_fit_without_checkpoints_handles_only_the_keyboard_interrupt() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     vae, two = small(), small()
-    history = fit(vae, rows(), optimizer=acting(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    history = interrupted(fit, vae, rows(), optimizer=acting(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert history.stopped == "interrupted in epoch 1 of 3"
-    fit(two, rows(), epochs=1, optimizer=acting(3, lambda: (_ for _ in ()).throw(KeyboardInterrupt())))
+    interrupted(fit, two, rows(), epochs=1, optimizer=acting(3, lambda: (_ for _ in ()).throw(KeyboardInterrupt())))
     assert same(vae.state_dict(), two.state_dict())  # the step was finished
 
 

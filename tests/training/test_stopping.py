@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fitting import fit, rows, small
+from helpers.fitting import fit, interrupted, rows, small
 from torch import Tensor
 
 import pyro_vae as pv
@@ -154,7 +154,8 @@ def test_interrupted_training_keeps_its_last_weights() -> None:
         if at.epoch == 9:
             os.kill(os.getpid(), signal.SIGINT)
 
-    vae, history = trained(pv.EarlyStopping(patience=50), callbacks=[interrupt])
+    vae, x, rule = small(), rows(), pv.EarlyStopping(patience=50)
+    history = interrupted(fit, vae, x[:20], validation=x[20:], stopping=rule, callbacks=[interrupt], **FAST)
     assert history.stopped.startswith("interrupted in epoch 10")
     assert equal(vae, trained(None, epochs=9)[0])
 

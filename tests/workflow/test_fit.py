@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers.cases import same
-from helpers.fitting import ELBO, STILL, fit, rows, small, weights
+from helpers.fitting import ELBO, STILL, fit, interrupted, rows, small, weights
 from helpers.oracles import PPCA, linear
 from helpers.programs import CHOSEN
 from torch import Tensor, nn
@@ -287,7 +287,7 @@ def stopping(at: int, error: type[BaseException] = KeyboardInterrupt) -> Callabl
 def test_interrupt_keeps_what_was_learned_and_writes_the_run(at: int, epochs: int, tmp_path: Path) -> None:
     vae, x = small().initialize(rows()), rows()  # three steps an epoch
     before = weights(vae)
-    history = fit(vae, x, epochs=10, optimizer=stopping(at), run=tmp_path / "run", validation=x)
+    history = interrupted(fit, vae, x, epochs=10, optimizer=stopping(at), run=tmp_path / "run", validation=x)
     assert len(history) == epochs
     assert history.stopped == f"interrupted in epoch {epochs + 1} of 10"
     assert same(before, vae.state_dict()) == (at == 1)
