@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -164,7 +164,7 @@ def bdmc(
 
 def _merge_rows(x: Any, given: dict[str, Tensor]) -> Rows:
     rows = Rows.of(x)
-    return Rows({**rows.tensors, **given}, dynamic=rows.dynamic)
+    return replace(rows, tensors={**rows.tensors, **given})
 
 
 def _simulate_rows(vae: Programs, rows: int, seed: int, given: dict[str, Tensor]) -> Rows:

@@ -236,6 +236,8 @@ def evidence(
 def describe_data(session: EvaluationSession, batch: Batch) -> dict[str, Any]:
     """Fields of `Evidence` that programs and rows determine, from the rows and one batch of them."""
     traits, rows = Traits.of(session.programs), session.rows
+    if len(set(rows.features)) == len(rows.features):  # the same rows for models with other orders of columns
+        rows = rows.aligned(sorted(rows.features, key=lambda name: (len(name), name)))
     data = {name: tensor for name, tensor in rows.tensors.items() if name != "row"}  # an index, not data
     return {
         "pixels": rows.n_observed if traits.is_pixel else 0.0,

@@ -28,8 +28,8 @@ class EvaluationSession:
 
     @classmethod
     def of(cls, programs: Programs, x: Any) -> "EvaluationSession":
-        """Session of programs with rows, as `fit` takes them."""
-        return cls(programs, Rows.of(x), as_module(programs))
+        """Session of programs with rows, as `fit` takes them; columns are in the order that these were fitted to."""
+        return cls(programs, Rows.of(x).aligned(Traits.of(programs).feature_names), as_module(programs))
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.data.columns import column_order, select_columns
 from pyro_vae.data.convert import as_tensor, check_has_x, columns_of
 
 
@@ -176,6 +177,20 @@ class Rows:
         """Hash of a tensor, which identifies the rows."""
         return fingerprint(self.tensors[name])
 
+    def aligned(self, features: Sequence[str]) -> "Rows":
+        """Rows whose columns have the order of these names; where there are no names to compare, the rows as they are.
+
+        Raises:
+            InputError: the columns have other names.
+
+        >>> Rows({"x": torch.tensor([[1.0, 2.0]])}, features=("a", "b")).aligned(("b", "a")).x
+        tensor([[2., 1.]])
+        """
+        index = column_order(self.features, features)
+        if index is None:
+            return self
+        return replace(self, tensors=select_columns(self.tensors, index), features=tuple(features))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the tensors."""
@@ -220,7 +235,11 @@ class Rows:
             return x
         if isinstance(x, Mapping):
             tensors = {str(name): as_tensor(str(name), values) for name, values in x.items()}
-            return cls(tensors, features=columns_of(x.get("x")))
+            features = columns_of(x.get("x"))
+            index = column_order(columns_of(x.get("mask")), features, "columns of the mask", "those of x")
+            if index is not None:
+                tensors["mask"] = tensors["mask"].index_select(1, index)
+            return cls(tensors, features=features)
         if isinstance(x, TensorDataset):
             return cls({"x": as_tensor("x", x.tensors[0])}, _labels(x))
         return cls({"x": as_tensor("x", x)}, features=columns_of(x))
@@ -245,7 +264,7 @@ def concat(parts: Sequence[Rows]) -> Rows:
         return parts[0]
     tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].names}
     labels = [part.labels for part in parts if part.labels is not None]
-    return Rows(tensors, torch.cat(labels) if len(labels) == len(parts) else None)
+    return Rows(tensors, torch.cat(labels) if len(labels) == len(parts) else None, features=parts[0].features)
 
 
 def fingerprint(x: Tensor) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.progress import track
+from pyro_vae.data.columns import column_order, select_columns
 from pyro_vae.data.rows import Rows, binarize, concat, fingerprint, quantize, require_probabilities
 from pyro_vae.data.source import Source
 from pyro_vae.data.torch_datasets import IterableSource
@@ -40,6 +41,7 @@ class Stream:
         device: where batches go; None leaves them in memory.
         dtype: the type of x and of every other floating tensor; None for that of the origin.
         check: the check of each batch before it is used; None where all rows were checked before.
+        columns: positions of the columns of x in the origin; None for all in their order.
 
     >>> import numpy, tempfile, pyro_vae
     >>> folder = tempfile.TemporaryDirectory()
@@ -59,6 +61,7 @@ class Stream:
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     check: Callable[[dict[str, Any]], None] | None = None
+    columns: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the first row."""
@@ -96,7 +99,15 @@ class Stream:
     @property
     def features(self) -> Sequence[str]:
         """Names of the elements of each row, where they have names."""
-        return self.origin.features
+        features = self.origin.features
+        return features if self.columns is None else tuple(features[i] for i in self.columns.tolist())
+
+    def aligned(self, features: Sequence[str]) -> "Stream":
+        """Rows whose columns have the order of these names: see `Rows.aligned`."""
+        index = column_order(self.features, features)
+        if index is None:
+            return self
+        return replace(self, columns=index if self.columns is None else self.columns[index])
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -224,7 +235,10 @@ class Stream:
             x = rows.x if rows.x.is_floating_point() or not (self.dynamic or self.levels) else rows.x.float()
             if self.levels:
                 x = quantize(x, self.levels)
-            yield rows if x is rows.x else replace(rows, tensors={**rows.tensors, "x": x})
+            tensors = {**rows.tensors, "x": x}
+            if self.columns is not None:
+                tensors = select_columns(tensors, self.columns)
+            yield rows if tensors["x"] is rows.x else replace(rows, tensors=tensors, features=())
 
     def _in_memory(self, positions: Tensor, size: int) -> Iterator[Rows]:
         plan = positions.split(size)

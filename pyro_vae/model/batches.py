@@ -1,47 +1,46 @@
 """Named tensors of whatever a user gives to the methods of a VAE: data as `fit` takes them, and latents."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.data.convert import as_tensor
+from pyro_vae.data.convert import as_tensor, columns_of
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.validation import check_finite, check_size
 
 
-def data_batch(
-    x: Any,
-    given: Mapping[str, Any],
-    event_shape: tuple[int, ...],
-    check: Callable[[dict[str, Any]], None],
-    like: Tensor,
-) -> dict[str, Tensor]:
+def data_batch(x: Any, given: Mapping[str, Any], vae: Any) -> dict[str, Tensor]:
     """Checked tensors by name of data (*batch, *event_shape), and of further tensors of these rows.
 
     Args:
-        x: whatever `Rows.of` takes; where that is not a mapping, an event without a batch too.
+        x: whatever `Rows.of` takes; where that is not a mapping, an event without a batch too. Columns with names are
+            put in the order of those that the model was fitted to.
         given: the further tensors; None stands for one that is not given.
-        event_shape: the shape of one row.
-        check: the model's check of rows (N, *event_shape).
-        like: a tensor of the weights, for their device and type.
+        vae: the VAE that they are given to.
 
     Raises:
         InputError: a value cannot be made a tensor, or does not suit the model.
     """
-    together = isinstance(x, Rows | Mapping | TensorDataset)
-    batch = Rows.of(x).batch() if together else {"x": as_tensor("x", x)}
-    batch |= {name: as_tensor(name, values) for name, values in given.items() if values is not None}
+    given = {name: values for name, values in given.items() if values is not None}
+    event_shape = vae.declaration.event_shape
+    if isinstance(x, Rows | Mapping | TensorDataset) or columns_of(x):
+        if not isinstance(x, Rows | Mapping | TensorDataset):
+            x, given = {"x": x, **given}, {}
+        batch = Rows.of(x).aligned(vae.feature_names).batch()
+    else:
+        batch = {"x": as_tensor("x", x)}
+    batch |= {name: as_tensor(name, values) for name, values in given.items()}
     shape = tuple(batch["x"].shape)
     leading = len(shape) - len(event_shape)
     if leading < 0 or leading == 1 or shape[leading:] != event_shape:
-        check(batch)
+        vae.check(batch)
     else:
-        check({name: tensor.reshape(-1, *tensor.shape[leading:]) for name, tensor in batch.items()})
-    return _move(batch, like)
+        vae.check({name: tensor.reshape(-1, *tensor.shape[leading:]) for name, tensor in batch.items()})
+    return _move(batch, vae.likelihood.device_tensor)
 
 
 def latent_batch(z: Any, given: Mapping[str, Any], declared: Any, like: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their traits, modules and tensors."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -36,6 +36,8 @@ class Traits:
         caveat: a note on its log-likelihood; empty for a density.
         is_pixel: whether rows are levels of pixels, so that bits per dimension have a meaning.
         trained_on: the fingerprint of the rows that it was fitted to.
+        feature_names: the names of the columns that it was fitted to; empty for data without.
+        trained_with: the names of the tensors of a batch that it was fitted to.
         check: raises an `InputError` for a batch that cannot be used.
         initialize: starts the weights at a batch, given by keyword.
         no_param_store: a block that leaves Pyro's parameter store as it was.
@@ -44,6 +46,8 @@ class Traits:
     caveat: str = ""
     is_pixel: bool = False
     trained_on: str | None = None
+    feature_names: Sequence[str] = ()
+    trained_with: Sequence[str] = ()
     check: Callable[[dict[str, Any]], None] | None = None
     initialize: Callable[..., Any] | None = None
     no_param_store: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -69,6 +73,13 @@ def check_programs(given: Any, what: str) -> None:
         raise InputError(
             f"{what} takes an object with .model and .guide, two Pyro programs, not {type(given).__name__}."
         )
+
+
+def remember_data(programs: Programs, feature_names: Sequence[str], trained_with: Sequence[str]) -> None:
+    """Keep with a pair the names of the columns and tensors that it is fitted to; see `Traits`."""
+    with contextlib.suppress(AttributeError):  # of objects that take no further attributes
+        for name, value in (("feature_names", tuple(feature_names)), ("trained_with", tuple(trained_with))):
+            setattr(programs, name, value)
 
 
 def as_module(programs: Programs) -> nn.Module:

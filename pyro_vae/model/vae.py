@@ -20,15 +20,16 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
+from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.distributions import moments
-from pyro_vae.distributions.constraints import any_element, describe, supports_equal
+from pyro_vae.distributions.constraints import any_element
 from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.families import Family, Normal, units
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
-from pyro_vae.model.validation import check_batch, check_declared_shapes, impute
+from pyro_vae.model import validation
 from pyro_vae.networks import MLP, Conv, InputNormalization, Network
+from pyro_vae.networks.base import log_counts
 
 _counter = itertools.count(1)
 
@@ -101,7 +102,7 @@ class VAE(nn.Module):
         decoder: Network | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        event_shape, latent_dim = check_declared_shapes(event_shape, latent_dim)
+        event_shape, latent_dim = validation.check_declared_shapes(event_shape, latent_dim)
         for role, family in (("prior", prior), ("likelihood", likelihood), ("guide", guide)):
             if not isinstance(family, Family):
                 raise InputError(f"{role} = {family!r} is not a family: write, for example, {role}=pv.Normal().")
@@ -115,7 +116,7 @@ class VAE(nn.Module):
             decoder = encoder.mirror()
         self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
         latent = (latent_dim,)
-        view = _log_counts if likelihood.is_count else None
+        view = log_counts if likelihood.is_count else None
         inputs = InputNormalization(event_shape, view) if isinstance(encoder, Network) else None
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
@@ -124,9 +125,11 @@ class VAE(nn.Module):
             inputs.measure = partial(units.measure, is_image=len(event_shape) == 3)
         has_size = any(slot.scales_with_size_factor for slot in self.likelihood.slots.values())
         self.optional_inputs = ("mask", "size_factor") if has_size else ("mask",)
-        self._check_pairing()
+        validation.check_pairing(self.declaration, self.prior.dummy_distribution(), self.posterior.dummy_distribution())
         self.store_name: str | None = _store_name()
         self.trained_on: str | None = None  # fingerprint of the rows, by which checks tell them from new ones
+        self.feature_names: tuple[str, ...] = ()  # of the columns that it was fitted to
+        self.trained_with: tuple[str, ...] = ()  # names of the tensors that it was fitted to
 
     def model(self, x: Tensor | None = None, *, rows: int | None = None, **given: Tensor) -> Tensor:
         """Data x, given or drawn, by the generative program z ~ p(z), x ~ p(x|z).
@@ -216,7 +219,7 @@ class VAE(nn.Module):
         """
         from pyro_vae.model.batches import data_batch  # here, for it imports what reads data
 
-        return data_batch(x, given, self.declaration.event_shape, self.check, self.likelihood.device_tensor)
+        return data_batch(x, given, self)
 
     def _condition(self, x: Tensor, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
         """The approximate posterior given tensors that are not checked, with a gradient."""
@@ -244,6 +247,7 @@ class VAE(nn.Module):
                 not suit the model.
         """
         check_integers(n=(n, 1))
+        validation.warn_without_size(self.trained_with, given)
         return self._sample_or_mean(self.decode(self.prior().sample((n,)), **given), mean)
 
     @torch.no_grad()
@@ -288,7 +292,7 @@ class VAE(nn.Module):
     def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Data of a batch (N, *event_shape), with observed values of the same element where the mask is false."""
         x, mask = batch["x"], batch.get("mask")
-        return x if mask is None else impute(x, mask, float(any_element(self.likelihood.support)))
+        return x if mask is None else validation.impute(x, mask, float(any_element(self.likelihood.support)))
 
     def check(self, batch: dict[str, Any]) -> None:
         """Check named tensors against the declaration.
@@ -298,7 +302,8 @@ class VAE(nn.Module):
                 support; or a tensor is given that this model does not take.
         """
         self._check_names({name: value for name, value in batch.items() if name != "x"})
-        check_batch(batch, self.declaration.event_shape, self.likelihood)
+        validation.warn_without_size(self.trained_with, batch)
+        validation.check_batch(batch, self.declaration.event_shape, self.likelihood)
 
     def replace(self, **changes: Any) -> "VAE":
         """New model with some arguments changed, and with the weights whose names and shapes are the same.
@@ -307,7 +312,8 @@ class VAE(nn.Module):
             changes: arguments of `VAE`. A changed encoder without a decoder changes the decoder to its mirror image.
 
         Raises:
-            InputError: an unknown argument, or arguments that do not fit each other.
+            InputError: an unknown argument, or arguments that do not fit each other; or a subclass of VAE has other
+                arguments.
 
         >>> vae = VAE((3,), 2, encoder=MLP(hidden=(8,)))
         >>> vae.replace(likelihood=Normal(scale=0.1)).declaration.likelihood
@@ -318,11 +324,19 @@ class VAE(nn.Module):
             raise InputError(f"replace: VAE has no argument {unexpected[0]!r}; it has {', '.join(fields)}.")
         if "encoder" in changes and "decoder" not in changes:
             fields["decoder"] = None
-        other = VAE(**copy.deepcopy(fields | changes)).to(self.likelihood.device_tensor)
+        try:
+            other = type(self)(**copy.deepcopy(fields | changes)).to(self.likelihood.device_tensor)
+        except TypeError as error:
+            raise InputError(
+                f"replace: {type(self).__name__} is not built by the arguments of VAE ({error}): build the changed "
+                "model by its own."
+            ) from error
         if not self.training:  # or copied modules in eval mode would be taken for ones that stay so
             other.eval()
         mine, theirs = self.state_dict(), other.state_dict()
         other.load_state_dict({k: mine[k] if k in mine and mine[k].shape == v.shape else v for k, v in theirs.items()})
+        if other.declaration.event_shape == self.declaration.event_shape:
+            other.feature_names = self.feature_names
         for part, words in REINITIALIZED_BY.items():
             if not words.isdisjoint(changes):
                 getattr(other, part).initialized.fill_(False)
@@ -336,6 +350,14 @@ class VAE(nn.Module):
             yield
         finally:
             self.store_name = name
+
+    @property
+    def own_programs(self) -> str:
+        """Name of the subclass of VAE whose programs are its own; empty where they are those of `VAE`."""
+        classes = type(self).__mro__
+        own = {name for each in classes[: classes.index(VAE)] for name in vars(each)} - {"initialize"}
+        changed = own & {name for name in vars(VAE) if not name.startswith("__")}
+        return type(self).__name__ if changed or vars(self).keys() & {"model", "guide", "encode", "decode"} else ""
 
     @property
     def caveat(self) -> str:
@@ -365,35 +387,8 @@ class VAE(nn.Module):
         for part in parts:
             pyro.module(f"{self.store_name}.{part}", getattr(self, part))
 
-    def _check_names(self, given: dict[str, Any]) -> None:
-        for name in given:
-            if name == "size_factor" and name not in self.optional_inputs:
-                raise InputError(
-                    f"size_factor is given, and {self.declaration.likelihood!r} has no size to multiply: leave it out, "
-                    "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
-                )
-            if name not in self.optional_inputs:
-                raise unknown_name_error("tensor of the batch", name, ["x", *self.optional_inputs])
-
-    def _check_pairing(self) -> None:
-        declared = self.declaration
-        if declared.prior.has_point_masses:
-            raise InputError(
-                f"prior={declared.prior!r} has point masses, which no continuous guide can match: take one without, "
-                "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
-            )
-        prior, posterior = self.prior.dummy_distribution(), self.posterior.dummy_distribution()
-        if not supports_equal(prior.support, posterior.support):
-            raise InputError(
-                f"guide={declared.guide!r} has support {describe(posterior.support)} and prior={declared.prior!r} has "
-                f"{describe(prior.support)}: under the guide the prior's density would be undefined, or part of the "
-                "prior never drawn. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
-            )
-
-
-def _log_counts(x: Tensor) -> Tensor:
-    """log(1 + x), and x below 0: no count is negative, but a trained pseudo-input may be."""
-    return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        validation.check_names(given, self.optional_inputs, self.declaration.likelihood)
 
 
 def _store_name() -> str:

@@ -2,17 +2,20 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, abbreviated_repr, check_integers, is_integer
+from pyro_vae.core.errors import InputError, abbreviated_repr, check_integers, is_integer, unknown_name_error
 from pyro_vae.core.libraries import array_expression, library_of
-from pyro_vae.distributions.constraints import any_element, element_of
+from pyro_vae.distributions.constraints import any_element, describe, element_of, supports_equal
 
 if TYPE_CHECKING:
+    from pyro_vae.families.base import Family
     from pyro_vae.families.conditional import Conditional
 
 
@@ -56,6 +59,56 @@ def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int,
         )
     check_integers(latent_dim=(latent_dim, 1))
     return tuple(int(size) for size in sizes), int(latent_dim)
+
+
+def check_pairing(declared: Any, prior: TorchDistribution, posterior: TorchDistribution) -> None:
+    """Check that a guide has the support of the prior.
+
+    Args:
+        declared: the declaration, with `prior` and `guide`.
+        prior: a distribution of that prior.
+        posterior: a distribution of that guide.
+
+    Raises:
+        InputError: the supports differ, or the prior has point masses.
+    """
+    if declared.prior.has_point_masses:
+        raise InputError(
+            f"prior={declared.prior!r} has point masses, which no continuous guide can match: take one without, "
+            "such as prior=pv.Truncated(pv.Normal(0, 1)) with guide=pv.Truncated()."
+        )
+    if not supports_equal(prior.support, posterior.support):
+        raise InputError(
+            f"guide={declared.guide!r} has support {describe(posterior.support)} and prior={declared.prior!r} has "
+            f"{describe(prior.support)}: under the guide the prior's density would be undefined, or part of the "
+            "prior never drawn. Take a pair over the same set, such as prior=pv.Normal(0, 1), guide=pv.Normal()."
+        )
+
+
+def warn_without_size(trained_with: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Warn where a model that was fitted with `size_factor` is used without."""
+    if "size_factor" in trained_with and given.get("size_factor") is None:
+        warnings.warn(
+            "this model was fitted with size_factor and is used without, as if each row had size 1: give "
+            "size_factor=, or {'x': x, 'size_factor': size} as rows.",
+            stacklevel=3,
+        )
+
+
+def check_names(given: Mapping[str, Any], optional: Sequence[str], likelihood: "Family") -> None:
+    """Check the names of tensors that are given beside x.
+
+    Raises:
+        InputError: a model with this likelihood takes none of that name.
+    """
+    for name in given:
+        if name == "size_factor" and name not in optional:
+            raise InputError(
+                f"size_factor is given, and {likelihood!r} has no size to multiply: leave it out, "
+                "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
+            )
+        if name not in optional:
+            raise unknown_name_error("tensor of the batch", name, ["x", *optional])
 
 
 def check_mask(mask: Any, x: Tensor) -> None:

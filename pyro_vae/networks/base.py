@@ -78,6 +78,11 @@ def build_network(
     )
 
 
+def log_counts(x: Tensor) -> Tensor:
+    """log(1 + x), and x below 0: no count is negative, but a trained pseudo-input may be."""
+    return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
+
+
 class InputNormalization(nn.Module):
     """Normalization of the inputs of a declared network: (view(x) - m) / s.
 

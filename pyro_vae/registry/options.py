@@ -17,7 +17,10 @@ from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import migrate_spec
 
-RECORDED = ("format", "versions", "event_shape", "rows", "fingerprint", "caveat", "stopped")
+RECORDED = (
+    *("format", "versions", "event_shape", "programs", "rows", "fingerprint", "trained_with", "feature_names"),
+    *("caveat", "stopped"),
+)
 """Keys of spec.yaml that record facts; all others are options of `pyro-vae fit`."""
 
 Verb = Callable[..., Any]

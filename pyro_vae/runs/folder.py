@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from pyro_vae.core import serialization
 from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable
-from pyro_vae.model.programs import Programs, as_module, named_tensors
+from pyro_vae.model.programs import Programs, as_module, named_tensors, remember_data
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migrate_weights
@@ -176,6 +176,7 @@ class RunFolder:
     def build_model(self, checkpoint: bool = False) -> VAE:
         """Model as declared, without its weights; with `checkpoint`, that of the unfinished training."""
         plain = migrate_spec(self._stored_spec(checkpoint))
+        self._check_programs(plain, None)
         names = [field.name for field in fields(Declaration)]
         if missing := [name for name in names if name not in plain]:
             raise InputError(
@@ -190,6 +191,15 @@ class RunFolder:
         except InputError as error:
             raise InputError(f"{self.path}/spec.yaml: {error}") from error
 
+    def _check_programs(self, plain: dict[str, Any], vae: Programs | None) -> None:
+        """Refuse another class than the subclass of VAE, with programs of its own, that a run was fitted to."""
+        name = plain.get("programs")
+        if name and type(vae).__name__ != name:
+            raise InputError(
+                f"{self.path} was fitted to {name}, a subclass of VAE with programs of its own, which a folder does "
+                f"not hold: build it as it was, and load its weights by pv.load({str(self.path)!r}, vae={name}(...))."
+            )
+
     def load_checkpoint(self, which: str, vae: Programs | None = None) -> Any:
         """Model of a checkpoint; see `load`."""
         if which not in ("last", "best"):
@@ -201,6 +211,7 @@ class RunFolder:
                 f"{self.path} has no {which} checkpoint: fit with run=pv.RunOptions({str(self.path)!r}, "
                 "checkpoints=pv.Checkpoints())."
             )
+        self._check_programs(self._stored_spec(checkpoint=True), vae)
         loaded: Any = self.build_model(checkpoint=True) if vae is None else vae
         module = as_module(loaded)
         try:
@@ -218,12 +229,19 @@ class RunFolder:
                     tensor.copy_(saved[name])
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"{files[0]} does not hold the weights of this model: {error}") from error
+        self._remember_data(loaded, self._stored_spec(checkpoint=True))
         module.eval()
         return loaded
+
+    @staticmethod
+    def _remember_data(loaded: Any, plain: dict[str, Any]) -> None:
+        names = [plain.get(name) or () for name in ("feature_names", "trained_with")]
+        remember_data(loaded, *([str(name) for name in each] for each in names))
 
     def load(self, vae: Programs | None = None) -> Any:
         """Trained model; see `load`."""
         file = self.path / "model.safetensors"
+        self._check_programs(self.spec(), vae)
         loaded: Any = self.build_model() if vae is None else vae
         module = as_module(loaded)
         if not file.is_file():
@@ -243,6 +261,7 @@ class RunFolder:
             raise InputError(f"{file} does not hold the weights of this model: {first}") from error
         if isinstance(loaded, VAE):
             loaded.trained_on = self.spec().get("fingerprint")
+        self._remember_data(loaded, self.spec())
         module.eval()
         return loaded
 

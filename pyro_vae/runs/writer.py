@@ -17,7 +17,7 @@ from pyro_vae.core.files import sync, write_atomically
 from pyro_vae.data.datasets import DataOptions
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import as_module
+from pyro_vae.model.programs import Traits, as_module
 from pyro_vae.model.vae import VAE, Declaration
 from pyro_vae.registry.migrations import FORMAT
 from pyro_vae.training.checkpoints import SPEC
@@ -59,8 +59,12 @@ class RunContents:
         if isinstance(self.vae, VAE):
             declared = self.vae.declaration
             record |= {part.name: serialization.to_dict(getattr(declared, part.name)) for part in fields(Declaration)}
+            record |= {"programs": self.vae.own_programs} if self.vae.own_programs else {}
         record["data"] = serialization.to_dict(DataOptions.of(self.rows.source))
         record |= {"rows": len(self.rows), "fingerprint": self.rows.fingerprint()}
+        record["trained_with"] = list(self.rows.names)
+        if names := self.rows.features or Traits.of(self.vae).feature_names:
+            record["feature_names"] = list(names)
         record |= {name: serialization.to_dict(value) for name, value in self.settings.items()}
         record |= {name: note for name in ("caveat", "stopped") if (note := getattr(self.history, name))}
         return record
@@ -68,7 +72,7 @@ class RunContents:
     def identity(self) -> dict[str, Any]:
         """Plain facts by which a checkpoint is known to be of the same training."""
         record = self.record()
-        names = [*(part.name for part in fields(Declaration)), *self.settings]
+        names = [*(part.name for part in fields(Declaration)), "programs", *self.settings]
         facts = {name: record[name] for name in names if name in record and name != "epochs"}
         for split, subject in (("data", self.rows), ("validation data", self.held)):
             tensors = {} if subject is None else {name: subject.fingerprint(name) for name in subject.names}

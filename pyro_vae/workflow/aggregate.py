@@ -54,7 +54,7 @@ def aggregate(
     >>> better.declaration.prior.base
     Normal(loc=0.0, scale=1.0)
     """
-    rows = as_data(x)
+    rows = as_data(x).aligned(vae.feature_names)
     with seeded(seed, vae.likelihood.device_tensor.device):
         rows = rows.checked(vae.check, progress)
         other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))

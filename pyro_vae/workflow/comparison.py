@@ -19,7 +19,7 @@ from pyro_vae.registry import tables
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.inputs import load_split
 
-NON_IDENTIFYING_KEYS = ("format", "versions", "seed", "data", "rows", "fingerprint")
+NON_IDENTIFYING_KEYS = ("format", "versions", "seed", "data", "rows", "fingerprint", "trained_with", "feature_names")
 """Keys of spec.yaml that identify no specification: seeds may differ in them, or all compared runs agree."""
 
 

@@ -23,7 +23,7 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import Programs, Traits, check_programs
+from pyro_vae.model.programs import Programs, Traits, check_programs, remember_data
 from pyro_vae.model.vae import VAE
 from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives import ELBO, Objective
@@ -215,7 +215,8 @@ def _check_stopping(
 
 
 def _initialize(vae: Any, rows: Rows | Stream, original: Rows | Stream) -> None:
-    """Initialise the model at the data, and note the fingerprint of the rows as they were passed."""
+    """Initialise the model at the data, and note the names and the fingerprint of the rows as they were passed."""
+    remember_data(vae, original.features or Traits.of(vae).feature_names, original.names)
     if isinstance(vae, VAE):
         vae.trained_on = original.fingerprint()
     if (initialize := Traits.of(vae).initialize) is not None:
@@ -305,11 +306,15 @@ def _check_data(
         raise InputError(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
-    if (check := Traits.of(vae).check) is None:
-        return rows, held
+    traits = Traits.of(vae)
+    rows = rows.aligned(traits.feature_names)
     with seeded(None):  # dynamic rows are drawn to be checked
-        rows = rows.checked(check, progress)
+        if traits.check is not None:
+            rows = rows.checked(traits.check, progress)
         try:
-            return rows, None if held is None else held.checked(check, progress)
+            held = None if held is None else held.aligned(traits.feature_names or rows.features)
+            if traits.check is not None and held is not None:
+                held = held.checked(traits.check, progress)
         except InputError as error:
             raise InputError(f"validation data: {error}") from None
+    return rows, held

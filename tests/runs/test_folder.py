@@ -175,11 +175,11 @@ def test_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) ->
     assert files["history.csv"].decode() == history.to_csv()
     assert set(safetensors.torch.load(files["model.safetensors"])) == set(vae.state_dict())
     spec = yaml.safe_load(files["spec.yaml"])
-    facts = {name: spec.pop(name) for name in ("format", "versions", "fingerprint", "rows", "data")}
+    facts = {name: spec.pop(name) for name in ("format", "versions", "fingerprint", "rows", "data", "trained_with")}
     assert facts["format"] == FORMAT
     assert facts["versions"]["pyro-ppl"] == pyro.__version__
     assert facts["fingerprint"] == fingerprint(x) != fingerprint(x + 1)
-    assert (facts["rows"], facts["data"]) == (12, None)
+    assert (facts["rows"], facts["data"], facts["trained_with"]) == (12, None, ["x"])
     assert spec == {
         "event_shape": [3],
         "latent_dim": 2,
