@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union
 
+from pyro_vae.core.calls import ExplainedCalls
 from pyro_vae.core.errors import InputError, is_integer, is_real, unknown_name_error
 
 
@@ -19,7 +20,7 @@ def field(default: Any, *, low: float = -math.inf, high: float = math.inf, known
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "known": known})
 
 
-class Config:
+class Config(metaclass=ExplainedCalls):
     """Frozen dataclass whose fields are checked against their types."""
 
     __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]

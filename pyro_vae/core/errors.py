@@ -100,5 +100,5 @@ def abbreviated_repr(value: object) -> str:
     """
     if shape := getattr(value, "shape", None):
         return f"{type(value).__name__} of shape {tuple(shape)}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:80]}..."

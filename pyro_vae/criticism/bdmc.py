@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.methods.annealing import AIS, SimulatedRows
 from pyro_vae.criticism.session import EvaluationSession, check_rows, evaluation, reference_tensor
@@ -102,6 +103,7 @@ class BDMC:
         return "\n".join(lines + [f"Warning: {self.warning}"] * bool(self.warning))
 
 
+@explained
 def bdmc(
     vae: Programs,
     rows: int = 100,

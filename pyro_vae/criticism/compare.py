@@ -14,6 +14,7 @@ import pandas
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.evidence import Evidence
 
@@ -192,6 +193,7 @@ class Comparison:
         return text + (f" One seed of {', '.join(alone)} represents itself alone." if alone else "")
 
 
+@explained
 def compare(models: Mapping[str, Evidence | Sequence[Evidence]]) -> Comparison:
     """Comparison of models by their log p(x) of the same held-out rows.
 

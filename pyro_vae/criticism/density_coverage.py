@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 
 DISTANCES = 2**21
@@ -39,6 +40,7 @@ class DensityCoverage:
         return f"density {self.density:.3f} (expected 1), coverage {expected}, {self.neighbours} neighbours"
 
 
+@explained
 @torch.no_grad()
 def density_coverage(x: Tensor, y: Tensor, *, neighbours: int = 5) -> DensityCoverage:
     r"""Density and coverage of replicates among data.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import check_integers
 from pyro_vae.criticism.base_measure import base_measure
 from pyro_vae.criticism.methods import Importance, Method
@@ -180,6 +181,7 @@ class Evidence:
         return "\n".join(lines + [f"{word}: {note}" for word, note in notes if note])
 
 
+@explained
 def evidence(
     vae: Programs,
     x: Any,

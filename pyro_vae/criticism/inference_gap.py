@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import check_integers
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.evidence import Evidence, describe_data
@@ -138,6 +139,7 @@ class InferenceGap:
         return "\n".join(lines + [f"{word}: {note}." for word, note in notes if note])
 
 
+@explained
 def inference_gap(
     vae: VAE,
     x: Any,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.session import EvaluationSession, evaluation
@@ -56,6 +57,7 @@ class AggregateKL:
         return self.information > 0.9 * math.log(self.rows)
 
 
+@explained
 def aggregate_kl(vae: VAE, x: Any, *, seed: int = 0, **given: Any) -> AggregateKL:
     """Terms of the mean KL of rows, by Monte Carlo with one draw per row.
 
@@ -93,6 +95,7 @@ def _log_sum(posterior: Any, z: Tensor) -> Tensor:
     return torch.cat([chunk.logsumexp(1) for chunk in chunks])
 
 
+@explained
 def spread_of_means(vae: VAE, x: Any, *, draws: int = 64, seed: int = 0, **given: Any) -> Tensor:
     """Unbiased estimate of the variance over rows of each latent's posterior mean, Var_x E[z|x].
 
@@ -238,6 +241,7 @@ class Latents:
         )
 
 
+@explained
 def latents(
     vae: VAE,
     x: Any,

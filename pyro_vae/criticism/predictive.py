@@ -8,6 +8,7 @@ import copy
 import importlib.metadata
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.progress import progress_bar
 from pyro_vae.core.rng import seeded
@@ -30,6 +31,7 @@ DRAWS_PER_STATISTIC = 40
 """Replicates for each test statistic, so that one of them alone can be significant at a false discovery rate of 5 %."""
 
 
+@explained
 def predictive_check(
     vae: Programs,
     x: Any,

@@ -15,6 +15,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers, is_real
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.session import DENSITY_FAILS, EvaluationSession, check_rows
@@ -160,6 +161,7 @@ class Refined:
         return "\n".join(lines + [f"Note: {self.caveat}."] * bool(self.caveat))
 
 
+@explained
 def refine(
     vae: VAE,
     x: Any,

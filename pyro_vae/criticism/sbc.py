@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.pit import uniform_p_values
@@ -146,6 +147,7 @@ class SBC:
         return f"{name}: " + ("; ".join(deviations) or "its ranks are not uniform")
 
 
+@explained
 def sbc(
     vae: Programs,
     *,

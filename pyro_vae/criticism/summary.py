@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.sampler import KINDS
 from pyro_vae.criticism.test_statistics import ScalarStatistic
@@ -64,6 +65,7 @@ def format_percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+@explained
 def findings(tree: Any) -> list[str]:
     """Sentences that summarise a predictive check, the most significant findings first.
 

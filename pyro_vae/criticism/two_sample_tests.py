@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.density_coverage import density_coverage, finite_samples
@@ -68,6 +69,7 @@ class ClassifierTest:
         return f"accuracy {self.accuracy:.1%} +- {self.se:.1%}, {format_p_value(self.p_value)}"
 
 
+@explained
 def mmd_test(x: Tensor, y: Tensor, *, permutations: int = 999, seed: int = 0) -> MMDTest:
     r"""Permutation test of equal distributions of two samples, by their maximum mean discrepancy.
 
@@ -105,6 +107,7 @@ def mmd_test(x: Tensor, y: Tensor, *, permutations: int = 999, seed: int = 0) ->
     return MMDTest(float(found[0]), p_value, count)
 
 
+@explained
 def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int = 5, seed: int = 0) -> ClassifierTest:
     r"""Test of equal distributions of two samples, by the accuracy of a classifier that distinguishes them.
 

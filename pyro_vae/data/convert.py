@@ -124,6 +124,11 @@ def _from_list(name: str, values: Sequence[object]) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError:
+        if len(values) == 2 and all(len(getattr(part, "shape", ())) > 0 for part in values):
+            raise InputError(
+                f"{name!r} is a pair of {type(values[0]).__name__}s, and a model is fitted to one of them: give "
+                f"`{name}[0]` alone; labels are for pictures, as in pv.plots.latent(vae, x, labels=y)."
+            ) from None
         sizes = [len(row) if isinstance(row, Sequence) else 1 for row in values]
         odd = next((row for row, size in enumerate(sizes) if size != sizes[0]), 0)
         where = f": row 0 has {sizes[0]} entries, row {odd} has {sizes[odd]}" if odd else ""
@@ -173,6 +178,8 @@ def _fix(values: object) -> str:
         return "take some of its rows into memory, `rows.head_sample(1000)`"
     if isinstance(values, Dataset):
         return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
+    if hasattr(values, "model") and hasattr(values, "guide"):
+        return "it is a model: give the model first, and then its data"
     if hasattr(values, "toarray"):
         return "it is sparse, and rows are dense: give `x.toarray()`"
     if isinstance(values, str | Path):

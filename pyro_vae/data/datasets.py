@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.config import Record
 from pyro_vae.core.errors import InputError, is_integer, is_real, unknown_name_error
 from pyro_vae.data import files
@@ -101,6 +102,7 @@ class Dataset:
         return self.train.event_shape
 
 
+@explained
 def load(
     data: str | Path,
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.data.convert import check_has_x
 from pyro_vae.data.file_checks import available_memory, check_exists, naming
@@ -21,6 +22,7 @@ MEMORY_SHARE = 0.25
 """Fraction of the free memory: a file whose rows would fill more is read while training by default."""
 
 
+@explained
 def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequence[str] | None = None) -> Stream:
     """Rows that are read while training, for data larger than memory.
 
@@ -55,6 +57,7 @@ def stream(x: Any, *, workers: int = 0, length: int | None = None, columns: Sequ
         return Stream(source_of(x, workers, length, columns), workers=workers)
 
 
+@explained
 def as_data(x: Any) -> Rows | Stream:
     """`Rows` in memory, or a `Stream` of rows that are read while training, by the type of x.
 

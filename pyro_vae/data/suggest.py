@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae import families as known
+from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import abbreviate, in_python
 from pyro_vae.data.profile import Array, ColumnProfile, names_of, skewness_of
 from pyro_vae.data.rows import Rows
@@ -55,6 +56,7 @@ class Suggestion:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
+@explained
 def suggest(x: Any) -> Suggestion:
     """Likelihood suggested for data, with the reason in a sentence.
 

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.distributions.wrappers import distribution_name
 
@@ -41,6 +42,7 @@ class Estimate:
         return f"{self.quantity} by {self.draws:,} draws, standard error at most {float(self.error.max()):.2g}"
 
 
+@explained
 @torch.no_grad()
 def mean(distribution: TorchDistribution, draws: int = DRAWS) -> Estimate:
     """The mean of each element.
@@ -59,6 +61,7 @@ def mean(distribution: TorchDistribution, draws: int = DRAWS) -> Estimate:
     return _moment("mean", lambda: distribution.mean, distribution, draws, lambda x: x)
 
 
+@explained
 @torch.no_grad()
 def variance(distribution: TorchDistribution, draws: int = DRAWS) -> Estimate:
     """The variance of each element; see `mean`.
@@ -73,6 +76,7 @@ def variance(distribution: TorchDistribution, draws: int = DRAWS) -> Estimate:
     return _moment("variance", lambda: distribution.variance, distribution, draws, squares)
 
 
+@explained
 @torch.no_grad()
 def cdf(distribution: TorchDistribution, x: Tensor, draws: int = DRAWS) -> Estimate:
     """The probability of each element to be at most x, whatever the others are.

@@ -11,6 +11,7 @@ import textwrap
 from typing import Any
 
 from pyro_vae.core import serialization
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import unknown_name_error
 from pyro_vae.core.formatting import in_python, in_yaml, on_the_command_line, signature, written
 from pyro_vae.core.latex import readable
@@ -35,6 +36,7 @@ KINDS = (
 """Kinds of data, in the order in which they are listed."""
 
 
+@explained
 def catalogue(family: str | type[Family] | None = None, *, markdown: bool = False) -> str:
     """Description of every family in two lines, or of one family on a page.
 

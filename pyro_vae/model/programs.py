@@ -1,10 +1,11 @@
 """Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their traits, modules and tensors."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -69,10 +70,19 @@ def check_programs(given: Any, what: str) -> None:
     Raises:
         InputError: it has no `model` or no `guide`.
     """
-    if not isinstance(given, Programs):
-        raise InputError(
-            f"{what} takes an object with .model and .guide, two Pyro programs, not {type(given).__name__}."
-        )
+    if isinstance(given, Programs) and not isinstance(given, type):
+        return
+    name = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+    fix = ""
+    if isinstance(given, type):
+        fix = ": make a model of it, such as vae = pv.VAE(event_shape=(3,), latent_dim=2)"
+    elif isinstance(given, str | Path):
+        fix = f": a model that is in a run folder is loaded by pv.load({str(given)!r})"
+    elif hasattr(given, "stopped") and hasattr(given, "last"):
+        fix = ": pv.fit trains the model in place and returns its history, so give the model"
+    elif hasattr(given, "shape") or isinstance(given, Mapping | list | tuple):
+        fix = f": the model comes first, and then the data, {what}(vae, x)"
+    raise InputError(f"{what} takes an object with .model and .guide, two Pyro programs, not {name}{fix}.")
 
 
 def remember_data(programs: Programs, feature_names: Sequence[str], trained_with: Sequence[str]) -> None:

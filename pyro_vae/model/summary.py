@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.formatting import written
 from pyro_vae.distributions.constraints import real
@@ -18,6 +19,7 @@ from pyro_vae.model.vae import PARTS, VAE
 from pyro_vae.networks import Network
 
 
+@explained
 def describe(vae: Programs, x: Any = None, **given: Any) -> str:
     """Text that says what a model is: its distributions, the source of each parameter, and the number of weights.
 

@@ -20,6 +20,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.distributions import moments
 from pyro_vae.distributions.constraints import any_element
@@ -28,7 +29,8 @@ from pyro_vae.families import Family, Normal, units
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
 from pyro_vae.model import validation
-from pyro_vae.networks import MLP, Conv, InputNormalization, Network
+from pyro_vae.model.declaration import Declaration
+from pyro_vae.networks import InputNormalization, Network
 from pyro_vae.networks.base import log_counts
 
 _counter = itertools.count(1)
@@ -42,19 +44,6 @@ REINITIALIZED_BY = {
     "likelihood": {"event_shape", "likelihood"},
 }
 """The arguments of `VAE` whose change resets the initialization of a part."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Declaration:
-    """The arguments of a `VAE`, with defaults filled in."""
-
-    event_shape: Shape
-    latent_dim: int
-    prior: Family
-    likelihood: Family
-    guide: Family
-    encoder: Network | nn.Module
-    decoder: Network | nn.Module
 
 
 class VAE(nn.Module):
@@ -90,6 +79,7 @@ class VAE(nn.Module):
     (torch.Size([4]), torch.Size([7, 4]))
     """
 
+    @explained
     def __init__(
         self,
         event_shape: Shape,
@@ -102,20 +92,9 @@ class VAE(nn.Module):
         decoder: Network | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        event_shape, latent_dim = validation.check_declared_shapes(event_shape, latent_dim)
-        for role, family in (("prior", prior), ("likelihood", likelihood), ("guide", guide)):
-            if not isinstance(family, Family):
-                raise InputError(f"{role} = {family!r} is not a family: write, for example, {role}=pv.Normal().")
-        encoder = encoder if encoder is not None else (Conv() if len(event_shape) == 3 else MLP())
-        if decoder is None:
-            if not isinstance(encoder, Network):
-                raise InputError(
-                    "an encoder of your own has no mirror image as decoder: give decoder=, a torch.nn.Module or a "
-                    "declared network such as pv.MLP(hidden=(400,))."
-                )
-            decoder = encoder.mirror()
-        self.declaration = Declaration(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
-        latent = (latent_dim,)
+        self.declaration = Declaration.of(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
+        event_shape, encoder, decoder = self.declaration.event_shape, self.declaration.encoder, self.declaration.decoder
+        latent = (self.declaration.latent_dim,)
         view = log_counts if likelihood.is_count else None
         inputs = InputNormalization(event_shape, view) if isinstance(encoder, Network) else None
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
@@ -170,6 +149,7 @@ class VAE(nn.Module):
             drawn: Tensor = pyro.sample("z", self._condition(x, **given))
         return drawn
 
+    @explained
     @torch.no_grad()
     def decode(self, z: Any, **given: Any) -> TorchDistribution:
         """Likelihood p(x|z) given latents, a distribution that needs no gradient.
@@ -189,6 +169,7 @@ class VAE(nn.Module):
         self._check_names(given)
         return self.likelihood(**latent_batch(z, given, self.declaration, self.likelihood.device_tensor))
 
+    @explained
     @torch.no_grad()
     def encode(self, x: Any, **given: Any) -> TorchDistribution:
         """Approximate posterior q(z|x) given data, a distribution that needs no gradient.
@@ -223,12 +204,15 @@ class VAE(nn.Module):
 
     def _condition(self, x: Tensor, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
         """The approximate posterior given tensors that are not checked, with a gradient."""
+        if x.dtype is not torch.float32:  # of a user's own call
+            x = x.to(self.likelihood.device_tensor)
         return self.posterior(self.normalize_size(x, size_factor), seen=mask)
 
     def normalize_size(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
         """Input of the encoder, (*batch, *event_shape): x divided by the size factor (*batch,)."""
         return x if size_factor is None else x / expand_right(size_factor, len(self.declaration.event_shape))
 
+    @explained
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False, **given: Any) -> Tensor:
         """New data: z ~ p(z), then x ~ p(x|z).
@@ -250,6 +234,7 @@ class VAE(nn.Module):
         validation.warn_without_size(self.trained_with, given)
         return self._sample_or_mean(self.decode(self.prior().sample((n,)), **given), mean)
 
+    @explained
     @torch.no_grad()
     def reconstruct(self, x: Any, *, mean: bool = False, **given: Any) -> Tensor:
         """Replicates of data: z ~ q(z|x), then x' ~ p(x|z).

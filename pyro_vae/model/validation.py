@@ -10,7 +10,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.core.errors import InputError, abbreviated_repr, check_integers, is_integer, unknown_name_error
+from pyro_vae.core.calls import REMARKS, CallError
+from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.libraries import array_expression, library_of
 from pyro_vae.distributions.constraints import any_element, describe, element_of, supports_equal
 
@@ -47,18 +48,6 @@ def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likeliho
         mended = _mend_nonfinite(x, library, "mask" in batch, len(batch) > 1, _takes_mask(likelihood))
         check_finite(x, fix=mended)
     check_support(x, likelihood, {} if size is None else {"size_factor": size})
-
-
-def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int, ...], int]:
-    """The shape of a row and the number of latents as Python's integers, refused where they are none."""
-    sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
-    if not all(is_integer(size) and size > 0 for size in sizes):
-        raise InputError(
-            f"event_shape = {abbreviated_repr(event_shape)} has to be a tuple of positive integers, such as "
-            "(1, 28, 28) for an image, (4,) for a vector, () for a number."
-        )
-    check_integers(latent_dim=(latent_dim, 1))
-    return tuple(int(size) for size in sizes), int(latent_dim)
 
 
 def check_pairing(declared: Any, prior: TorchDistribution, posterior: TorchDistribution) -> None:
@@ -107,8 +96,10 @@ def check_names(given: Mapping[str, Any], optional: Sequence[str], likelihood: "
                 f"size_factor is given, and {likelihood!r} has no size to multiply: leave it out, "
                 "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
             )
+        if name in REMARKS:
+            raise CallError(f"unknown keyword {name!r}: {REMARKS[name]}.")
         if name not in optional:
-            raise unknown_name_error("tensor of the batch", name, ["x", *optional])
+            raise CallError(str(unknown_name_error("tensor of the batch", name, ["x", *optional])))
 
 
 def check_mask(mask: Any, x: Tensor) -> None:

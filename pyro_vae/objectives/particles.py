@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.wrappers import distribution_name
@@ -159,6 +160,7 @@ class Particles:
         return rows
 
 
+@explained
 def draw(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
     """Particles of K vectorised runs of the guide and of the model replayed against them.
 
@@ -176,6 +178,7 @@ def draw(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> P
     return _draw(model, guide, k, args, kwargs)
 
 
+@explained
 def draw_detached_score(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
     """Particles as from `draw`, with every density taken at draws that are separate from the guide's own graph.
 

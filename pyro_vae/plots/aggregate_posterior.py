@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.latent_usage import MAX_ROWS, spread_of_means
 from pyro_vae.model.vae import VAE
 from pyro_vae.plots._datatree import Numbers
@@ -23,6 +24,7 @@ PRIOR = 20_000
 """Number of draws from the prior, which may have no marginal density of a latent."""
 
 
+@explained
 def aggregate_posterior(vae: VAE, x: Any, *, draws: int = 10, seed: int = 0, **given: Any) -> Figure:
     r"""Figure of the density of each latent under the aggregate posterior over that under the prior.
 

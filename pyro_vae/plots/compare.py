@@ -5,11 +5,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.compare import Comparison, Estimate
 from pyro_vae.plots._layout import legend_below
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
 
 
+@explained
 def compare(found: Comparison) -> Figure:
     """Figure of each model's mean log p(x) with its interval, and its paired difference to the best, best first.
 

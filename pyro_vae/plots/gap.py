@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.inference_gap import InferenceGap
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 
@@ -15,6 +16,7 @@ CUTOFF = 3
 """Multiple of the 90 % quantile of the gaps above which rows are cut off, and counted."""
 
 
+@explained
 def inference_gap(gap: InferenceGap) -> Figure:
     """Figure of the mean of both gaps with two standard errors over rows, and the gaps of each row, smallest first.
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.model.programs import Programs, check_programs, evaluation
 from pyro_vae.model.summary import formula
 from pyro_vae.model.vae import VAE
@@ -19,6 +20,7 @@ RADIUS, DOWN, LETTER = 0.32, 1.35, 0.135
 SHADE = "#d5dbe3"
 
 
+@explained
 def graph(vae: Programs, x: Tensor, **given: Tensor) -> Figure:
     """Figure of a model as a directed graph, from Pyro's `get_model_relations`.
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.plots._layout import headline, legend_below, small
@@ -18,6 +19,7 @@ TOP = 1.5
 """Place where larger values are drawn; they are counted in the title."""
 
 
+@explained
 def khat(evidence: Evidence) -> Figure:
     """Figure of the Pareto shape k of each row's weights, with 0.5 and the evidence's threshold as lines.
 

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.latent_usage import Latents, aggregate_kl, spread_of_means
 from pyro_vae.criticism.session import evaluation
@@ -41,6 +42,7 @@ OTHERS = "#bbbbbb"
 CONTINUOUS = colormaps["cividis"].with_extremes(bad=OTHERS)
 
 
+@explained
 def latent(
     vae: VAE,
     x: Any,

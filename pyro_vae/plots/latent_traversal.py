@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.criticism.latent_usage import spread_of_means
 from pyro_vae.criticism.session import evaluation
@@ -42,6 +43,7 @@ PATH_COLOURS = ListedColormap(colormaps["cividis"](np.linspace(0, 0.9, 256)))
 """Colours along a path: cividis without its brightest end, which is hard to see on white."""
 
 
+@explained
 def traversals(vae: VAE, x: Any, *, row: int = 0, steps: int = 11, seed: int = 0, **given: Any) -> Figure:
     """Figure of one row decoded while one latent after the other moves along the prior's quantiles.
 
@@ -80,6 +82,7 @@ def traversals(vae: VAE, x: Any, *, row: int = 0, steps: int = 11, seed: int = 0
     return _draw_paths(values, array(levels), names, f"{title}{part}.", ("quantile of the prior", "latent"))
 
 
+@explained
 def interpolations(
     vae: VAE, x: Any, pairs: Sequence[tuple[int, int]] | None = None, *, steps: int = 9, seed: int = 0, **given: Any
 ) -> Figure:
@@ -116,6 +119,7 @@ def interpolations(
     return _draw_paths(values, array(share[:, 0]), names, title, ("position from one row to the other", "pair"), data)
 
 
+@explained
 def manifold(vae: VAE, *, side: int = 15, seed: int = 0) -> Figure:
     """Figure of the decoded means of a grid over two latents, at quantiles of the prior.
 

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.latent_usage import ACTIVE, Latents
 from pyro_vae.plots._layout import legend_below
 from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
@@ -10,6 +11,7 @@ from pyro_vae.plots._style import COLOURS, INK, array, figure, tidy
 UNUSED = "#bbbbbb"
 
 
+@explained
 def latent_usage(found: Latents) -> Figure:
     """Figure of the KL of each latent and the variance of its posterior means, by active and unused latents.
 

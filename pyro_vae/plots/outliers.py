@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from xarray import DataTree
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
 from pyro_vae.plots._datatree import Numbers, as_maps, event_shape, events, group
@@ -24,6 +25,7 @@ LEVEL = 0.9
 """Content of the central intervals whose coverage is shown."""
 
 
+@explained
 def outliers(tree: DataTree) -> Figure:
     """Figure of the rows most extreme among their replicates, and the features calibrated worst.
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from xarray import DataTree
 
+from pyro_vae.core.calls import explained
 from pyro_vae.criticism.summary import FDR_LEVEL, describe_coverage, format_coverage
 from pyro_vae.plots._datatree import Numbers, group
 from pyro_vae.plots._layout import FEATURES, few_ticks, headline, legend_below, shorten, small
@@ -17,6 +18,7 @@ NAMED = 10
 """Maximum number of named features where not all features are shown."""
 
 
+@explained
 def pit(tree: DataTree) -> Figure:
     r"""Figure of the difference of the PIT from uniform, and the coverage of central intervals.
 

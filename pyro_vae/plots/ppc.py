@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from xarray import DataTree
 
+from pyro_vae.core.calls import explained
 from pyro_vae.plots import _layout
 from pyro_vae.plots._datatree import Events, Numbers, describe_kind, events
 from pyro_vae.plots._layout import DATA, FEATURES, REPLICATES, evenly_spaced, few_ticks, panels, shorten, small
@@ -24,6 +25,7 @@ LEVELS = 20
 """Maximum number of bars in the panel of a count."""
 
 
+@explained
 def ppc(tree: DataTree) -> Figure:
     """Figure of data beside replicates of them.
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.session import evaluation
 from pyro_vae.data.images import is_image
@@ -20,6 +21,7 @@ SCATTER_FEATURES, SCATTER_ROWS = 6, 500
 """Maximum numbers of features and rows in the scatter of replicates."""
 
 
+@explained
 def prior_predictive(vae: VAE, x: Any, *, side: int = 8, seed: int = 0, **given: Any) -> Figure:
     """Figure of draws from the model beside data.
 
@@ -52,6 +54,7 @@ def prior_predictive(vae: VAE, x: Any, *, side: int = 8, seed: int = 0, **given:
     return picture
 
 
+@explained
 def reconstructions(vae: VAE, x: Any, *, count: int = 12, seed: int = 0, **given: Any) -> Figure:
     """Figure of rows beside their replicates, z ~ q(z|x), x' ~ p(x|z).
 
@@ -82,6 +85,7 @@ def reconstructions(vae: VAE, x: Any, *, count: int = 12, seed: int = 0, **given
     return picture
 
 
+@explained
 def image_grid(x: Tensor, beside: Tensor | None = None, *, columns: int = 8) -> Figure:
     """Figure of images in a grid; other images, if given, are each above its own.
 

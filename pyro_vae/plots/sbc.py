@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.ecdf_bands import simultaneous_ecdf_band
 from pyro_vae.criticism.ranks import JOINT
@@ -13,6 +14,7 @@ PANELS = 8
 """Maximum number of quantities in a picture."""
 
 
+@explained
 def sbc(found: SBC) -> Figure:
     r"""Figure of the ECDF difference of each quantity's ranks from uniform, with a simultaneous 99 % band.
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from xarray import DataTree
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL, order_by_significance
 from pyro_vae.plots import _layout
@@ -23,6 +24,7 @@ BARS = 30
 """Maximum number of bars in a histogram."""
 
 
+@explained
 def test_statistics(tree: DataTree) -> Figure:
     r"""Figure of each test statistic of replicates with the data's value, the most significant first.
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from xarray import DataTree
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.summary import FDR_LEVEL
 from pyro_vae.data.images import is_image
@@ -15,6 +16,7 @@ from pyro_vae.plots._layout import FEATURES, channel_maps, colour_bar, few_ticks
 from pyro_vae.plots._style import COLOURS, INK, figure
 
 
+@explained
 def two_sample(tree: DataTree) -> Figure:
     """Figure of the importance of each feature to a classifier of replicates against data.
 

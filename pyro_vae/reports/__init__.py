@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.methods import Importance, Method
@@ -21,6 +22,7 @@ __all__ = ["report"]
 SPLITS = ("train", "validation", "test")
 
 
+@explained
 def report(
     runs: str | Path | Sequence[str | Path],
     *,
@@ -57,6 +59,11 @@ def report(
     check_method(method)
     if split not in SPLITS:
         raise InputError(f"split = {split!r} has to be one of {', '.join(map(repr, SPLITS))}.")
+    if not isinstance(runs, str | Path | list | tuple):
+        raise InputError(
+            f"report takes run folders, not {type(runs).__name__}: fit with pv.fit(vae, x, run='my-run'), and write "
+            "pv.report('my-run')."
+        )
     folders = [Path(run).expanduser() for run in ([runs] if isinstance(runs, str | Path) else runs)]
     if not folders:
         raise InputError("report takes a run folder, or several: pyro-vae report RUN.")

@@ -22,10 +22,12 @@ import torch
 from safetensors import SafetensorError
 
 from pyro_vae.core import serialization
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, RunNotWrittenError, unknown_name_error
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable
+from pyro_vae.model.declaration import Declaration
 from pyro_vae.model.programs import Programs, as_module, named_tensors, remember_data
-from pyro_vae.model.vae import VAE, Declaration
+from pyro_vae.model.vae import VAE
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migrate_weights
 from pyro_vae.runs import writer
@@ -277,6 +279,7 @@ def load(run: str | Path, vae: None = None, *, checkpoint: Literal["last", "best
 def load(run: str | Path, vae: Pair, *, checkpoint: Literal["last", "best"] | None = None) -> Pair: ...
 
 
+@explained
 def load(
     run: str | Path, vae: Programs | None = None, *, checkpoint: Literal["last", "best"] | None = None
 ) -> Programs:

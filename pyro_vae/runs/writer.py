@@ -17,8 +17,9 @@ from pyro_vae.core.files import sync, write_atomically
 from pyro_vae.data.datasets import DataOptions
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
+from pyro_vae.model.declaration import Declaration
 from pyro_vae.model.programs import Traits, as_module
-from pyro_vae.model.vae import VAE, Declaration
+from pyro_vae.model.vae import VAE
 from pyro_vae.registry.migrations import FORMAT
 from pyro_vae.training.checkpoints import SPEC
 from pyro_vae.training.history import History

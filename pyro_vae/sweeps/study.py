@@ -12,6 +12,7 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pyro_vae.core import serialization
+from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
 from pyro_vae.registry import options
@@ -31,6 +32,7 @@ SEARCHES = ("grid", "random", "optuna")
 SPEC, TABLE, PICTURE, STUDY = "sweep.yaml", "sweep.csv", "sweep.png", "study.log"
 
 
+@explained
 def sweep(
     over: Mapping[str, Any],
     base: Mapping[str, Any] | str | Path | None = None,

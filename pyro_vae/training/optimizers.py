@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from pyro_vae.core.calls import check_kind
 from pyro_vae.core.config import Config, FrozenMapping, field
-from pyro_vae.core.errors import InputError, unknown_name_error
+from pyro_vae.core.errors import InputError, abbreviated_repr, is_real, unknown_name_error
 from pyro_vae.schedules import Number, Schedule
 
 
@@ -178,6 +179,10 @@ OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 """A declared optimizer, or a callable from parameters to a torch one."""
 
 
+def _is_declared(spec: Any) -> bool:
+    return isinstance(spec, type) and issubclass(spec, Optimizer)
+
+
 def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
     """The torch optimizer of some weights, given by name.
 
@@ -186,10 +191,17 @@ def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.opt
     """
     if isinstance(spec, Optimizer):
         return spec.build(weights)
-    made = spec(list(weights.values())) if callable(spec) else None
-    if not isinstance(made, torch.optim.Optimizer):
+    if isinstance(spec, torch.optim.Optimizer):
+        name, lr = type(spec).__name__, spec.param_groups[0]["lr"]
+        ours = f"pv.{name}(lr={lr:g})" if name in OPTIMIZERS else f"functools.partial(torch.optim.{name}, lr={lr:g})"
         raise InputError(
-            f"optimizer = {spec!r} makes no torch optimizer: write optimizer=pv.Adam(lr=1e-3), or a callable such as "
-            "functools.partial(torch.optim.RMSprop, lr=1e-3)."
+            f"optimizer is a torch {name} with weights of its own, and fit gives it those of the model: write "
+            f"optimizer={ours}."
         )
+    made = spec(list(weights.values())) if callable(spec) and not _is_declared(spec) else None
+    if not isinstance(made, torch.optim.Optimizer):
+        other = ", or a callable such as functools.partial(torch.optim.RMSprop, lr=1e-3)"
+        example = f"pv.Adam(lr={spec!r})" if is_real(spec) else "pv.Adam(lr=1e-3)"
+        check_kind("optimizer", spec, Optimizer, example, other)
+        raise InputError(f"optimizer = {abbreviated_repr(spec)} makes no torch optimizer: write optimizer={example}.")
     return made

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pyro_vae.core.calls import explained
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.families import Aggregate, Family, Mixture, MultivariateNormal
@@ -10,6 +11,7 @@ from pyro_vae.workflow.fit import fit
 from pyro_vae.workflow.two_stage import BATCH_SIZE, EPOCHS, LR, fit_density
 
 
+@explained
 def aggregate(
     vae: VAE,
     x: Any,

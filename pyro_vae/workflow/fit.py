@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import torch
 
-from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers
+from pyro_vae.core.calls import check_kind, explained
+from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers, is_real
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
@@ -69,6 +70,7 @@ def _alone() -> Iterator[None]:
         _lock.release()
 
 
+@explained
 @_alone()
 def fit(
     vae: Programs,
@@ -135,10 +137,10 @@ def fit(
     >>> bool(history["loss"][1] < history["loss"][0])
     True
     """
-    _check_arguments(vae, objective, epochs, batch_size, seed, compile, monitor)
+    _check_arguments(vae, objective, epochs, batch_size, seed, compile, monitor, runtime)
     options = run if isinstance(run, RunOptions) or run is None else RunOptions(run)
     callback_list = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
-    rows, held = _check_data(vae, as_data(x), None if validation is None else as_data(validation), progress)
+    rows, held = _check_data(vae, as_data(x), None if validation is None else _held_out(validation), progress)
     settings: dict[str, Any] = {"objective": objective, "optimizer": optimizer, "epochs": epochs}
     epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # of NumPy's, perhaps
     settings |= {"batch_size": batch_size, "seed": seed}
@@ -284,19 +286,26 @@ def _draw_figures(folder: RunFolder, contents: RunContents) -> None:
 
 
 def _check_arguments(
-    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, monitor: Any
+    vae: Any, objective: Any, epochs: Any, batch_size: Any, seed: Any, compile: Any, monitor: Any, runtime: Any
 ) -> None:
     check_programs(vae, "fit")
-    if not isinstance(objective, Objective):
-        raise InputError(
-            f"objective = {objective!r} is not an objective of this package: write objective=pv.objectives.ELBO(); "
-            "Pyro's own run with pyro.infer.SVI on vae.model and vae.guide."
-        )
+    own = "; Pyro's own run with pyro.infer.SVI on vae.model and vae.guide"
+    check_kind("objective", objective, Objective, "pv.objectives.ELBO()", own)
+    check_kind("monitor", monitor, Monitor, "pv.Monitor(loggers=['csv'])")
+    check_kind("runtime", runtime, Runtime, "pv.Runtime(accelerator='auto')")
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
     check_integers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    if not isinstance(monitor, Monitor):
-        raise InputError(f"monitor = {monitor!r} has to be a monitor, as in monitor=pv.Monitor(loggers=['csv']).")
+
+
+def _held_out(validation: Any) -> Rows | Stream:
+    if is_real(validation) or isinstance(validation, bool):
+        raise InputError(
+            f"validation = {validation!r} is a number, and held-out rows are meant: hold some out yourself, "
+            "`x, held_out = x[: len(x) * 9 // 10], x[len(x) * 9 // 10 :]` of rows in random order, and write "
+            "validation=held_out; pv.data.load(..., validation=0.1) does it for a file."
+        )
+    return as_data(validation)
 
 
 def _check_data(

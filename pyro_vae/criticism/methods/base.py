@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.core.calls import check_kind
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.model.programs import Programs
@@ -94,8 +95,7 @@ def check_method(method: Any) -> None:
     Raises:
         InputError: it is not.
     """
-    if not isinstance(method, Method):
-        raise InputError(f"method = {method!r} is not a Method: write method=pv.criticism.Importance(draws=1000).")
+    check_kind("method", method, Method, "pv.criticism.Importance(draws=1000)")
 
 
 def check_programs_by_row(programs: Programs, batch: Batch) -> tuple[Particles, int]:

@@ -1,0 +1,262 @@
+"""Calls with wrong arguments, refused by a sentence with the word or the line that was meant."""
+
+import abc
+import dataclasses
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pyro_vae.core.errors import InputError, abbreviated_repr
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class CallError(InputError, TypeError):
+    """A call with a keyword that is unknown, an argument too many, or one missing."""
+
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "activations": ("activation",),
+    "batchsize": ("batch_size",),
+    "checkpoint": ("checkpoints",),
+    "data": ("x",),
+    "device": ("accelerator",),
+    "dims": ("latent_dim",),
+    "dim": ("latent_dim",),
+    "early_stopping": ("stopping",),
+    "eval_set": ("validation",),
+    "gpus": ("devices",),
+    "hidden_dims": ("hidden",),
+    "hidden_sizes": ("hidden",),
+    "hidden_dim": ("hidden",),
+    "input_dim": ("event_shape",),
+    "input_shape": ("event_shape",),
+    "k": ("particles", "components"),
+    "K": ("particles", "components"),
+    "latent": ("latent_dim",),
+    "latent_dims": ("latent_dim",),
+    "latent_size": ("latent_dim",),
+    "latents": ("latent_dim",),
+    "learning_rate": ("lr",),
+    "logger": ("loggers",),
+    "loss": ("objective",),
+    "max_epochs": ("epochs",),
+    "model": ("vae",),
+    "mu": ("loc",),
+    "mean": ("loc",),
+    "n_components": ("components", "latent_dim"),
+    "n_draws": ("draws", "particles"),
+    "n_epochs": ("epochs",),
+    "n_jobs": ("jobs",),
+    "n_latent": ("latent_dim",),
+    "n_layers": ("hidden",),
+    "n_samples": ("draws", "simulations", "particles", "n"),
+    "num_draws": ("draws", "particles"),
+    "num_epochs": ("epochs",),
+    "num_particles": ("particles",),
+    "num_samples": ("draws", "simulations", "particles", "n"),
+    "num_steps": ("steps", "epochs"),
+    "optim": ("optimizer",),
+    "p": ("probs",),
+    "particles": ("draws",),
+    "patience": ("stopping",),
+    "rate": ("lr",),
+    "random_state": ("seed",),
+    "rng_key": ("seed",),
+    "samples": ("draws", "simulations", "particles"),
+    "save": ("run",),
+    "path": ("run",),
+    "sd": ("scale",),
+    "seeds": ("seed",),
+    "show_progress": ("progress",),
+    "sigma": ("scale",),
+    "size": ("n",),
+    "std": ("scale",),
+    "stddev": ("scale",),
+    "tau": ("scale",),
+    "test_data": ("x",),
+    "use_gpu": ("accelerator",),
+    "val": ("validation",),
+    "val_data": ("validation",),
+    "valid": ("validation",),
+    "validation_data": ("validation",),
+    "verbose": ("progress",),
+    "X": ("x",),
+    "z_dim": ("latent_dim",),
+}
+"""Words of other libraries, with ours for the same thing."""
+
+REMARKS = {
+    "shuffle": "rows are shuffled in every epoch, by the seed",
+    "seed": "it draws from torch's global random state, so write `torch.manual_seed(1)` before it",
+    "random_state": "it draws from torch's global random state, so write `torch.manual_seed(1)` before it",
+}
+"""What takes the place of words that have no keyword."""
+
+PLACES = {"criticism": "pv.criticism", "objectives": "pv.objectives", "schedules": "pv.schedules", "data": "pv.data"}
+"""Where classes of a package are found, other than in `pv`."""
+
+
+def explained(function: Function) -> Function:
+    """Decorator that refuses calls which do not match a signature by an error with the word that was meant.
+
+    The signature stays as it is, and a call that matches it costs nothing more.
+
+    >>> @explained
+    ... def fit(x: float, *, epochs: int = 20) -> None:
+    ...     ...
+    >>> fit(1.0, n_epochs=3)
+    Traceback (most recent call last):
+    pyro_vae.core.calls.CallError: fit has no keyword 'n_epochs': write epochs=3. It takes x, epochs.
+    """
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except TypeError as error:
+            if isinstance(error, CallError):
+                raise
+            explain(function, inspect.signature(function), given, named)
+            raise
+
+    wrapped: Any = call
+    return wrapped
+
+
+class ExplainedCalls(abc.ABCMeta):
+    """Metaclass of classes whose constructor is `explained`."""
+
+    def __call__(cls, *given: Any, **named: Any) -> Any:
+        """Instance of the class."""
+        try:
+            return super().__call__(*given, **named)
+        except TypeError as error:
+            if isinstance(error, CallError) or inspect.isabstract(cls):
+                raise
+            explain(cls, cls.__signature__, given, named)
+            raise
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """Signature of the constructor, which `inspect` would take from this metaclass."""
+        constructor: Any = cls
+        signature = inspect.signature(constructor.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Raise an error with advice where arguments do not match a signature; otherwise return.
+
+    Args:
+        target: what is called, for its name.
+        signature: its signature.
+        given: arguments by position.
+        named: arguments by name.
+
+    Raises:
+        CallError: they do not match.
+    """
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        name = target.__qualname__.removesuffix(".__init__")
+        known = [p for p in signature.parameters if p != "self"]
+        takes = f"It takes {', '.join(known)}." if known else "It takes no arguments."
+        unknown = next((word for word in named if word not in signature.parameters), None)
+        if unknown is not None:
+            advice = advise(unknown, named[unknown], signature)
+            raise CallError(f"{name} has no keyword {unknown!r}{advice} {takes}") from None
+        raise CallError(f"{name}: {error}. Write {name.split('.')[-1]}({', '.join(_written(signature))}).") from None
+
+
+def advise(word: str, value: Any, signature: inspect.Signature) -> str:
+    """Advice on an unknown keyword, from a colon to a full stop; a full stop where nothing is near.
+
+    It is, in this order: a keyword of that meaning, a field of a record that a keyword takes, a remark, and keywords
+    that are spelled alike.
+    """
+    words = (word, *SYNONYMS.get(word, ()))
+    for meant in words:
+        if meant in signature.parameters:
+            return f": write {meant}={abbreviated_repr(value) if type(value) in (int, float, str, bool) else '...'}."
+    for meant in words:
+        for keyword, record in _records(signature):
+            if meant in record.__dataclass_fields__:
+                return f": write {keyword}={_construction(record, meant, value)}."
+    if word in REMARKS:
+        return f": {REMARKS[word]}."
+    close = difflib.get_close_matches(word, [p for p in signature.parameters if p != "self"], n=2, cutoff=0.6)
+    return f": did you mean {' or '.join(close)}?" if close else "."
+
+
+def _records(signature: inspect.Signature) -> Iterator[tuple[str, Any]]:
+    """Keywords that take a record, with its class: of their defaults first, then of their types."""
+    by_default = [(p.name, type(p.default)) for p in signature.parameters.values()]
+    by_type = [(p.name, each) for p in signature.parameters.values() for each in typing.get_args(p.annotation)]
+    yield from ((name, each) for name, each in by_default + by_type if dataclasses.is_dataclass(each))
+
+
+def _construction(record: Any, field: str, value: Any) -> str:
+    """Python text of a record with this value of a field, or with its default where it cannot have that."""
+    needed = [f.name for f in dataclasses.fields(record) if f.default is f.default_factory is dataclasses.MISSING]
+    others = {name: "run" for name in needed if name != field}
+    try:
+        record(**others, **{field: value})
+        shown = abbreviated_repr(value)
+    except (InputError, TypeError):
+        shown = repr(record.__dataclass_fields__[field].default)
+    return f"{place_of(record)}({', '.join([*map(repr, others.values()), f'{field}={shown}'])})"
+
+
+def place_of(declared: type[Any]) -> str:
+    """Name of a class of the package, to follow `import pyro_vae as pv`."""
+    return f"{PLACES.get(declared.__module__.split('.')[1], 'pv')}.{declared.__name__}"
+
+
+def check_kind(name: str, value: Any, kind: type[Any], example: str, otherwise: str = "") -> None:
+    """Check that an argument is a declaration of a kind, such as a family.
+
+    Args:
+        name: the argument.
+        value: its value.
+        kind: the base class of this kind.
+        example: a declaration of this kind, as it is written.
+        otherwise: what else may be given, from a comma.
+
+    Raises:
+        InputError: it is not; for a class, or the name of one, the message has the declaration that was meant.
+
+    >>> from pyro_vae.families import Family, Normal
+    >>> check_kind("prior", "laplace", Family, "pv.Normal()")
+    Traceback (most recent call last):
+    pyro_vae.core.errors.InputError: prior = 'laplace' is not a family: write prior=pv.Laplace().
+    """
+    if isinstance(value, kind):
+        return
+    subclasses = {each.__name__.lower(): each for each in _subclasses(kind) if not inspect.isabstract(each)}
+    meant = value if isinstance(value, type) and issubclass(value, kind) else subclasses.get(str(value).lower())
+    fix = example if meant is None else f"{place_of(meant)}()"
+    noun = kind.__name__.lower()
+    article = "an" if noun[0] in "aeiou" else "a"
+    raise InputError(f"{name} = {abbreviated_repr(value)} is not {article} {noun}: write {name}={fix}{otherwise}.")
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _written(signature: inspect.Signature) -> Iterator[str]:
+    """Parameters as in a call: what is needed by its name, and keywords with their defaults."""
+    for parameter in signature.parameters.values():
+        if parameter.name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.default is parameter.empty:
+            yield parameter.name if parameter.kind is not parameter.KEYWORD_ONLY else f"{parameter.name}=..."
+        elif type(parameter.default) in (int, float, str, bool, type(None)):
+            yield f"{parameter.name}={parameter.default!r}"
