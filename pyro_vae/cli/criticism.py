@@ -62,8 +62,9 @@ def check(
         statistics: names of test statistics, as in "[mean, skewness]"; by default all that suit the data.
         to: file to write, .nc; by default check-KIND.nc in the run.
     """
-    target = output.reserve(to or str(Path(run) / f"check-{kind}.nc"), overwrite, (".nc",))
     folder = RunFolder(Path(run).expanduser())
+    folder.spec()
+    target = output.reserve(to or str(Path(run) / f"check-{kind}.nc"), overwrite, (".nc",))
     rows = load_split(folder, data, split)
     vae = load_untrained(folder) if kind == "prior" else load(run)
     tree = predictive_check(vae, rows, kind=kind, statistics=statistics, **options)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyro_vae.core import serialization
+from pyro_vae.core.calls import find_meant, legal_value
 from pyro_vae.core.config import Config, Record, as_meant, describe_type
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.formatting import in_yaml
@@ -97,6 +98,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise an error of one sentence, without the usage."""
+        words = message.removeprefix("unrecognized arguments: ")
+        if words != message and "data" in self.keywords:
+            message = f"{message}: write --data {words}"
         raise InputError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
     def _complete(self, word: str, following: str) -> str:
@@ -110,7 +114,7 @@ class Parser(argparse.ArgumentParser):
         if not option.startswith("--") or name in ("help", "config", "print_config"):
             return word
         if name not in self.keywords:
-            raise unknown_name_error("option", f"--{name}", [f"--{known}" for known in self.keywords])
+            raise self._unknown_option(name, following)
         is_role = options.is_role(self.parameters[name])
         if dot:
             if not is_role:
@@ -123,6 +127,17 @@ class Parser(argparse.ArgumentParser):
         if not equals and (not following or following.startswith("--")):
             raise InputError(f"{option} needs a value{'' if is_role else f': {describe_type(hint)}'}.")
         return word
+
+    def _unknown_option(self, name: str, following: str) -> InputError:
+        """Error of an option that the verb does not have, with the one that is meant."""
+        found = find_meant(name.replace("-", "_"), inspect.signature(self.verb))
+        if found is None:
+            return unknown_name_error("option", f"--{name}", [f"--{known}" for known in self.keywords])
+        keyword, record, field = found
+        value: Any = serialization.value(following) if following and not following.startswith("--") else True
+        if record is not None:
+            keyword, value = f"{keyword}.{field}", legal_value(record, field, value)
+        return InputError(f"unknown option '--{name}': write --{keyword} {in_yaml(value)}.")
 
     def _help(self, name: str) -> str:
         return _described(self.described.get(name, ""), self.parameters[name].default)

@@ -23,8 +23,8 @@ def sample(run: str, *, n: int = 64, mean: bool = False, to: str | None = None, 
         to: file to write, .npy, .csv (vectors) or .png (images); by default samples.npy in the run.
         seed: seed of the draws.
     """
-    target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
     vae = load(run)
+    target = output.reserve(to or str(Path(run) / "samples.npy"), overwrite)
     with seeded(seed):
         draws = vae.sample(n, mean=mean)
     output.write(target, draws)
@@ -54,8 +54,9 @@ def reconstruct(
         to: file to write, .npy, .csv (vectors) or .png (images); by default reconstructions.npy in the run.
         seed: seed of the draws.
     """
+    vae = load(run)
     target = output.reserve(to or str(Path(run) / "reconstructions.npy"), overwrite)
-    vae, rows = load(run), load_split(RunFolder(Path(run).expanduser()), data, split)
+    rows = load_split(RunFolder(Path(run).expanduser()), data, split)
     with seeded(seed):
         batch = rows.batch(slice(n))
         replicates = vae.reconstruct(**batch, mean=mean)

@@ -60,7 +60,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_samples": ("draws", "simulations", "particles", "n"),
     "num_steps": ("steps", "epochs"),
     "optim": ("optimizer",),
-    "p": ("probs",),
     "particles": ("draws",),
     "patience": ("stopping",),
     "rate": ("lr",),
@@ -96,6 +95,19 @@ REMARKS = {
 }
 """What takes the place of words that have no keyword."""
 
+MADE_BY = {
+    "AggregateKL": "pv.criticism.aggregate_kl(vae, x)",
+    "Comparison": "pv.compare({'a': pv.evidence(a, x), 'b': pv.evidence(b, x)})",
+    "DataTree": "pv.predictive_check(vae, x)",
+    "Evidence": "pv.evidence(vae, x)",
+    "History": "history = pv.fit(vae, x)",
+    "InferenceGap": "pv.criticism.inference_gap(vae, x)",
+    "Latents": "pv.criticism.latents(vae, x)",
+    "SBC": "pv.criticism.sbc(vae)",
+    "VAE": "vae = pv.VAE(event_shape=(3,), latent_dim=2)",
+}
+"""How results are made, by the names of their classes."""
+
 PLACES = {"criticism": "pv.criticism", "objectives": "pv.objectives", "schedules": "pv.schedules", "data": "pv.data"}
 """Where classes of a package are found, other than in `pv`."""
 
@@ -117,7 +129,7 @@ def explained(function: Function) -> Function:
     def call(*given: Any, **named: Any) -> Any:
         try:
             return function(*given, **named)
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             if isinstance(error, CallError):
                 raise
             explain(function, inspect.signature(function), given, named)
@@ -149,7 +161,7 @@ class ExplainedCalls(abc.ABCMeta):
 
 
 def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Raise an error with advice where arguments do not match a signature; otherwise return.
+    """Raise an error with advice where arguments do not match a signature or its types; otherwise return.
 
     Args:
         target: what is called, for its name.
@@ -160,10 +172,10 @@ def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], n
     Raises:
         CallError: they do not match.
     """
+    name = target.__qualname__.removesuffix(".__init__")
     try:
-        signature.bind(*given, **named)
+        bound = signature.bind(*given, **named)
     except TypeError as error:
-        name = target.__qualname__.removesuffix(".__init__")
         known = [p for p in signature.parameters if p != "self"]
         takes = f"It takes {', '.join(known)}." if known else "It takes no arguments."
         unknown = next((word for word in named if word not in signature.parameters), None)
@@ -171,6 +183,12 @@ def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], n
             advice = advise(unknown, named[unknown], signature)
             raise CallError(f"{name} has no keyword {unknown!r}{advice} {takes}") from None
         raise CallError(f"{name}: {error}. Write {name.split('.')[-1]}({', '.join(_written(signature))}).") from None
+    for parameter, value in bound.arguments.items():
+        kind = signature.parameters[parameter].annotation
+        if isinstance(kind, type) and kind is not Any and not isinstance(value, kind) and parameter != "self":
+            made = f", such as {MADE_BY[kind.__name__]}" if kind.__name__ in MADE_BY else ""
+            found = type(value).__name__
+            raise CallError(f"{name} takes a {kind.__name__} as {parameter}, not {found}: give one{made}.")
 
 
 def advise(word: str, value: Any, signature: inspect.Signature) -> str:
@@ -179,18 +197,31 @@ def advise(word: str, value: Any, signature: inspect.Signature) -> str:
     It is, in this order: a keyword of that meaning, a field of a record that a keyword takes, a remark, and keywords
     that are spelled alike.
     """
-    words = (word, *SYNONYMS.get(word, ()))
-    for meant in words:
-        if meant in signature.parameters:
-            return f": write {meant}={abbreviated_repr(value) if type(value) in (int, float, str, bool) else '...'}."
-    for meant in words:
-        for keyword, record in _records(signature):
-            if meant in record.__dataclass_fields__:
-                return f": write {keyword}={_construction(record, meant, value)}."
+    if (found := find_meant(word, signature)) is not None:
+        keyword, record, field = found
+        if record is not None:
+            return f": write {keyword}={_construction(record, field, value)}."
+        return f": write {keyword}={abbreviated_repr(value) if type(value) in (int, float, str, bool) else '...'}."
     if word in REMARKS:
         return f": {REMARKS[word]}."
     close = difflib.get_close_matches(word, [p for p in signature.parameters if p != "self"], n=2, cutoff=0.6)
     return f": did you mean {' or '.join(close)}?" if close else "."
+
+
+def find_meant(word: str, signature: inspect.Signature) -> tuple[str, Any, str] | None:
+    """Keyword, class of the record that it takes, and field, with the meaning of an unknown word; None where none has.
+
+    The class is None, and the field empty, where it is the keyword itself.
+    """
+    words = (word, *SYNONYMS.get(word, ()))
+    for meant in words:
+        if meant in signature.parameters:
+            return meant, None, ""
+    for meant in words:
+        for keyword, record in _records(signature):
+            if meant in record.__dataclass_fields__:
+                return keyword, record, meant
+    return None
 
 
 def _records(signature: inspect.Signature) -> Iterator[tuple[str, Any]]:
@@ -202,14 +233,22 @@ def _records(signature: inspect.Signature) -> Iterator[tuple[str, Any]]:
 
 def _construction(record: Any, field: str, value: Any) -> str:
     """Python text of a record with this value of a field, or with its default where it cannot have that."""
-    needed = [f.name for f in dataclasses.fields(record) if f.default is f.default_factory is dataclasses.MISSING]
-    others = {name: "run" for name in needed if name != field}
+    others = {name: "run" for name in _needed(record) if name != field}
+    inside = [*map(repr, others.values()), f"{field}={legal_value(record, field, value)!r}"]
+    return f"{place_of(record)}({', '.join(inside)})"
+
+
+def legal_value(record: Any, field: str, value: Any) -> Any:
+    """Value of a field of a record; the field's default where it cannot have that."""
     try:
-        record(**others, **{field: value})
-        shown = abbreviated_repr(value)
+        record(**dict.fromkeys(_needed(record), "run") | {field: value})
     except (InputError, TypeError):
-        shown = repr(record.__dataclass_fields__[field].default)
-    return f"{place_of(record)}({', '.join([*map(repr, others.values()), f'{field}={shown}'])})"
+        return record.__dataclass_fields__[field].default
+    return value
+
+
+def _needed(record: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(record) if f.default is f.default_factory is dataclasses.MISSING]
 
 
 def place_of(declared: type[Any]) -> str:

@@ -112,7 +112,11 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
             return int(value)
     elif isinstance(value, hint):
         return value
-    raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}.")
+    fix = ""
+    if origin in (dict, FrozenMapping) and isinstance(value, str) and "=" in value:
+        name, _, one = value.partition("=")
+        fix = f", as in '{{{name.strip()}: [{one.strip()}]}}'"
+    raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}{fix}.")
 
 
 def as_meant(hint: Any, value: Any, text: str = "") -> Any:

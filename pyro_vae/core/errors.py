@@ -47,7 +47,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.history = history
 
 
-ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture"}
+ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture", "gpu": "cuda"}
 """Synonyms of names, in lower case."""
 
 

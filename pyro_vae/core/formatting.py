@@ -77,6 +77,8 @@ def in_yaml(plain: Any) -> str:
     """YAML text of plain values, on one line."""
     if isinstance(plain, dict):
         return "{" + ", ".join(f"{key}: {in_yaml(value)}" for key, value in plain.items()) + "}"
+    if isinstance(plain, bool):
+        return str(plain).lower()
     return f"[{', '.join(map(in_yaml, plain))}]" if isinstance(plain, list) else str(plain)
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+from xarray import DataTree
 
 from pyro_vae.core.calls import explained
 from pyro_vae.core.formatting import format_p_value
@@ -66,7 +67,7 @@ def format_percent(share: float, digits: int = 0) -> str:
 
 
 @explained
-def findings(tree: Any) -> list[str]:
+def findings(tree: DataTree) -> list[str]:
     """Sentences that summarise a predictive check, the most significant findings first.
 
     Args:

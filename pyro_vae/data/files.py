@@ -4,6 +4,7 @@ Numbers are taken as they are, with one exception: `x` of bytes (dtype uint8) of
 (N, C, H, W) is a stack of pictures and becomes x / 255, float32, shape (N, C, H, W), like every image here.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,7 @@ def table(path: Path) -> Rows:
     check_regular_file(path)
     check_memory(TABLE * path.stat().st_size, "this table")
     header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
+    _check_separator(header)
     _check_header(header)
     try:
         frame = pandas.read_csv(path, header=None, skiprows=1, low_memory=False)
@@ -132,6 +134,17 @@ def _is_classes(array: np.ndarray | None) -> bool:
     return array is not None and array.ndim == 1 and array.dtype.kind in "iu"
 
 
+def _check_separator(names: list[str]) -> None:
+    """Refuse a header that holds the names of several columns in one."""
+    found = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+    if found is not None:
+        decimal = ", decimal=','" if found == ";" else ""
+        raise InputError(
+            f"its columns are separated by {found!r}, and a comma is meant: write it with commas, "
+            f"`pandas.read_csv(file, sep={found!r}{decimal}).to_csv(file, index=False)`."
+        )
+
+
 def _check_header(names: list[str]) -> None:
     import pandas
 
@@ -161,6 +174,11 @@ def _check_column(column: "Series", *, text: bool) -> None:
     if text or pandas.api.types.is_numeric_dtype(column):
         return
     row = int(pandas.to_numeric(column, errors="coerce").isna().to_numpy().argmax())
+    if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", str(column.iloc[row])):
+        raise InputError(
+            f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, with a decimal comma: write it with "
+            "points, `pandas.read_csv(file, decimal=',').to_csv(file, index=False)`."
+        )
     raise InputError(
         f"column {column.name!r}, row {row + 1} holds {column.iloc[row]!r}, not a number: correct it, leave "
         f"the column out, or, if it is the class, name it {' or '.join(map(repr, LABELS))}."

@@ -4,7 +4,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.core.calls import explained
-from pyro_vae.core.errors import InputError
 from pyro_vae.plots._layout import panels
 from pyro_vae.plots._style import COLOURS, tidy
 from pyro_vae.training.history import History
@@ -26,11 +25,6 @@ def training(history: History) -> Figure:
     Returns:
         A figure with three panels a row; the first row in nats per row of data.
     """
-    if not isinstance(history, History):
-        raise InputError(
-            f"training draws a history, not {type(history).__name__}: write `history = pv.fit(vae, x)` and "
-            "pv.plots.training(history); a run folder has one in history.csv."
-        )
     titles = PANELS | ({"log_likelihood": "minus cross-entropy"} if history.caveat else {})
     columns = [*titles, *_further(history)]
     picture, grid = panels(len(columns), height=2.6, head=0)
