@@ -77,7 +77,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "layer without units": (lambda: pv.MLP(hidden=(0,)), ["MLP.hidden", "at least 1"]),
     "unknown activation": (lambda: pv.MLP(activation="relo"), ["MLP.activation", "'relo'", "'relu'"]),
     "conv on vectors": (lambda: vae(encoder=pv.Conv()), ["Conv", "images", "pv.MLP()"]),
-    "encoder by name": (lambda: vae(encoder="MLP"), ["pv.MLP(hidden=(400,))"]),
+    "encoder by name": (lambda: vae(encoder="MLP"), ["encoder=pv.MLP()"]),
     "own encoder alone": (lambda: vae(encoder=nn.Linear(3, 2)), ["no mirror", "decoder="]),
     "own network of one output": (
         lambda: vae(encoder=nn.Linear(3, 2), decoder=pv.MLP()),
@@ -138,7 +138,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: fit(model=vae(prior=pv.StudentT(4, 0, 1)), objective=pv.objectives.ELBO(kl="analytic")),
         ["no closed form", "Normal", "StudentT", "kl='sampled'"],
     ),
-    "optimizer by name": (lambda: fit(optimizer="Adam"), ["optimizer", "'Adam'", "pv.Adam(lr=1e-3)"]),
+    "optimizer by name": (lambda: fit(optimizer="Adam"), ["optimizer", "'Adam'", "optimizer=pv.Adam()"]),
     "negative learning rate": (lambda: pv.Adam(lr=-1), ["Adam.lr", "at least 0"]),
     "unknown part": (lambda: fit(optimizer=pv.Adam(lr_by_part={"posterir": 0})), ["'posterir'", "'posterior'"]),
     "all frozen": (lambda: fit(optimizer=pv.Adam(lr=0)), ["frozen", "raise lr"]),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pyro_vae.core.errors import InputError, abbreviated_repr
+from pyro_vae.core.rng import GLOBAL_STATE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -90,8 +91,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 REMARKS = {
     "shuffle": "rows are shuffled in every epoch, by the seed",
-    "seed": "it draws from torch's global random state, so write `torch.manual_seed(1)` before it",
-    "random_state": "it draws from torch's global random state, so write `torch.manual_seed(1)` before it",
+    "seed": GLOBAL_STATE,
+    "random_state": GLOBAL_STATE,
 }
 """What takes the place of words that have no keyword."""
 

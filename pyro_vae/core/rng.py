@@ -15,6 +15,9 @@ import torch
 
 States = dict[str, Any]
 
+GLOBAL_STATE = "it draws from torch's global random state, so write `torch.manual_seed(1)` before it"
+"""Advice on a seed where there is no such argument."""
+
 
 class Generator(NamedTuple):
     """Global generator of random numbers.

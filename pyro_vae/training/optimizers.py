@@ -202,6 +202,9 @@ def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.opt
     if not isinstance(made, torch.optim.Optimizer):
         other = ", or a callable such as functools.partial(torch.optim.RMSprop, lr=1e-3)"
         example = f"pv.Adam(lr={spec!r})" if is_real(spec) else "pv.Adam(lr=1e-3)"
-        check_kind("optimizer", spec, Optimizer, example, other)
-        raise InputError(f"optimizer = {abbreviated_repr(spec)} makes no torch optimizer: write optimizer={example}.")
+        if made is None:
+            check_kind("optimizer", spec, Optimizer, example, other)
+        raise InputError(
+            f"optimizer = {abbreviated_repr(spec)} makes no torch optimizer: write optimizer={example}{other}."
+        )
     return made

@@ -55,7 +55,7 @@ def test_options_count_in_their_order() -> None:
     ("words", "message"),
     [
         (["--epochs.many", "3"], "--epochs is one value and has no fields, so there is no --epochs.many"),
-        (["here"], "unrecognized arguments: here. See pyro-vae fit --help"),
+        (["here"], "unrecognized arguments: here: write --data here. See pyro-vae fit --help"),
         (["--run", "--resume"], "--run needs a value: a str"),
         (["--prior.scale"], "--prior.scale needs a value."),
         (["--confg", "c.yaml"], "unknown option '--confg'"),

@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no logger": ({"loggers": [3]}, "loggers has 3, which is not a logger of Lightning's"),
     "unknown logger": ({"loggers": ["cvs"]}, "unknown logger 'cvs': did you mean 'csv'"),
     "no folder": ({"loggers": ["csv"]}, "the logger 'csv' writes beside the run: give run="),
-    "no monitor": ({"monitor": "csv"}, r"monitor = 'csv' has to be a monitor, as in monitor=pv.Monitor"),
+    "no monitor": ({"monitor": "csv"}, r"monitor = 'csv' is not a monitor: write monitor=pv.Monitor"),
 }
 
 

@@ -133,7 +133,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": True}, "epochs = True has to be"),
     ({"batch_size": 0}, "batch_size = 0 has to be"),
     ({"seed": -1}, "seed = -1 has to be"),
-    ({"objective": pyro.infer.Trace_ELBO()}, "is not an objective of this package: write objective=pv.objectives.ELBO"),
+    ({"objective": pyro.infer.Trace_ELBO()}, "is not an objective: write objective=pv.objectives.ELBO"),
     ({"objective": ELBO}, "is not an objective"),
     ({"vae": lambda x: x}, "fit takes an object with .model and .guide, two Pyro programs, not function"),
     ({"vae": SimpleNamespace(model=model, guide=fixed), "x": NUMBERS}, "these programs have no weights to train"),
@@ -150,7 +150,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"optimizer": pv.Adam(0)}, "every part of the model is frozen"),
     ({"optimizer": pv.Adam(lr_by_part={"posterior": 0, "likelihood": 0})}, "every part of the model is frozen"),
-    ({"optimizer": "Adam"}, "optimizer = 'Adam' makes no torch optimizer: write optimizer=pv.Adam"),
+    ({"optimizer": "Adam"}, "optimizer = 'Adam' is not an optimizer: write optimizer=pv.Adam"),
     ({"optimizer": list}, "makes no torch optimizer"),
 ]
 
