@@ -13,8 +13,7 @@ from pyro_vae.core.calls import explained
 from pyro_vae.core.config import Record
 from pyro_vae.core.errors import InputError, is_integer, is_real, unknown_name_error
 from pyro_vae.data import files
-from pyro_vae.data.dispatch import is_large
-from pyro_vae.data.dispatch import stream as stream_file
+from pyro_vae.data.dispatch import is_large, stream as stream_file
 from pyro_vae.data.file_checks import naming
 from pyro_vae.data.public import DATASETS
 from pyro_vae.data.rows import Rows, quantize, require_probabilities

@@ -6,8 +6,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, transform_to
-from torch.distributions import constraints as torch_constraints
+from torch.distributions import biject_to, constraints as torch_constraints, transform_to
 from torch.distributions.utils import broadcast_all, clamp_probs
 
 from pyro_vae.distributions.tails import CAUCHY, NORMAL, UNBOUNDED, Interval, Standard

@@ -5,8 +5,13 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import AffineTransform, ComposeTransform, biject_to, transform_to
-from torch.distributions import constraints as torch_constraints
+from torch.distributions import (
+    AffineTransform,
+    ComposeTransform,
+    biject_to,
+    constraints as torch_constraints,
+    transform_to,
+)
 from torch.distributions.transforms import Transform
 
 from pyro_vae.distributions import constraints

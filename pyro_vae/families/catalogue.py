@@ -15,6 +15,7 @@ from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import unknown_name_error
 from pyro_vae.core.formatting import in_python, in_yaml, on_the_command_line, signature, written
 from pyro_vae.core.latex import readable
+from pyro_vae.core.signatures import describe_parameters
 from pyro_vae.distributions.constraints import real
 from pyro_vae.families import FAMILIES, Family
 from pyro_vae.families.base import Parameter, event_shaped
@@ -115,7 +116,7 @@ def _table() -> str:
 
 def _page(family: type[Family]) -> str:
     sections = _sections(inspect.getdoc(family) or "")
-    arguments, example = _arguments(sections.get("Args", "")), family()
+    arguments, example = {name: readable(text) for name, text in describe_parameters(family).items()}, family()
     lines = [*textwrap.wrap(signature(family), WIDTH, subsequent_indent="    "), "", *_paragraphs(sections[""]), ""]
     lines += [f"roles      {', '.join(family.roles)}", f"support    {family.support_text}"]
     if ranks := example.event_ranks:
@@ -171,12 +172,6 @@ def _sections(doc: str) -> dict[str, str]:
         else:
             found[title].append(line)
     return {title: textwrap.dedent("\n".join(lines)).strip() for title, lines in found.items()}
-
-
-def _arguments(text: str) -> dict[str, str]:
-    """Description of each argument in a docstring."""
-    found = re.findall(r"^(\w+): (.*(?:\n[ ].*)*)", text, re.MULTILINE)
-    return {name: readable(" ".join(words.split())) for name, words in found}
 
 
 def _paragraphs(text: str) -> list[str]:

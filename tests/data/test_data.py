@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.data import Dataset, Rows, load
-from pyro_vae.data import public as named_sets
+from pyro_vae.data import Dataset, Rows, load, public as named_sets
 
 ROOT = Path(os.environ.get("PYRO_VAE_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_mnist = pytest.mark.skipif(not (ROOT / "MNIST").is_dir(), reason="no MNIST in PYRO_VAE_DATA")

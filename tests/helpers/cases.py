@@ -18,12 +18,10 @@ from torch.distributions import transform_to
 import pyro_vae as pv
 from helpers.family_case import FamilyCase, Named, Shape
 from helpers.family_cases import CASES as FAMILY_CASES
-from pyro_vae.families import FAMILIES as FAMILY_TABLE
-from pyro_vae.families import Family
+from pyro_vae.families import FAMILIES as FAMILY_TABLE, Family
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import SiteSpec
-from pyro_vae.networks import NETWORKS as NETWORK_TABLE
-from pyro_vae.networks import Network
+from pyro_vae.networks import NETWORKS as NETWORK_TABLE, Network
 
 EVENTS: tuple[Shape, ...] = ((), (3,), (1, 5, 7))
 LEADING: tuple[Shape, ...] = ((), (4,), (2, 4))

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.distributions.constraints import supports_equal
-from pyro_vae.families import FAMILIES as FAMILY_TABLE
-from pyro_vae.families import Family
+from pyro_vae.families import FAMILIES as FAMILY_TABLE, Family
 
 FIT = {"epochs": 3, "batch_size": 50, "optimizer": pv.Adam(2e-2), "progress": False}
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from helpers import checks as checked
-from helpers.exact_models import estimate
-from helpers.exact_models import rows as ppca_rows
+from helpers.exact_models import estimate, rows as ppca_rows
 from helpers.pictures import labelled, readable, titles
 from matplotlib.patches import Rectangle, StepPatch
 
