@@ -163,8 +163,9 @@ def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
         for key in row.keys() | named[0].keys():
             if key not in row or key not in named[0] or row[key].shape != named[0][key].shape:
                 here, there = (tuple(one[key].shape) if key in one else "missing" for one in (row, named[0]))
+                what = "label" if key == LABEL else repr(key)
                 raise InputError(
-                    f"row {n} of {name} differs from row {numbers[0]}: its {_key_name(key)} is {here}, and there "
+                    f"row {n} of {name} differs from row {numbers[0]}: its {what} is {here}, and there "
                     f"{there}: give every row the same tensors of the same shapes."
                 )
     tensors = {key: torch.stack([row[key] for row in named]) for key in named[0]}
@@ -174,10 +175,6 @@ def rows_of(items: Sequence[Any], numbers: Sequence[int], name: str) -> Rows:
 
 LABEL = ""
 """Name of the label of a pair (x, label), which no tensor has."""
-
-
-def _key_name(key: str) -> str:
-    return "label" if key == LABEL else repr(key)
 
 
 def _named(item: Any, where: str) -> dict[str, Tensor]:

@@ -223,10 +223,6 @@ def _angle(interval: Interval) -> Tensor:
     return torch.atan2(torch.ones_like(interval.width), (1 + interval.low * interval.high) / interval.width)
 
 
-def _cauchy_log_cdf(u: Tensor) -> Tensor:
-    return torch.log(torch.atan2(torch.ones_like(u), -u) / math.pi)
-
-
 def _cauchy_quantile(interval: Interval, v: Tensor) -> Tensor:
     c, turn = interval.top, v * _angle(interval)
     tiny = torch.finfo(v.dtype).tiny
@@ -236,7 +232,7 @@ def _cauchy_quantile(interval: Interval, v: Tensor) -> Tensor:
 
 
 CAUCHY = Standard(
-    log_cdf=_cauchy_log_cdf,
+    log_cdf=lambda u: torch.log(torch.atan2(torch.ones_like(u), -u) / math.pi),
     log_density=lambda c, s: torch.log1p(c.square()) - torch.log1p((c - s).square()),
     log_mass=lambda interval: torch.log(_angle(interval)) + torch.log1p(interval.top.square()),
     quantile=_cauchy_quantile,

@@ -12,7 +12,6 @@ from torch.distributions import (
     constraints as torch_constraints,
     transform_to,
 )
-from torch.distributions.transforms import Transform
 
 from pyro_vae.distributions import constraints
 
@@ -34,12 +33,11 @@ class AffineConstraint(torch_constraints.Constraint):
         return self.base.check((value - match_tensor(self.loc, value)) / match_tensor(self.scale, value))
 
 
-def _transform_to_affine(constraint: AffineConstraint) -> Transform:
-    return ComposeTransform([biject_to(constraint.base), AffineTransform(constraint.loc, constraint.scale)])
-
-
 for _registry in (biject_to, transform_to):
-    _registry.register(AffineConstraint, _transform_to_affine)
+    _registry.register(
+        AffineConstraint,
+        lambda moved: ComposeTransform([biject_to(moved.base), AffineTransform(moved.loc, moved.scale)]),
+    )
 
 
 class UnitTransform(AffineTransform):

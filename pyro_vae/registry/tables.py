@@ -126,7 +126,7 @@ def _merged(where: str, kind: type[Config], plain: Any, path: list[str], value: 
                 f"{where}.{head} of {declared.__name__} is one value and has no {rest[0]!r} to set: give "
                 f"--{where}.{head} itself."
             )
-        before = fields[head] if head in fields else to_dict(_default(declared, head))
+        before = fields[head] if head in fields else to_dict(declared.__dataclass_fields__[head].default)
         value = _merged(f"{where}.{head}", inner[head], before, rest, value)
     fields[head] = value
     return {declared.__name__: fields} if kind in TABLES else fields
@@ -183,7 +183,3 @@ def _inner(declared: type[Config]) -> dict[str, type[Config]]:
         field.name: (hints[field.name], *typing.get_args(hints[field.name])) for field in dataclasses.fields(declared)
     }
     return {name: member for name, several in members.items() for member in several if member in TABLES}
-
-
-def _default(declared: type[Config], name: str) -> Any:
-    return declared.__dataclass_fields__[name].default

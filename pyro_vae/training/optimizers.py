@@ -179,10 +179,6 @@ OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 """A declared optimizer, or a callable from parameters to a torch one."""
 
 
-def _is_declared(spec: Any) -> bool:
-    return isinstance(spec, type) and issubclass(spec, Optimizer)
-
-
 def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
     """The torch optimizer of some weights, given by name.
 
@@ -198,7 +194,8 @@ def build_optimizer(spec: Any, weights: Mapping[str, nn.Parameter]) -> torch.opt
             f"optimizer is a torch {name} with weights of its own, and fit gives it those of the model: write "
             f"optimizer={ours}."
         )
-    made = spec(list(weights.values())) if callable(spec) and not _is_declared(spec) else None
+    is_class = isinstance(spec, type) and issubclass(spec, Optimizer)
+    made = spec(list(weights.values())) if callable(spec) and not is_class else None
     if not isinstance(made, torch.optim.Optimizer):
         other = ", or a callable such as functools.partial(torch.optim.RMSprop, lr=1e-3)"
         example = f"pv.Adam(lr={spec!r})" if is_real(spec) else "pv.Adam(lr=1e-3)"

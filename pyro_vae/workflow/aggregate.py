@@ -56,14 +56,10 @@ def aggregate(
     >>> better.declaration.prior.base
     Normal(loc=0.0, scale=1.0)
     """
-    rows = as_data(x).aligned(vae.feature_names)
+    rows, prior = as_data(x).aligned(vae.feature_names), vae.declaration.prior
     with seeded(seed, vae.likelihood.device_tensor.device):
         rows = rows.checked(vae.check, progress)
-        other = vae.replace(prior=Aggregate(family, base=_base(vae.declaration.prior)))
+        other = vae.replace(prior=Aggregate(family, base=prior.base if isinstance(prior, Aggregate) else prior))
     other.eval()
     fit_density(fit, other, rows, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, progress=progress)
     return other
-
-
-def _base(prior: Family) -> Family:
-    return prior.base if isinstance(prior, Aggregate) else prior

@@ -1,4 +1,4 @@
-"""Test statistics of counts: their dispersion, totals, and shares of zeros and ones."""
+"""Test statistics of counts: their dispersion, and shares of zeros and ones."""
 
 import torch
 from torch import Tensor
@@ -22,11 +22,6 @@ def dispersion_index(columns: Tensor) -> Tensor:
 def share_of_ones(columns: Tensor) -> Tensor:
     """Share of exact ones in each column, (P,); few ones beside many zeros are a sign of zero inflation."""
     return (columns == 1).sum(0).to(columns) / len(columns)
-
-
-def row_total(x: Tensor) -> Tensor:
-    """Total of each row, (N,), in counts."""
-    return x.reshape(len(x), -1).sum(1)
 
 
 def row_zeros(x: Tensor) -> Tensor:

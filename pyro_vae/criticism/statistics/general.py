@@ -99,6 +99,11 @@ def row_mean(x: Tensor) -> Tensor:
     return x.reshape(len(x), -1).mean(1)
 
 
+def row_total(x: Tensor) -> Tensor:
+    """Sum of each row over its elements, (N,), in the data's unit."""
+    return x.reshape(len(x), -1).sum(1)
+
+
 def row_standard_deviation(x: Tensor) -> Tensor:
     """Standard deviation of each row over its elements, (N,), in the data's unit."""
     rows = x.reshape(len(x), -1)

@@ -1,4 +1,4 @@
-r"""Test statistics of images (N, *channels, H, W): intensity, position, sharpness, and connected parts.
+r"""Test statistics of images (N, *channels, H, W): position, sharpness, and connected parts.
 
 Each is one value of each image, from that image alone, and finite for a blank image, as its docstring states.
 """
@@ -6,11 +6,6 @@ Each is one value of each image, from that image alone, and finite for a blank i
 import numpy as np
 import torch
 from torch import Tensor
-
-
-def ink(x: Tensor) -> Tensor:
-    """Sum of all elements of each image, (N,), in the data's unit."""
-    return x.reshape(len(x), -1).sum(1)
 
 
 def sparsity(x: Tensor) -> Tensor:
