@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
@@ -20,9 +20,6 @@ from pyro_vae.criticism.two_sample_tests import ROWS, two_sample_dataset
 from pyro_vae.distributions.constraints import element_of
 from pyro_vae.model.programs import Programs
 from pyro_vae.model.vae import VAE
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 NUMBERS_KEPT = 2**22
 """Maximum number of elements of the replicates that are returned."""
@@ -98,7 +95,7 @@ class PredictiveAccumulator:
             self._raise_not_finite(x, values)
         self.replicated.append(values)
 
-    def to_datasets(self, two_sample: bool, seed: int) -> dict[str, "xr.Dataset"]:
+    def to_datasets(self, two_sample: bool, seed: int) -> dict[str, xr.Dataset]:
         """Results as datasets, by the names of their groups, with or without two-sample tests of a seed."""
         rank, discrete = self.x.ndim - 1, self.data_kind.discrete
         group = "prior_predictive" if self.kind == "prior" else "posterior_predictive"
@@ -124,10 +121,8 @@ class PredictiveAccumulator:
                 found["two_sample"] = compared
         return found
 
-    def _test_statistics(self) -> dict[str, "xr.Dataset"]:
+    def _test_statistics(self) -> dict[str, xr.Dataset]:
         """Groups `statistics`, the values of every replicate, and `checks`, their comparison with the data."""
-        import xarray as xr
-
         replicated = torch.stack(self.replicated).cpu().numpy()
         realized = np.broadcast_to(torch.stack(self.realized).cpu().numpy(), replicated.shape)
         draws = len(replicated)
@@ -159,10 +154,8 @@ class PredictiveAccumulator:
             "checks": xr.Dataset({name: ("statistic", column) for name, column in columns.items()}, coords=coords),
         }
 
-    def _row_statistics(self) -> "xr.Dataset":
+    def _row_statistics(self) -> xr.Dataset:
         """Group `rows`: values and two-sided tail probabilities of each row."""
-        import xarray as xr
-
         observed, tail = (np.full((len(self.x), len(self.rows)), np.nan) for _ in range(2))
         for at, (name, ranks) in enumerate(self.rows.items()):
             below, equal = (count.cpu().double().numpy() for count in (ranks.below, ranks.equal))

@@ -3,16 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.files import naming_unwritable, write_atomically
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 FEATURES = 30
 """Maximum number of features that have a variable each."""
@@ -45,7 +43,7 @@ def feature_names(event_shape: Sequence[int], named: Sequence[str] = ()) -> tupl
     return tuple(f"x[{', '.join(map(str, at))}]" if at else "x" for at in np.ndindex(*event_shape))
 
 
-def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: bool, draws: bool) -> "xr.Dataset":
+def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete: bool, draws: bool) -> xr.Dataset:
     """Dataset of data, or of replicates of them, with the dimensions that ArviZ's plots expect.
 
     Vectors of up to 30 features become one variable each, on a dimension "row"; longer ones and images become one
@@ -59,8 +57,6 @@ def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete:
         discrete: whether the values are integers, which are stored as int32.
         draws: whether the first dimension of x counts draws.
     """
-    import xarray as xr
-
     values = x.detach().cpu().numpy()
     values = values.astype(np.int32) if discrete else values.astype(np.float32 if values.itemsize <= 4 else np.float64)
     lead: tuple[str, ...] = ("chain", "draw") if draws else ()
@@ -78,16 +74,14 @@ def to_dataset(x: Tensor, features: Sequence[str], event_rank: int, *, discrete:
     return xr.Dataset({"x": ((*lead, "element"), values.reshape(*values.shape[: len(lead)], -1))}, coords=coords)
 
 
-def to_datatree(groups: Mapping[str, "xr.Dataset"], attrs: Mapping[str, Any]) -> "xr.DataTree":
+def to_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
     """Tree of groups by name; attributes that are not strings become JSON: NetCDF stores neither dict nor None."""
-    import xarray as xr
-
     tree: xr.DataTree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = {name: value if isinstance(value, str) else json.dumps(value) for name, value in attrs.items()}
     return tree
 
 
-def save(tree: "xr.DataTree", path: str | Path) -> Path:
+def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Path of a NetCDF file to which a tree is written atomically; an existing file is replaced.
 
     Raises:
@@ -100,14 +94,12 @@ def save(tree: "xr.DataTree", path: str | Path) -> Path:
     return target
 
 
-def read(path: str | Path) -> "xr.DataTree":
+def read(path: str | Path) -> xr.DataTree:
     """Tree read from a NetCDF file into memory.
 
     Raises:
         InputError: the file does not exist, or is not NetCDF.
     """
-    import xarray as xr
-
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             return opened.load()

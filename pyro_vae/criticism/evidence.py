@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import Tensor
 
 from pyro_vae.core.calls import explained
@@ -140,7 +141,6 @@ class Evidence:
         Returns:
             `ELPDData` whose elpd is the sum of log p(x) over rows, with its standard error over rows.
         """
-        import xarray as xr
         from arviz_stats.utils import ELPDData
 
         rows = {"row": range(len(self))}

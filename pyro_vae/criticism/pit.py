@@ -1,17 +1,14 @@
 """Calibration: the PIT of each observed value among its replicates, and the coverage of central intervals."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_vae.criticism.ecdf_bands import simultaneous_ecdf_band
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 ELEMENTS = 2**20
 """Maximum number of elements whose ranks are kept; of larger data, those of the first rows."""
@@ -52,13 +49,11 @@ class RankCounter:
         return (self.below + share * (self.equal + 1)) / (self.draws + 1)
 
 
-def pit_calibration(pit: Tensor, observed: Tensor, features: Sequence[str]) -> "xr.Dataset":
+def pit_calibration(pit: Tensor, observed: Tensor, features: Sequence[str]) -> xr.Dataset:
     """Coverage of central intervals, ECDF and a test of uniformity of PIT values (N, P), by feature.
 
     Only values where `observed`, (N, P), is true are used.
     """
-    import xarray as xr
-
     values, known = pit.cpu().numpy(), observed.cpu().numpy()
     counts = known.sum(0)
     least = np.maximum(counts, 1)

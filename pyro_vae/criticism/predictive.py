@@ -6,7 +6,9 @@ them with the data. A few data sets are in memory at a time, however many are dr
 
 import copy
 import importlib.metadata
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import xarray as xr
 
 from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
@@ -20,9 +22,6 @@ from pyro_vae.criticism.test_statistics import StatisticsArgument
 from pyro_vae.data.rows import Rows, fingerprint
 from pyro_vae.model.programs import Programs, Traits, check_programs
 from pyro_vae.model.vae import VAE
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 MIN_DRAWS = 500
 """Minimum number of replicates by default."""
@@ -44,7 +43,7 @@ def predictive_check(
     two_sample: bool = True,
     seed: int = 0,
     progress: bool = True,
-) -> "xr.DataTree":
+) -> xr.DataTree:
     r"""Predictive check: data compared with replicates drawn by a model.
 
     | kind | replicates | question |

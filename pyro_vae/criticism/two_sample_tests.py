@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from pyro_vae.core.calls import explained
@@ -14,9 +15,6 @@ from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.density_coverage import density_coverage, finite_samples
 from pyro_vae.distributions.mmd import kernel, squared_distances
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 ROWS = 1000
 """Maximum number of points of each sample in an MMD test, whose cost grows with its square, and of a replicate."""
@@ -165,14 +163,12 @@ def classifier_test(x: Tensor, y: Tensor, *, classifier: Any = None, folds: int 
     return ClassifierTest(accuracy, se, p_value, count, _importance(fitted, x.shape[1]))
 
 
-def two_sample_dataset(x: Tensor, replicate: Tensor, features: Sequence[str], seed: int) -> "xr.Dataset | None":
+def two_sample_dataset(x: Tensor, replicate: Tensor, features: Sequence[str], seed: int) -> xr.Dataset | None:
     """Dataset of two-sample tests that compare a replicate with the data.
 
     Of data and replicate (N, *event_shape) the first 1,000 rows are used; with fewer than 50 there is no dataset. It
     has statistics and p-values of the tests, and the classifier's feature importance.
     """
-    import xarray as xr
-
     if len(x) < MIN_ROWS:
         return None
     data, drawn = (sample[:ROWS].reshape(min(len(sample), ROWS), -1).double().cpu() for sample in (x, replicate))
