@@ -92,6 +92,11 @@ def abbreviate(items: Sequence[object], most: int) -> str:
     return f"{', '.join(map(str, items[:most]))}{more}"
 
 
+def shorten(text: str, width: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 def format_p_value(p: float, least: float = 0.0) -> str:
     """P-value with its sign, rounded to two digits.
 

@@ -12,16 +12,13 @@ from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers
 from pyro_vae.core.formatting import format_p_value
 from pyro_vae.criticism.session import EvaluationSession, evaluation
-from pyro_vae.criticism.two_sample_tests import ClassifierTest, MMDTest, classifier_test, mmd_test
+from pyro_vae.criticism.two_sample_tests import MIN_ROWS, ClassifierTest, MMDTest, classifier_test, mmd_test
 from pyro_vae.data.rows import Rows
 from pyro_vae.distributions.wrappers import distribution_name
 from pyro_vae.model.vae import VAE
 
 ACTIVE = 0.01
 """Variance over rows of the posterior mean of a latent above which it is active (Burda et al. 2016)."""
-
-MIN_ROWS = 50
-"""Minimum number of rows for tests of an aggregate."""
 
 LEVEL = 0.05
 """Significance level of both tests of the aggregate together."""

@@ -20,7 +20,7 @@ ROWS = 1000
 """Maximum number of points of each sample in an MMD test, whose cost grows with its square, and of a replicate."""
 
 MIN_ROWS = 50
-"""Minimum number of rows for tests of a replicate."""
+"""Minimum number of rows for tests of a replicate, or of an aggregate."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -90,10 +90,12 @@ class StableContinuousBernoulli(dist.ContinuousBernoulli):
         return small, self.logits <= 0, -torch.where(small, 1, self.logits.abs())
 
 
-@register_kl(StableContinuousBernoulli, StableContinuousBernoulli)
 def _kl(p: StableContinuousBernoulli, q: StableContinuousBernoulli) -> Tensor:
     offset = softplus(q.logits) - q._cont_bern_log_norm()
     return (p.logits - q.logits) * p.mean + offset - softplus(p.logits) + p._cont_bern_log_norm()
+
+
+register_kl(StableContinuousBernoulli, StableContinuousBernoulli)(_kl)
 
 
 def langevin(h: Tensor) -> tuple[Tensor, Tensor]:

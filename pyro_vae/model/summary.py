@@ -7,7 +7,7 @@ from torch import nn
 
 from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.formatting import written
+from pyro_vae.core.formatting import shorten, written
 from pyro_vae.distributions.constraints import real
 from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
@@ -143,5 +143,4 @@ def _range(slot: ParameterSlot) -> str:
 
 
 def _short(source: object) -> str:
-    text = f"{source:g}" if isinstance(source, float) else str(source)
-    return text if len(text) < 30 else text[:27] + "..."
+    return shorten(f"{source:g}" if isinstance(source, float) else str(source), 30)

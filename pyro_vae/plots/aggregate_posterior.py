@@ -15,13 +15,10 @@ from pyro_vae.model.vae import VAE
 from pyro_vae.plots._datatree import Numbers
 from pyro_vae.plots._layout import columns_of, few_ticks, headline, label_outer, legend_below, panels, small
 from pyro_vae.plots._style import COLOURS, INK, array
-from pyro_vae.plots.latent_traversal import evaluating_rows
+from pyro_vae.plots.latent_traversal import PRIOR, evaluating_rows
 
 LATENTS = 30
 """Maximum number of latents in the picture."""
-
-PRIOR = 20_000
-"""Number of draws from the prior, which may have no marginal density of a latent."""
 
 
 @explained

@@ -34,7 +34,7 @@ LATENTS, PAIRS = 9, 6
 """Maximum numbers of latents and pairs in a picture."""
 
 PRIOR = 20_000
-"""Number of draws behind the prior's quantiles."""
+"""Number of draws behind the prior's quantiles and marginal densities, which may have no closed form."""
 
 MAX_ELEMENTS = 2**24
 """Maximum number of elements that are drawn at once where a mean has no closed form."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup, escape
 
+from pyro_vae.core.formatting import shorten
 from pyro_vae.core.latex import readable
 from pyro_vae.families import Family
 from pyro_vae.families.base import Composite
@@ -75,7 +76,7 @@ def _number(source: object) -> str:
     text = f"{source:g}" if isinstance(source, float | int) else str(source)
     if re.fullmatch(r"-?\d+(\.\d+)?", text):
         return text
-    return _text(text if len(text) < 30 else text[:27] + "...")
+    return _text(shorten(text, 30))
 
 
 def _text(word: str) -> str:

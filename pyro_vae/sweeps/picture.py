@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pyro_vae.core.formatting import shorten
 from pyro_vae.plots._style import COLOURS, INK, figure, tidy
-from pyro_vae.sweeps.results import Result, Sweep, shorten
+from pyro_vae.sweeps.results import Result, Sweep
 from pyro_vae.workflow.comparison import words
 
 ACROSS = 3

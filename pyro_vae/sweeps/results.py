@@ -11,6 +11,7 @@ import pandas
 import torch
 
 from pyro_vae.core.errors import InputError
+from pyro_vae.core.formatting import shorten
 from pyro_vae.core.rng import seeded
 from pyro_vae.criticism.base_measure import distribution_measure
 from pyro_vae.runs.folder import RunFolder
@@ -20,11 +21,6 @@ from pyro_vae.workflow.comparison import data_facts, words
 
 WIDE = 60
 """Characters of a sentence that a line of the table shows."""
-
-
-def shorten(text: str, width: int) -> str:
-    """Text of at most so many characters."""
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 @dataclass(frozen=True)

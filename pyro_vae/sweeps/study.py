@@ -15,12 +15,13 @@ from pyro_vae.core import serialization
 from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError, check_integers, unknown_name_error
 from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable, write_atomically
+from pyro_vae.core.formatting import shorten
 from pyro_vae.registry import options
 from pyro_vae.sweeps import search_space
 from pyro_vae.sweeps.optuna_search import PruningCallback, draw_points, load_study, propose
 from pyro_vae.sweeps.picture import sweep as draw
 from pyro_vae.sweeps.pool import train_all
-from pyro_vae.sweeps.results import Result, Sweep, shorten
+from pyro_vae.sweeps.results import Result, Sweep
 from pyro_vae.sweeps.search_space import Axes, Point, point_of
 from pyro_vae.sweeps.trial import FINAL, Outcome, Request, unfinished
 from pyro_vae.workflow.experiment import run_experiment
