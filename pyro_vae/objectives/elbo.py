@@ -154,5 +154,5 @@ class Capacity(Objective):
     def bound(self, particles: Particles) -> Tensor:
         """Log-likelihood of each row minus the penalty of the batch, (N,), in nats."""
         log_likelihood = particles.log_likelihood.mean(0)
-        kl = (log_likelihood - self.elbo(particles)).mean()
+        kl = self.kl_of(particles).mean()
         return log_likelihood - self.value_of("gamma") * (kl - self.value_of("capacity")).abs()

@@ -118,10 +118,16 @@ class Particles:
     @cached_property
     def log_weights(self) -> Tensor:
         """Log w = log p(x, z) - log q(z|x), (K, N), in nats: the log importance weights."""
-        weights = self.log_likelihood
-        for latent in self.latents.values():
-            weights = weights + (latent.log_prior - latent.log_posterior)
-        return weights
+        return self.log_likelihood - self.kl if self.latents else self.log_likelihood
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """Log q(z|x) - log p(z) over all latent sites, (K, N), in nats: its mean over draws estimates the KL.
+
+        It is summed from its own terms: as a difference of weights and log-likelihood it would have their rounding.
+        """
+        terms = [latent.log_posterior - latent.log_prior for latent in self.latents.values()]
+        return sum(terms[1:], terms[0]) if terms else torch.zeros_like(self.log_likelihood)
 
     @property
     def log_joint(self) -> Tensor:

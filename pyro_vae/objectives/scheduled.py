@@ -88,7 +88,7 @@ class ScheduledObjective(PyroELBO):
         loss.backward()
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean()
-            self.advance(log_likelihood, log_likelihood - now.elbo(particles).mean())
+            self.advance(log_likelihood, now.kl_of(particles).mean())
         return float(loss.detach())
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:

@@ -56,7 +56,7 @@ class Loss(nn.Module):
         loss = loss if share == 1 else loss * share
         with torch.no_grad():
             log_likelihood = particles.log_likelihood.mean()
-            parts = {"log_likelihood": log_likelihood, "kl": log_likelihood - objective.elbo(particles).mean()}
+            parts = {"log_likelihood": log_likelihood, "kl": objective.kl_of(particles).mean()}
             parts |= objective.extra_terms(particles)
             if share != 1:
                 parts = {name: share * part for name, part in parts.items()}
