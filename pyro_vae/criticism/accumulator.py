@@ -1,5 +1,6 @@
 """Results of a predictive check, accumulated over replicates: test statistics, ranks of values, and a few rows."""
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -17,12 +18,16 @@ from pyro_vae.criticism.statistics import DataKind, Statistic
 from pyro_vae.criticism.summary import comparison_sentence
 from pyro_vae.criticism.test_statistics import StatisticEvaluator, StatisticsArgument, select_statistics
 from pyro_vae.criticism.two_sample_tests import ROWS, two_sample_dataset
+from pyro_vae.data.rows import observed_mask
 from pyro_vae.distributions.constraints import element_of
 from pyro_vae.model.programs import Programs
 from pyro_vae.model.vae import VAE
 
 NUMBERS_KEPT = 2**22
 """Maximum number of elements of the replicates that are returned."""
+
+WITHOUT_INDEPENDENCE = ("coverage_error", "pit_p_value", "pit_q_value", "band_low", "band_high")
+"""Numbers of a calibration that assume independent rows."""
 
 
 class PredictiveAccumulator:
@@ -48,7 +53,7 @@ class PredictiveAccumulator:
         self.kind, self.statistics, self.keep = kind, statistics, keep
         self.notes: list[str] = []
         self.x = _fill_missing(programs, batch)
-        self.observed_mask = batch["mask"].bool() if "mask" in batch else None
+        self.observed_mask = observed_mask(batch)
         self.batch = {**batch, "x": self.x}
         self.features = feature_names(self.x.shape[1:], named)
         self.sampler = PredictiveSampler(programs, kind, candidates, self.batch)
@@ -112,7 +117,16 @@ class PredictiveAccumulator:
         }
         if self.rows:
             found["rows"] = self._row_statistics()
-        if two_sample:
+        shared = self.sampler.plan.shared
+        if shared:
+            self.notes.append(
+                f"All rows share the latent {', '.join(map(repr, shared))}, so they depend on each other: PIT, "
+                "coverage and two-sample tests, which take rows for independent, have no errors and p-values. Test "
+                "statistics of all data have: each replicate draws that latent anew."
+            )
+            for name in WITHOUT_INDEPENDENCE:
+                found["calibration"][name] = found["calibration"][name] * math.nan
+        if two_sample and not shared:
             complete = slice(None) if self.observed_mask is None else self.observed_mask[:ROWS].flatten(1).all(1)
             compared = two_sample_dataset(self.x[:ROWS][complete], self.first[complete], self.features, seed)
             if compared is None:
@@ -214,8 +228,9 @@ def _data_kind(sampler: PredictiveSampler, batch: Mapping[str, Tensor]) -> DataK
 
 def _fill_missing(programs: Programs, batch: Mapping[str, Tensor]) -> Tensor:
     """Data x with missing values filled: imputed by a VAE, 0 for other programs."""
-    if "mask" not in batch:
+    mask = observed_mask(batch)
+    if mask is None:
         return batch["x"]
     if isinstance(programs, VAE):
         return programs.impute(batch)
-    return torch.where(batch["mask"].bool(), batch["x"], 0)
+    return torch.where(mask, batch["x"], 0)

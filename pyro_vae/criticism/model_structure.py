@@ -10,9 +10,9 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.criticism.methods.base import Batch, check_unscaled
+from pyro_vae.criticism.methods.base import Batch, check_unscaled, dry_run
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import draw, sample_sites
+from pyro_vae.objectives.structure import sample_sites, structure_of
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,12 @@ class ObservationPlan:
 
     Args:
         by_rows: whether rows are independent, so that any number of them can be drawn at once.
+        shared: latents that all rows share, so that rows depend on each other.
         sources: by observed site, the tensor of the batch that it observes and the order of its dimensions there.
     """
 
     by_rows: bool
+    shared: tuple[str, ...]
     sources: Mapping[str, tuple[str, tuple[int, ...]]]
 
     @classmethod
@@ -35,14 +37,16 @@ class ObservationPlan:
             InputError: a site is scaled, or observes something other than a tensor of the batch.
         """
         model, guide = programs.model, programs.guide
-        pair = {name: tensor[[0, -1]] for name, tensor in batch.items()}
-        by_rows = draw(model, guide, 1, **pair).log_likelihood.shape[1] == 2
+        by_rows = dry_run(programs, batch)[0].by_rows
         trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
         guided = poutine.trace(guide).get_trace(**batch)
         simulated = sample_sites(trace)
         sites = [*simulated.values(), *sample_sites(guided).values()]
         check_unscaled(sites, "data cannot be drawn from its model")
-        return cls(by_rows, {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)})
+        shared = structure_of(model, guide, (), batch).shared
+        return cls(
+            by_rows, shared, {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)}
+        )
 
     def simulated_batch(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
         """Batch whose observed tensors are replaced by the values that a trace of the unconditioned model drew."""

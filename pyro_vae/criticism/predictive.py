@@ -19,7 +19,7 @@ from pyro_vae.criticism.datatree import to_datatree
 from pyro_vae.criticism.sampler import KINDS
 from pyro_vae.criticism.session import EvaluationSession
 from pyro_vae.criticism.test_statistics import StatisticsArgument
-from pyro_vae.data.rows import Rows, fingerprint
+from pyro_vae.data.rows import Rows, fingerprint, observed_mask
 from pyro_vae.model.programs import Programs, Traits, check_programs
 from pyro_vae.model.vae import VAE
 
@@ -181,7 +181,7 @@ def _notes(vae: Programs, rows: Rows, kind: str, candidates: int) -> list[str]:
         )
     if candidates > 1:
         found.append(f"Each z is one of {candidates} draws from the guide, chosen by its importance weight.")
-    mask = rows.tensors.get("mask")
+    mask = observed_mask(rows.tensors)
     if mask is not None and not bool(mask.all()):
         missing = int((~mask.bool()).sum())
         found.append(

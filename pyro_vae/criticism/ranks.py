@@ -15,7 +15,8 @@ from pyro_vae.criticism.methods.base import MAX_ELEMENTS, MIN_WIDTH, as_float64
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan, is_observed
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import Particles, draw, sample_sites
+from pyro_vae.objectives.particles import Particles, draw_without_gradient
+from pyro_vae.objectives.structure import sample_sites
 
 JOINT = "log joint"
 """Name of log p(x, z) among the quantities."""
@@ -44,12 +45,12 @@ class RankStatistics:
             with poutine.block(hide=list(self.plan.sources)), _PointMasses(truth):
                 self.model(**batch)
 
-        exact = self._quantities(draw(self.model, exact_guide, 1, **data), 1)
+        exact = self._quantities(draw_without_gradient(self.model, exact_guide, 1, **data), 1)
         below, equal = (torch.zeros_like(exact[0], dtype=torch.int64) for _ in range(2))
         width = max(MIN_WIDTH, *(tensor[0].numel() for tensor in data.values()))
         at_once = max(1, MAX_ELEMENTS // (len(next(iter(data.values()))) * width))
         for k in map(len, chunk_ranges(self.draws, at_once)):
-            values = self._quantities(draw(self.model, self.guide, k, **data), k)
+            values = self._quantities(draw_without_gradient(self.model, self.guide, k, **data), k)
             below += (values < exact).sum(0)
             equal += (values == exact).sum(0)
         ties = (torch.rand(equal.shape, device=equal.device) * (equal + 1)).long()

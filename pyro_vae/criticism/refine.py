@@ -23,7 +23,7 @@ from pyro_vae.data.rows import Rows
 from pyro_vae.distributions.wrappers import expand_right
 from pyro_vae.model.vae import VAE
 from pyro_vae.objectives.elbo import ELBO
-from pyro_vae.objectives.particles import draw
+from pyro_vae.objectives.particles import draw_without_gradient
 
 STEPS, LR, PARTICLES = 100, 0.2, 8
 """Defaults: steps, the first step size on the unconstrained scale, and draws per step."""
@@ -304,7 +304,7 @@ def _log_weights(pair: Refined, at_once: int, seed: int) -> Tensor:
     """Log-weights of each row by draws of a seed, (K, N), in float64 on the CPU."""
     with seeded(seed, pair.rows.x.device):
         chunks = [
-            draw(pair.model, pair.guide, at_once, **pair.rows.tensors).log_weights
+            draw_without_gradient(pair.model, pair.guide, at_once, **pair.rows.tensors).log_weights
             for _ in range(-(-COMPARISON_DRAWS // at_once))
         ]
     return torch.cat(chunks).cpu().double()

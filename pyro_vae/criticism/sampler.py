@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import MAX_ELEMENTS, MIN_WIDTH
 from pyro_vae.criticism.model_structure import Batch, ObservationPlan
 from pyro_vae.criticism.statistics import Statistic
-from pyro_vae.data.rows import Rows, chunk_ranges
+from pyro_vae.data.rows import Rows, chunk_ranges, observed_mask
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import draw
+from pyro_vae.objectives.particles import draw_without_gradient
 
 KINDS = {
     "population": "new data: z ~ p(z), x ~ p(x|z)",
@@ -59,7 +60,14 @@ class PredictiveSampler:
                 f"candidates={candidates} weighs draws of each row, and rows of these programs depend on each other: "
                 'put latents and data in one plate, with pyro.plate("data", x.shape[0], dim=-1), or take candidates=1.'
             )
-        self.site = next(name for name, (source, _) in self.plan.sources.items() if source == "x")
+        sites = [name for name, (source, _) in self.plan.sources.items() if source == "x"]
+        if not sites:
+            observed = ", ".join(f"{source!r} at {name!r}" for name, (source, _) in self.plan.sources.items())
+            raise InputError(
+                f"the model is conditioned on x and observes {observed}, so there is nothing that replicates of x "
+                "could be compared with: name the tensor that it observes x, and what it is conditioned on otherwise."
+            )
+        self.site = sites[0]
         self.support = self._support(batch)
 
     def replicates(self, batch: Batch, draws: int, discrepancies: Mapping[str, Statistic]) -> Iterator[Replicates]:
@@ -108,7 +116,8 @@ class PredictiveSampler:
 
         likelihood = trace.nodes[self.site]["fn"]
         # Missing values are the same on both sides of a discrepancy, so that they cancel.
-        data = torch.where(repeated["mask"].bool(), repeated["x"], drawn) if "mask" in repeated else repeated["x"]
+        mask = observed_mask(repeated)
+        data = repeated["x"] if mask is None else torch.where(mask, repeated["x"], drawn)
         return Replicates(
             select(drawn),
             {name: select(each.function(likelihood, data)) for name, each in discrepancies.items()},
@@ -119,9 +128,9 @@ class PredictiveSampler:
         """Indices of the candidates chosen for each replicate of each row, (times, N)."""
 
         def replayed_guide(**batch: Tensor) -> Any:
-            return poutine.replay(self.programs.guide, trace=guide_trace)(**batch)
+            return poutine.replay(self.programs.guide, trace=prune_subsample_sites(guide_trace))(**batch)
 
-        weights = draw(self.programs.model, replayed_guide, 1, **batch).log_weights
+        weights = draw_without_gradient(self.programs.model, replayed_guide, 1, **batch).log_weights
         logits = weights.reshape(times, self.candidates, -1).movedim(1, -1)
         return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
 

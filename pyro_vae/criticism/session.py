@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.core.progress import track
 from pyro_vae.data.rows import Rows
-from pyro_vae.model.programs import Programs, Traits, as_module, evaluation, reference_tensor
+from pyro_vae.model.programs import Programs, Traits, as_module, check_arguments, evaluation, reference_tensor
 
 DENSITY_FAILS = (
     "the model's or the guide's density fails there; "
@@ -29,7 +29,9 @@ class EvaluationSession:
     @classmethod
     def of(cls, programs: Programs, x: Any) -> "EvaluationSession":
         """Session of programs with rows, as `fit` takes them; columns are in the order that these were fitted to."""
-        return cls(programs, Rows.of(x).aligned(Traits.of(programs).feature_names), as_module(programs))
+        rows = Rows.of(x)
+        check_arguments(programs, rows.names)
+        return cls(programs, rows.aligned(Traits.of(programs).feature_names), as_module(programs))
 
     @property
     def device(self) -> torch.device:

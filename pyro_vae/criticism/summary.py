@@ -1,6 +1,7 @@
 """Summaries of predictive checks in sentences. No check is said to be passed: a misfit may have been missed."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,8 @@ def format_coverage(calibration: Any, level: float) -> str:
     """Sentence on the coverage of central intervals of a level, by a group `calibration`, with its standard error."""
     at = calibration.sel(level=level, method="nearest")
     share, error = float(at["coverage_overall"]), float(at["coverage_error"])
-    return f"{100 * level:g} % intervals hold {format_percent(share, 1)} +- {format_percent(error, 1)} of the values"
+    sized = "" if math.isnan(error) else f" +- {format_percent(error, 1)}"
+    return f"{100 * level:g} % intervals hold {format_percent(share, 1)}{sized} of the values"
 
 
 def describe_coverage(tree: Any) -> tuple[str, str]:
@@ -164,6 +166,8 @@ def describe_coverage(tree: Any) -> tuple[str, str]:
     gap = part["coverage_overall"].values - part["level"].values
     sides = np.sign(gap) * (np.abs(gap) > CERTAIN * part["coverage_error"].values)
     rows = int(part["values"].max())
+    if np.isnan(part["coverage_error"].values).all():
+        return "", "rows share a latent, so that their coverage is known without its error"
     if rows < MIN_ROWS:
         return "", f"{rows} rows are too few to decide whether distributions are too narrow or too wide"
     if (sides < 0).any() and (sides > 0).any():

@@ -104,7 +104,7 @@ class Rows:
     @property
     def n_observed(self) -> float:
         """Mean number of observed elements of x per row: those that the mask selects."""
-        mask = self.tensors.get("mask")
+        mask = observed_mask(self.tensors)
         return float(self.x[0].numel()) if mask is None else float(mask.sum()) / len(self)
 
     def batch(self, index: Tensor | slice | None = None) -> dict[str, Tensor]:
@@ -245,6 +245,15 @@ class Rows:
         return cls({"x": as_tensor("x", x)}, features=columns_of(x))
 
 
+def observed_mask(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Mask of x among named tensors, true where it is observed; None without one.
+
+    A tensor named `mask` of another shape than x is one of the programs' own, as a mask of time steps.
+    """
+    mask = tensors.get("mask")
+    return mask.bool() if mask is not None and mask.shape == tensors["x"].shape else None
+
+
 def chunk_ranges(total: int, size: int) -> Iterator[range]:
     """Consecutive numbers 0, ..., total - 1, at most `size` at a time.
 
@@ -286,8 +295,8 @@ def fingerprint_of(batch: Mapping[str, Tensor]) -> str:
     True
     """
     seen = dict(batch)
-    if "mask" in seen:
-        seen["x"] = torch.where(seen["mask"].bool(), seen["x"], 0)
+    if (mask := observed_mask(seen)) is not None:
+        seen["x"] = torch.where(mask, seen["x"], 0)
     parts = [f"{name} {fingerprint(seen[name].cpu().double())}" for name in sorted(seen)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 

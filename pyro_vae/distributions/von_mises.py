@@ -22,6 +22,15 @@ class StableVonMises(dist.VonMises):
         """The mean direction, within the turn."""
         return torch.atan2(self.loc.sin(), self.loc.cos())
 
+    @property
+    def variance(self) -> Tensor:
+        """Not in closed form: that of torch and Pyro is the circular variance, 1 - E cos(x - loc).
+
+        Raises:
+            NotImplementedError: always, so that `moments.variance` takes draws.
+        """
+        raise NotImplementedError
+
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density at an angle, in radians."""
         exponent = -2 * self.concentration * torch.sin((value - self.loc) / 2).square()

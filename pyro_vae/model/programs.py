@@ -1,7 +1,8 @@
 """Pairs of Pyro programs: the protocol of all that can be fitted or criticised, their traits, modules and tensors."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -83,6 +84,41 @@ def check_programs(given: Any, what: str) -> None:
     elif hasattr(given, "shape") or isinstance(given, Mapping | list | tuple):
         fix = f": the model comes first, and then the data, {what}(vae, x)"
     raise InputError(f"{what} takes an object with .model and .guide, two Pyro programs, not {name}{fix}.")
+
+
+def check_arguments(programs: Programs, names: Iterable[str]) -> None:
+    """Check that both programs take the tensors of a batch, which they get by keyword.
+
+    Raises:
+        InputError: one takes a tensor by another name, or needs one that is not there.
+    """
+    names = list(names)
+    for role in ("model", "guide"):
+        try:
+            parameters = inspect.signature(getattr(programs, role)).parameters.values()
+        except (TypeError, ValueError):
+            continue
+        if any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in parameters):
+            continue
+        known = [one.name for one in parameters]
+        needed = [one.name for one in parameters if one.default is one.empty]
+        unknown = [name for name in names if name not in known]
+        missing = [name for name in needed if name not in names]
+        if unknown and missing:
+            raise InputError(
+                f"the {role} takes {', '.join(known)}, and a batch has {', '.join(names)}, given by keyword: rename "
+                f"its argument {missing[0]!r} to {unknown[0]!r}."
+            )
+        if unknown:
+            raise InputError(
+                f"the {role} takes {', '.join(known) or 'nothing'}, and a batch has {unknown[0]!r}, given by keyword: "
+                f"add {unknown[0]}=None to its arguments, or leave the tensor out."
+            )
+        if missing:
+            raise InputError(
+                f"the {role} needs {missing[0]!r}, and a batch has {', '.join(names)}: give it with the data, "
+                f"{{'x': x, {missing[0]!r}: {missing[0]}}}."
+            )
 
 
 def remember_data(programs: Programs, feature_names: Sequence[str], trained_with: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import Estimator
-from pyro_vae.objectives.particles import Particles, Program, draw, draw_detached_score, draw_no_path
+from pyro_vae.objectives.particles import Particles, draw, draw_detached_score, draw_no_path
+from pyro_vae.objectives.structure import Program, check_order
 from pyro_vae.schedules import Schedule
 
 
@@ -129,7 +130,10 @@ class Objective(Config, PyroELBO):
             InputError: model and guide do not match each other, or not the objective.
         """
         how = draw_no_path if not self.needs_rsample else draw_detached_score if self.separates_score else draw
-        return how(model, guide, self.particles, *args, **kwargs)
+        particles = how(model, guide, self.particles, *args, **kwargs)
+        if self.analytic and not particles.in_order:
+            check_order(model, list(particles.latents), args, kwargs)
+        return particles
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over rows, with its gradient: a scalar tensor, with no host sync."""
@@ -143,7 +147,8 @@ class Objective(Config, PyroELBO):
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Loss as a float, after adding its gradient to the parameters: the method that Pyro's `SVI` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward(retain_graph=self.retain_graph)
+        if loss.requires_grad:  # as in Pyro, programs may have nothing to train
+            loss.backward(retain_graph=self.retain_graph)
         return float(loss.detach())
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:

@@ -13,18 +13,21 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask, sum_rightmost
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
-from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_vae.core.calls import explained
 from pyro_vae.core.errors import InputError
-from pyro_vae.core.rng import seeded
 from pyro_vae.distributions.wrappers import distribution_name
-
-Program: TypeAlias = Callable[..., Any]
-"""A Pyro program: a function with sample statements."""
+from pyro_vae.objectives.structure import (
+    Program,
+    Structure,
+    check_guide,
+    check_rsample,
+    check_sites,
+    sample_sites,
+    structure_of,
+)
 
 Alias: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -104,10 +107,16 @@ class Particles:
     Args:
         latents: the latent sites by name.
         log_likelihoods: log p(x|z) of each observed site, (K, N).
+        by_rows: whether the programs have such a plate.
+        in_order: whether the guide draws the latents in the order of the model.
+        subsampling: rows of the data for each row of the batch, by which a plate over a part of the data scales.
     """
 
     latents: dict[str, Latent]
     log_likelihoods: dict[str, Tensor]
+    by_rows: bool = True
+    in_order: bool = True
+    subsampling: float = 1.0
 
     @cached_property
     def log_likelihood(self) -> Tensor:
@@ -207,21 +216,40 @@ def draw_no_path(model: Program, guide: Program, k: int, *args: Any, **kwargs: A
     return _draw(model, guide, k, args, kwargs, alias=Tensor.detach)
 
 
-def _draw(model: Program, guide: Program, k: int, args: Any, kwargs: Any, alias: Alias | None = None) -> Particles:
-    nesting = 0
+def draw_without_gradient(model: Program, guide: Program, k: int, *args: Any, **kwargs: Any) -> Particles:
+    """Particles as from `draw`, for criticism: a guide may be discrete.
+
+    Raises:
+        InputError: as for `draw`, except for reparameterisation.
+    """
+    with torch.no_grad():
+        return _draw(model, guide, k, args, kwargs, through=False)
+
+
+def _draw(
+    model: Program,
+    guide: Program,
+    k: int,
+    args: Any,
+    kwargs: Any,
+    alias: Alias | None = None,
+    *,
+    through: bool = True,
+) -> Particles:
+    structure, nesting = structure_of(model, guide, args, kwargs), 0
     if k > 1:
-        nesting = _nesting(model, guide, args, kwargs)
+        nesting = structure.nesting
         plate = pyro.plate("particles", k, dim=-nesting - 1)
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    if alias is not Tensor.detach:
-        _check_rsample(sample_sites(guide_trace))
+    if through and alias is not Tensor.detach:
+        check_rsample(check_guide(sample_sites(guide_trace)))
     if alias:
         guide_trace = _detach_score(guide, guide_trace, alias, args, kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
-    _check_sites(model_sites, guide_sites)
-    layout = _Layout.of([*guide_sites.values(), *model_sites.values()], k, nesting)
+    guide_sites, model_sites = check_guide(sample_sites(guide_trace)), sample_sites(model_trace)
+    check_sites(model_sites, guide_sites)
+    layout = _Layout(k, nesting, structure.has_rows([*guide_sites.values(), *model_sites.values()]))
 
     latents = {}
     for name, at_guide in guide_sites.items():
@@ -237,19 +265,21 @@ def _draw(model: Program, guide: Program, k: int, args: Any, kwargs: Any, alias:
             gather=layout.gather,
         )
     observed = {name: layout.log_prob(site) for name, site in model_sites.items() if site["is_observed"]}
-    return Particles(latents, observed)
+    order = [name for name in model_sites if name in guide_sites]
+    in_order = order == [name for name in guide_sites if name in model_sites]
+    return Particles(latents, observed, layout.rows, in_order, _subsampling(model_sites, structure))
 
 
-def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
-    """Random sites of a trace by name, latent and observed, without the subsampling of plates."""
-    nodes: dict[str, Any] = prune_subsample_sites(trace).nodes
-    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
+def _subsampling(sites: dict[str, Any], structure: Structure) -> float:
+    """Rows of the data for each row of the batch, from the plates of rows."""
+    frames = [frame for site in sites.values() for frame in site["cond_indep_stack"]] if structure.scales else []
+    return max((frame.full_size / frame.size for frame in frames if frame.name in structure.row_plates), default=1.0)
 
 
-def row_log_prob(trace: Any) -> Tensor:
-    """Log-density of each row under all sites of a trace, (N,), in nats."""
+def row_log_prob(trace: Any, structure: Structure) -> Tensor:
+    """Log-density of each row under all sites of a trace of programs of this structure, (N,), in nats."""
     sites = [*sample_sites(trace).values()]
-    layout = _Layout.of(sites)
+    layout = _Layout(1, 0, structure.has_rows(sites))
     return torch.stack([layout.log_prob(site)[0] for site in sites]).sum(0)
 
 
@@ -260,12 +290,6 @@ class _Layout:
     k: int
     nesting: int
     rows: bool
-
-    @classmethod
-    def of(cls, sites: list[dict[str, Any]], k: int = 1, nesting: int = 0) -> "_Layout":
-        """Layout of some sites: they have rows where all are in one plate at dimension -1."""
-        plates = {_row_plate(site) for site in sites}
-        return cls(k, nesting, len(plates) == 1 and None not in plates)
 
     def log_prob(self, site: dict[str, Any]) -> Tensor:
         return self.rows_of(site)(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
@@ -288,7 +312,7 @@ class _Layout:
 
 def _detach_score(guide: Program, trace: Any, alias: Alias, args: Any, kwargs: Any) -> Any:
     """Trace of a guide whose distributions are functions of aliases of its draws."""
-    sites = sample_sites(trace)
+    sites = check_guide(sample_sites(trace))
     for site in sites.values():
         site["value"] = alias(site["value"])
     if len(sites) == 1:  # no distribution depends on a draw
@@ -306,63 +330,3 @@ def _guide_log_prob(layout: _Layout, name: str, site: dict[str, Any]) -> Tensor:
             "only, since a transform in it has no inverse: take estimator='plain', or a flow with one, such as "
             "pv.Flow()."
         ) from None
-
-
-def _row_plate(site: dict[str, Any]) -> str | None:
-    frames = site["cond_indep_stack"]
-    return next((frame.name for frame in frames if frame.dim == -1 and frame.name != "particles"), None)
-
-
-def _check_rsample(guide_sites: dict[str, Any]) -> None:
-    """Refuse draws through which an objective cannot differentiate, before the model sees them."""
-    for name, site in guide_sites.items():
-        if not site["fn"].has_rsample:
-            raise InputError(
-                f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, cannot be reparameterised, "
-                "and this objective differentiates through the draws: take a continuous guide, or "
-                "objective=pv.objectives.RWS()."
-            )
-
-
-def _check_sites(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
-    hidden = [name for name, site in model_sites.items() if not site["is_observed"]]
-    if missing := sorted(set(hidden) - set(guide_sites)):
-        raise InputError(
-            f"the model has a latent site {missing[0]!r} that the guide does not draw: sample it in the guide, or give "
-            "the model its data."
-        )
-    if len(hidden) == len(model_sites):
-        raise InputError("the model observes nothing: pass its data to pyro.sample(..., obs=x).")
-    for name, site in guide_sites.items():
-        if name not in model_sites and not site["infer"].get("is_auxiliary"):
-            raise InputError(
-                f"the guide draws a site {name!r} that the model does not have: name it as in the model, or mark it "
-                "with infer={'is_auxiliary': True}."
-            )
-        if name in model_sites and model_sites[name]["is_observed"]:
-            raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
-
-
-# Keys: the owner of the model, that of the guide, their methods; weak and by identity, since owners may not hash.
-_NESTING: Any = WeakIdKeyDictionary()
-
-
-def _nesting(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
-    """Number of plate dimensions of a pair, from one dry run per pair."""
-    owners = [getattr(program, "__self__", program) for program in (model, guide)]
-    methods = tuple(getattr(program, "__func__", None) for program in (model, guide))
-    known: dict[Any, int] = _NESTING.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[1], {})
-    if methods not in known:
-        device = next((one.device for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
-        with seeded(None, device), torch.no_grad(), poutine.block():
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        frames = [
-            frame
-            for trace in (guide_trace, model_trace)
-            for site in sample_sites(trace).values()
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized
-        ]
-        known[methods] = max((-frame.dim for frame in frames), default=0)
-    return known[methods]

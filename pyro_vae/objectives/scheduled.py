@@ -8,7 +8,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae.objectives.base import Objective
-from pyro_vae.objectives.particles import Program
+from pyro_vae.objectives.structure import Program
 
 
 class ScheduledObjective(PyroELBO):

@@ -12,7 +12,8 @@ from pyro_vae.core.config import field
 from pyro_vae.core.errors import InputError
 from pyro_vae.objectives.estimators import power_mean
 from pyro_vae.objectives.importance import ImportanceObjective
-from pyro_vae.objectives.particles import Particles, Program, row_log_prob, sample_sites
+from pyro_vae.objectives.particles import Particles, row_log_prob
+from pyro_vae.objectives.structure import Program, sample_sites, structure_of
 from pyro_vae.schedules import Number
 
 
@@ -98,4 +99,4 @@ def _dreams(model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
             "the argument like the site, or take RWS(insomnia=1)."
         )
     trace = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(**(batch | observed))
-    return row_log_prob(trace)
+    return row_log_prob(trace, structure_of(model, guide, args, kwargs))

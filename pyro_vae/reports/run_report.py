@@ -18,6 +18,7 @@ from pyro_vae.criticism.evidence import Evidence
 from pyro_vae.criticism.latent_usage import Latents
 from pyro_vae.criticism.predictive import predictive_check
 from pyro_vae.criticism.summary import findings
+from pyro_vae.data.rows import observed_mask
 from pyro_vae.data.suggest import suggest
 from pyro_vae.model.summary import describe
 from pyro_vae.model.vae import VAE
@@ -149,7 +150,7 @@ def _data(results: RunResults) -> Section:
 def _features(results: RunResults) -> Table:
     """Mean, spread and ends of the observed values of each feature; of larger events of all elements together."""
     rows = results.rows
-    count, mask = math.prod(rows.event_shape), rows.tensors.get("mask")
+    count, mask = math.prod(rows.event_shape), observed_mask(rows.tensors)
     x = rows.x.double() if mask is None else torch.where(mask.bool(), rows.x.double(), torch.nan)
     if count <= FEATURES and len(rows.event_shape) <= 1:
         names = list(rows.features) or [f"x[{at}]" if rows.event_shape else "x" for at in range(count)]

@@ -54,6 +54,7 @@ class Loop:
         saves: whether there are checkpoints.
         has_levels: whether to record bits per dimension.
         profiler: of some steps; None for none.
+        shuffles: whether batches are of shuffled rows; programs with a value of each row need them in their order.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Loop:
         saves: bool,
         has_levels: bool,
         profiler: StepProfiler | None = None,
+        shuffles: bool = True,
     ) -> None:
         self.state, self.eager, self.loss, self.group = state, step, state.loss, state.group
         self.termination, self.manager, self.saves = termination, manager, saves
-        self.has_levels, self.profiler = has_levels, profiler
+        self.has_levels, self.profiler, self.shuffles = has_levels, profiler, shuffles
         self.recorder = DivergenceRecorder(state.weights)
         self.diagnose: Callable[[], str] = str  # of a divergence, in the running epoch
         self.unused: list[nn.Parameter] = []
@@ -103,7 +105,7 @@ class Loop:
                     "in torch modules, or train in one process, runtime=pv.Runtime(devices=1)."
                 )
             self.group.sync_start(self.loss, self.state.seed)
-            self._freeze_unused(rows)
+            self._freeze_unused(rows, batch_size)
         compiles = compile is True
         if compile == "auto":
             compiles = steps >= COMPILE_FROM_STEPS.get(self.group.device.type, COMPILE_FROM_STEPS["other"])
@@ -118,11 +120,11 @@ class Loop:
             self.state.load_state_dict(*checkpoint)
         self.eager.wrap()
 
-    def _freeze_unused(self, rows: Rows | Stream) -> None:
+    def _freeze_unused(self, rows: Rows | Stream, batch_size: int) -> None:
         """Freeze weights that get no gradient: each process would wait for that of the others."""
         weights = {name: weight for name, weight in self.state.weights.items() if weight.requires_grad}
         with self.group.seeded(self.state.seed), evaluating(self.loss.held):
-            loss, _ = self.loss(rows.head_sample(2).batch())
+            loss, _ = self.loss(rows.head_sample(max(batch_size, 2)).batch())
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
             if gradient is None:
@@ -178,7 +180,8 @@ class Loop:
     ) -> None:
         """Make the remaining steps of one pass over the data, summing the loss and its parts, or until a signal."""
         state, group, accumulate = self.state, self.group, self.eager.spec.accumulate_grad_batches
-        steps = rows.order(state.order).split(batch_size * accumulate)
+        order = rows.order(state.order) if self.shuffles else torch.arange(len(rows))
+        steps = order.split(batch_size * accumulate)
         size = math.ceil(batch_size / group.world_size)
         mine = [group.shard(step) for step in steps]
         ahead = [part.split(size) if len(part) > size else (part,) for part in mine[state.done :]]

@@ -73,8 +73,8 @@ class Loss(nn.Module):
 
     @staticmethod
     def _share(particles: Particles, batch: Mapping[str, Tensor]) -> float:
-        """Rows of particles per row of data: less than 1 where one stands for a batch."""
-        return particles.log_likelihood.shape[1] / batch["x"].shape[0]
+        """Rows of particles per row of data: less than 1 where one stands for a batch, or a batch for all rows."""
+        return particles.log_likelihood.shape[1] / (batch["x"].shape[0] * particles.subsampling)
 
     def weights(self, batch: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Every trainable tensor by name, found in a dry run that leaves all random states as they were.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from pyro_vae.core.calls import check_kind, explained
 from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers, is_real
@@ -24,13 +25,14 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import Programs, Traits, check_programs, remember_data
+from pyro_vae.model.programs import Programs, Traits, check_arguments, check_programs, remember_data
 from pyro_vae.model.vae import VAE
 from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives import ELBO, Objective
+from pyro_vae.objectives.structure import structure_of
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.writer import RunContents
-from pyro_vae.training.batch_norm import check_single_rows
+from pyro_vae.training.batches import check_batches, check_single_rows
 from pyro_vae.training.callbacks import Callback, CallbackList
 from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.distributed import ProcessGroup, Runtime
@@ -47,6 +49,9 @@ from pyro_vae.training.termination import Termination
 from pyro_vae.training.train_state import TrainState
 from pyro_vae.workflow.options import RunOptions
 from pyro_vae.workflow.two_stage import fit_second_stage
+
+TRIAL_ELEMENTS = 2**22
+"""Number of elements of x up to which programs are tried on all rows before training."""
 
 _lock = threading.RLock()  # reentrant: a second stage and a callback may fit
 
@@ -157,8 +162,11 @@ def fit(
         manager = _open_checkpoints(stack, folder, options, group)
         stack.enter_context(group.seeded(seed, traits.no_param_store))
         original, rows, held = rows, group.to_device(rows, loss), None if held is None else group.to_device(held, loss)
-        weights = loss.weights(rows.head_sample(2).batch())
-        _check_stopping(monitor.stopping, loss, rows, held, group, seed)
+        trial = _trial_batch(rows, batch_size)
+        weights = loss.weights(trial)
+        structure = structure_of(vae.model, vae.guide, (), trial)
+        check_batches(structure, len(rows), batch_size, held)
+        _check_stopping(monitor.stopping, loss, trial, held, group, seed)
         state = TrainState(loss, weights, optimizer, group, seed, history)
         stack.enter_context(frozen(weights, state.optimizer))
         accumulated = _rows_per_step(optimizer, batch_size) // batch_size
@@ -170,7 +178,9 @@ def fit(
         profiler = StepProfiler(steps_per_epoch * epochs, group.device) if monitor.profile and group.is_rank0 else None
         has_levels = traits.is_pixel and objective.is_evidence_bound
         saves = options is not None and options.checkpoints is not None
-        loop = Loop(state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler)
+        loop = Loop(
+            state, TrainStep(state, optimizer), termination, manager, saves, has_levels, profiler, structure.any_rows
+        )
         if group.is_rank0:
             callback_list.begin(_declared(vae) | settings)
             stack.push(lambda kind, error, trace: callback_list.end("success" if kind is None else "failed"))
@@ -201,10 +211,17 @@ def _rows_per_step(optimizer: OptimizerLike, batch_size: int) -> int:
     return batch_size * (optimizer.accumulate_grad_batches if isinstance(optimizer, Optimizer) else 1)
 
 
+def _trial_batch(rows: Rows | Stream, batch_size: int) -> dict[str, Tensor]:
+    """Batch for dry runs: all rows where they are few, since programs may have a value of each."""
+    few = isinstance(rows, Rows) and rows.x.numel() <= TRIAL_ELEMENTS
+    with seeded(None):  # dynamic rows are drawn
+        return rows.head_sample(None if few else max(batch_size, 2)).batch()
+
+
 def _check_stopping(
     stopping: Stopping | None,
     loss: Loss,
-    rows: Rows | Stream,
+    trial: dict[str, Tensor],
     held: Rows | Stream | None,
     group: ProcessGroup,
     seed: int,
@@ -212,7 +229,7 @@ def _check_stopping(
     """Check that the history will have the column that a rule monitors."""
     if stopping is not None:
         with group.seeded(seed), evaluating(loss.held):
-            parts = loss.parts(rows.head_sample(2).batch())
+            parts = loss.parts(trial)
         stopping.check([name for name, value in parts.items() if not value.ndim], held is not None)
 
 
@@ -315,6 +332,7 @@ def _check_data(
         raise InputError(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
+    check_arguments(vae, rows.names)
     traits = Traits.of(vae)
     rows = rows.aligned(traits.feature_names)
     with seeded(None):  # dynamic rows are drawn to be checked

@@ -150,7 +150,7 @@ def test_everything_is_left_as_it_was_and_a_seed_gives_the_same() -> None:
     ("options", "words"),
     [
         ({"draws": 1}, "draws = 1"),
-        ({"method": "AIS"}, "'AIS' is not a Method"),
+        ({"method": "AIS"}, "'AIS' is not a method: write method=pv.criticism.AIS"),
         ({"lr": 0}, "lr = 0"),
         ({"steps": 0}, "steps"),
     ],

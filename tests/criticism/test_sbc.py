@@ -210,13 +210,13 @@ def test_ties_are_broken_by_chance() -> None:
 
 def test_chunks_of_draws_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    draw = ranks.draw
+    draw = ranks.draw_without_gradient
 
     def watched(model: Any, guide: Any, k: int, **batch: Tensor) -> Any:
         sizes.append(k)
         return draw(model, guide, k, **batch)
 
-    monkeypatch.setattr(ranks, "draw", watched)
+    monkeypatch.setattr(ranks, "draw_without_gradient", watched)
     monkeypatch.setattr(ranks, "MAX_ELEMENTS", 7 * 50 * ranks.MIN_WIDTH)
     found = sbc(exact(), draws=99, batch_size=50)
     assert max(sizes) == 7

@@ -102,7 +102,7 @@ def test_programs_of_one_row_are_diagnosed_too() -> None:
         pyro.sample("z", dist.Normal(layer.bias.sum(), 1.0, validate_args=False))
 
     programs = types.SimpleNamespace(model=model, guide=guide, layer=layer)
-    message = told(programs, rows(), batch_size=25)
+    message = told(programs, rows(), batch_size=50)
     assert "log p(x|...) is NaN or infinite on rows" in message
 
 

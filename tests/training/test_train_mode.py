@@ -11,7 +11,7 @@ from helpers.fitting import fit, rows
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.training.batch_norm import _batch_lengths
+from pyro_vae.training.batches import _batch_lengths
 
 FROZEN = pv.Adam(0.01, lr_by_part={"posterior": 0})
 

@@ -137,7 +137,7 @@ def test_epoch_uses_every_row_once_with_a_short_last_batch() -> None:
 def test_modules_train_in_training_mode_and_are_evaluated_and_left_in_evaluation_mode() -> None:
     programs = Watched()
     fit(programs, rows(10), validation=rows(5), batch_size=5, epochs=2)
-    assert Counter(programs.modes[1:]) == {(True, True): 4, (False, False): 2}  # the first finds the weights
+    assert Counter(programs.modes[3:]) == {(True, True): 4, (False, False): 2}  # three find structure and weights
     assert not any(module.training for module in programs.modules())
 
 
@@ -242,7 +242,7 @@ def test_further_tensors_go_to_the_programs_by_name() -> None:
 
     x = torch.arange(10.0).reshape(10, 1)
     fit(Sized(), {"x": x, "size": x[:, 0].long()}, batch_size=4)
-    assert len(seen) == 1 + 3 * (3 + 1)
+    assert len(seen) == 3 + 3 * (3 + 1)
     assert not any(seen)  # each row with its own size
 
 

@@ -26,7 +26,7 @@ from pyro_vae.criticism.methods.joint import Joint, Program, check_model, log_pr
 from pyro_vae.data.rows import chunk_ranges
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import sample_sites
+from pyro_vae.objectives.structure import sample_sites
 
 SHARPNESS = 4.0
 """Limit of the arguments of the sigmoid that defines the temperatures (Wu et al. 2017)."""

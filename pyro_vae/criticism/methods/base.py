@@ -15,7 +15,8 @@ from pyro_vae.core.calls import check_kind
 from pyro_vae.core.config import Config
 from pyro_vae.core.errors import InputError
 from pyro_vae.model.programs import Programs
-from pyro_vae.objectives.particles import Particles, draw, sample_sites
+from pyro_vae.objectives.particles import Particles, draw_without_gradient
+from pyro_vae.objectives.structure import sample_sites, structure_of
 
 Batch = Mapping[str, Tensor]
 
@@ -99,21 +100,36 @@ def check_method(method: Any) -> None:
 
 
 def check_programs_by_row(programs: Programs, batch: Batch) -> tuple[Particles, int]:
-    """Particles of two rows and the number of plate dimensions, from a dry run that checks for a log p(x) of each row.
+    """Particles of a batch and the number of plate dimensions, from a dry run that checks for a log p(x) of each row.
 
     Raises:
         InputError: latents and data are not in one plate, or a site is scaled.
     """
     model, guide = programs.model, programs.guide
-    batch = {name: tensor[:2] for name, tensor in batch.items()}
-    particles = draw(model, guide, 1, **batch)
-    rows, found = len(batch["x"]), particles.log_likelihood.shape[1]
-    if found != rows:
-        raise not_by_row_error(rows, found)
+    particles, batch = dry_run(programs, batch)
+    if not particles.by_rows:
+        raise not_by_row_error(len(batch["x"]), particles.log_likelihood.shape[1])
     by_guide = poutine.trace(guide).get_trace(**batch)
     by_model = poutine.trace(poutine.replay(model, trace=by_guide)).get_trace(**batch)
     sites = [site for trace in (by_guide, by_model) for site in sample_sites(trace).values()]
     return particles, count_plate_dims(sites)
+
+
+def dry_run(programs: Programs, batch: Batch) -> tuple[Particles, Batch]:
+    """Particles of one draw for two rows, and these rows; for all, where programs take no other number of rows.
+
+    Raises:
+        InputError: model and guide do not match.
+    """
+    model, guide = programs.model, programs.guide
+    structure_of(model, guide, (), batch)  # from all rows, which two could be taken for features
+    pair = {name: tensor[[0, -1]] if len(tensor) > 1 else tensor for name, tensor in batch.items()}
+    try:
+        return draw_without_gradient(model, guide, 1, **pair), pair
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        return draw_without_gradient(model, guide, 1, **batch), batch
 
 
 def not_by_row_error(rows: int, found: int) -> InputError:

@@ -10,6 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.compile.tracing import Function, NotCompilable, compile_function
@@ -20,7 +21,7 @@ from pyro_vae.criticism.refine import STEPS, check_vae, refine_batch
 from pyro_vae.data.rows import Rows, chunk_ranges
 from pyro_vae.distributions.wrappers import unwrap
 from pyro_vae.model.programs import Programs, as_module, named_tensors
-from pyro_vae.objectives.particles import Particles, draw
+from pyro_vae.objectives.particles import Particles, draw_without_gradient
 
 PRIOR_SHARE = 0.1
 """Weight of the prior in a defensive proposal."""
@@ -162,9 +163,9 @@ class ImportanceSampler:
         chunks = [self._chunk(programs, k, complete and k == at_once, batch) for k in sizes]
         for k in map(len, chunk_ranges(from_prior, at_once)):
             with pyro.plate("particles", k, dim=-self.nesting - 1) if k > 1 else contextlib.nullcontext():
-                self.prior_draws = poutine.trace(model).get_trace(**batch)
+                self.prior_draws = prune_subsample_sites(poutine.trace(model).get_trace(**batch))
             try:
-                chunks.append(self._weights(draw(model, self.replayed, k, **batch)))
+                chunks.append(self._weights(draw_without_gradient(model, self.replayed, k, **batch)))
             except NotImplementedError:
                 raise InputError(
                     "this guide can score its own draws only, and a defensive proposal needs its density at draws from "
@@ -176,7 +177,7 @@ class ImportanceSampler:
         """Log-weights of K draws from the guide; chunks of the full size may be compiled."""
 
         def chunk(batch: Batch) -> Tensor:
-            return self._weights(draw(programs.model, programs.guide, k, **batch))
+            return self._weights(draw_without_gradient(programs.model, programs.guide, k, **batch))
 
         if not (self.method.compiled and complete):
             return chunk(batch)

@@ -17,7 +17,7 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.criticism.methods.base import Batch, count_plate_dims, not_by_row_error
 from pyro_vae.distributions.constraints import supports_equal
 from pyro_vae.distributions.wrappers import distribution_name, unwrap
-from pyro_vae.objectives.particles import sample_sites
+from pyro_vae.objectives.structure import sample_sites, structure_of
 
 Program = Callable[..., Any]
 Site = dict[str, Any]
@@ -131,16 +131,15 @@ def check_model(model: Program, batch: Batch) -> int:
         InputError: no latent, nothing observed, no plate over rows, a site is scaled, or a latent is discrete, has
             point masses, no unconstrained coordinates, or a support that depends on other latents.
     """
+    structure = structure_of(model, None, (), batch)
     batch = {name: tensor[:2] for name, tensor in batch.items()}
     sites = sample_sites(poutine.trace(model).get_trace(**batch))
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     if not latents or len(latents) == len(sites):
         what = "no latent, so its log-likelihood is log p(x)" if not latents else "no observed site"
         raise InputError(f"the model has {what}: give it a latent, and pass its data to pyro.sample(..., obs=x).")
-    rows = len(batch["x"])
-    for site in sites.values():
-        if not any(frame.dim == -1 and frame.size == rows for frame in site["cond_indep_stack"]):
-            raise not_by_row_error(rows, 1)
+    if not structure.has_rows([*sites.values()]):
+        raise not_by_row_error(len(batch["x"]), 1)
     nesting = count_plate_dims(list(sites.values()))
     for name in latents:
         _check_coordinates(name, sites[name]["fn"])

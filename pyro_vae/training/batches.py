@@ -1,4 +1,4 @@
-"""Batches of one row, of which BatchNorm in train mode has no variance."""
+"""Checks of batches before training: programs that need all rows at once, and BatchNorm, which needs two."""
 
 import contextlib
 import math
@@ -11,8 +11,41 @@ from pyro_vae.core.errors import InputError
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.networks.base import evaluating
+from pyro_vae.objectives.structure import Structure
 from pyro_vae.training.distributed import ProcessGroup
 from pyro_vae.training.loss import Loss, train_mode
+
+
+def check_batches(structure: Structure, rows: int, batch_size: int, held: Rows | Stream | None) -> None:
+    """Refuse batches for programs that need all rows at once.
+
+    Args:
+        structure: that of the programs.
+        rows: the number of rows.
+        batch_size: the number of rows of a batch.
+        held: the validation rows.
+
+    Raises:
+        InputError: there is a latent that all rows share, whose prior each batch would count once, or a value of each
+            row; the message has the batch_size that takes all rows.
+    """
+    everything = f"write batch_size={rows}"
+    if batch_size < rows and structure.shared and not structure.scales:
+        raise InputError(
+            f"all rows share the latent {structure.shared[0]!r}, and each batch of {batch_size} rows would count its "
+            f"prior once, so that its posterior would be that of one batch: {everything}, or scale the rows in both "
+            f"programs, pyro.plate('data', {rows}, subsample_size=len(x), dim=-1)."
+        )
+    if batch_size < rows and not structure.any_rows:
+        raise InputError(
+            f"these programs run on {rows} rows only, as with a parameter or a latent of the guide for each row, "
+            f"and not on batches of {batch_size}: {everything}."
+        )
+    if held is not None and not structure.any_rows and len(held) != rows:
+        raise InputError(
+            f"these programs run on {rows} rows only, as with a parameter or a latent of the guide for each row, "
+            f"and validation has {len(held)}: leave validation out."
+        )
 
 
 def check_single_rows(
