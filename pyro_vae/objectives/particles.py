@@ -27,6 +27,7 @@ from pyro_vae.objectives.structure import (
     check_sites,
     sample_sites,
     structure_of,
+    vectorizes,
 )
 
 Alias: TypeAlias = Callable[[Tensor], Tensor]
@@ -44,6 +45,7 @@ class Latent:
         log_posterior: log q(z), (K, N).
         to_rows: sums a log-density in that layout to (K, N), scaled and masked like the site.
         gather: sums any other tensor in that layout to (K, N).
+        stacked: whether the draws are of runs of their own, so that the distributions are those of the first.
     """
 
     value: Tensor
@@ -53,6 +55,7 @@ class Latent:
     log_posterior: Tensor
     to_rows: Callable[[Tensor], Tensor]
     gather: Callable[[Tensor], Tensor]
+    stacked: bool = False
 
     def kl(self, site: str) -> Tensor:
         """KL(q || p) in closed form, (K, N).
@@ -60,6 +63,11 @@ class Latent:
         Raises:
             InputError: torch and Pyro have no closed form for this pair, or the site is auxiliary.
         """
+        if self.stacked:
+            raise InputError(
+                "these programs run one draw at a time, so there is no closed form of the KL of several draws at site "
+                f"{site!r}: take kl='sampled', or particles=1."
+            )
         if self.prior is None:
             raise InputError(
                 f"site {site!r} of the guide is auxiliary, so it has no prior, and no KL in closed form: take "
@@ -85,7 +93,7 @@ class Latent:
     def kl_per_dimension(self, *, analytic: bool) -> Tensor | None:
         """KL of each element of the latent, mean over particles and rows, (*event); None if it does not factorise."""
         p, q = self.prior, self.posterior
-        if not (isinstance(p, Independent) and isinstance(q, Independent)):
+        if self.stacked or not (isinstance(p, Independent) and isinstance(q, Independent)):
             return None
         if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims or p.base_dist.event_shape:
             return None
@@ -237,6 +245,11 @@ def _draw(
     through: bool = True,
 ) -> Particles:
     structure, nesting = structure_of(model, guide, args, kwargs), 0
+    if k > 1 and not vectorizes(model, guide, k, args, kwargs):
+        if alias not in (None, Tensor.detach):
+            raise InputError("these programs run one draw at a time: take estimator='plain', or particles=1.")
+        singles = [_draw(model, guide, 1, args, kwargs, alias, through=through) for _ in range(k)]
+        return _stack(singles, _Layout(k, structure.nesting, singles[0].by_rows))
     if k > 1:
         nesting = structure.nesting
         plate = pyro.plate("particles", k, dim=-nesting - 1)
@@ -268,6 +281,23 @@ def _draw(
     order = [name for name in model_sites if name in guide_sites]
     in_order = order == [name for name in guide_sites if name in model_sites]
     return Particles(latents, observed, layout.rows, in_order, _subsampling(model_sites, structure))
+
+
+def _stack(singles: list[Particles], layout: "_Layout") -> Particles:
+    """Particles of several runs of one draw each."""
+    latents = {
+        name: replace(
+            first,
+            value=torch.stack([each.latents[name].value for each in singles]),
+            log_prior=torch.cat([each.latents[name].log_prior for each in singles]),
+            log_posterior=torch.cat([each.latents[name].log_posterior for each in singles]),
+            gather=layout.gather,
+            stacked=True,
+        )
+        for name, first in singles[0].latents.items()
+    }
+    observed = {n: torch.cat([each.log_likelihoods[n] for each in singles]) for n in singles[0].log_likelihoods}
+    return replace(singles[0], latents=latents, log_likelihoods=observed)
 
 
 def _subsampling(sites: dict[str, Any], structure: Structure) -> float:

@@ -1,10 +1,12 @@
 """Structure of Pyro programs: their sites, the plate that holds the rows of a batch, and how deep plates are nested."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
@@ -61,13 +63,43 @@ def structure_of(model: Program, guide: Program | None, args: Any, kwargs: Any) 
         args: arguments of both programs.
         kwargs: the same by keyword.
     """
+    known, methods = _known(model, guide)
+    if methods not in known:
+        known[methods] = _find(model, guide, args, kwargs)
+    found: Structure = known[methods]
+    return found
+
+
+def _known(model: Program, guide: Program | None) -> tuple[dict[Any, Any], tuple[Any, ...]]:
+    """What is known of a pair, and its key there."""
     programs = [model] if guide is None else [model, guide]
     owners = [getattr(program, "__self__", program) for program in programs]
     methods = tuple(getattr(program, "__func__", None) for program in programs)
-    known: dict[Any, Structure] = _KNOWN.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[-1], {})
-    if methods not in known:
-        known[methods] = _find(model, guide, args, kwargs)
-    return known[methods]
+    return _KNOWN.setdefault(owners[0], WeakIdKeyDictionary()).setdefault(owners[-1], {}), methods
+
+
+def vectorizes(model: Program, guide: Program, k: int, args: Any, kwargs: Any) -> bool:
+    """Whether programs have room for a dimension of particles, left of their plates, found once by a dry run of K.
+
+    Those that do not, such as with BatchNorm or `x[mask]`, are said to run one draw at a time.
+    """
+    structure = structure_of(model, guide, args, kwargs)
+    known, methods = _known(model, guide)
+    if (methods, "vectorizes") not in known:
+        plate = pyro.plate("particles", k, dim=-structure.nesting - 1)
+        try:
+            _dry_run(plate(model), plate(guide), args, kwargs, evaluate=True)
+            known[methods, "vectorizes"] = True
+        except Exception as error:  # of any kind
+            if isinstance(error, InputError):
+                raise
+            known[methods, "vectorizes"] = False
+            warnings.warn(
+                "these programs run one draw at a time, for they have no room for a dimension of draws left of the "
+                f"rows ({type(error).__name__}: {str(error).splitlines()[0]}): K draws take K times as long.",
+                stacklevel=2,
+            )
+    return bool(known[methods, "vectorizes"])
 
 
 def check_order(model: Program, drawn: Sequence[str], args: Any, kwargs: Any) -> None:
