@@ -29,7 +29,7 @@ PYTHON: list[tuple[str, str, str]] = [
     ("pv.MLP(activations='relu')", "activation='relu'", "pv.MLP(activation='relu')"),
     ("pv.VAE((3,), z_dim=2)", "latent_dim=2", "pv.VAE((3,), latent_dim=2)"),
     ("pv.VAE((3,), n_latent=2)", "latent_dim=2", "pv.VAE((3,), latent_dim=2)"),
-    ("pv.VAE(input_dim=3, latent_dim=2)", "event_shape=3", "pv.VAE(event_shape=(3,), latent_dim=2)"),
+    ("pv.VAE(input_dim=3, latent_dim=2)", "event_shape=(3,)", "pv.VAE(event_shape=(3,), latent_dim=2)"),
     ("pv.VAE(x, 2)", "event_shape=(3,)", "pv.VAE(event_shape=(3,), latent_dim=2)"),
     ("pv.VAE(frame, 2)", "event_shape=(3,)", "pv.VAE(event_shape=(3,), latent_dim=2)"),
     (
@@ -87,9 +87,9 @@ PYTHON: list[tuple[str, str, str]] = [
     ("pv.fit(vae, x, verbose=False, epochs=1)", "progress=False", "pv.fit(vae, x, progress=False, epochs=1)"),
     ("pv.fit(vae, x, random_state=3, **quick)", "seed=3", "pv.fit(vae, x, seed=3, **quick)"),
     (
-        "pv.fit(vae, x, early_stopping=None, **quick)",
-        "monitor=pv.Monitor(stopping=None)",
-        "pv.fit(vae, x, monitor=pv.Monitor(stopping=None), **quick)",
+        "pv.fit(vae, x, early_stopping=True, validation=x, **quick)",
+        "monitor=pv.Monitor(stopping=pv.EarlyStopping())",
+        "pv.fit(vae, x, monitor=pv.Monitor(stopping=pv.EarlyStopping()), validation=x, **quick)",
     ),
     ("pv.fit(vae, x, validation_data=x, **quick)", "validation=...", "pv.fit(vae, x, validation=x, **quick)"),
     (
@@ -135,8 +135,8 @@ PYTHON: list[tuple[str, str, str]] = [
     ),
     (
         "pv.fit(vae, x, monitor='csv', **quick)",
-        "monitor=pv.Monitor(loggers=['csv'])",
-        "pv.fit(vae, x, monitor=pv.Monitor(), **quick)",
+        "monitor=pv.Monitor(loggers=['csv']), run='run'",
+        "pv.fit(vae, x, monitor=pv.Monitor(loggers=['csv']), run='logged', **quick)",
     ),
     (
         "pv.fit(vae, x, runtime='gpu', **quick)",

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pyro_vae.core.errors import InputError, abbreviated_repr
+from pyro_vae.core.errors import InputError, abbreviated_repr, is_integer, is_real
 from pyro_vae.core.rng import GLOBAL_STATE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,19 +27,42 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "objective": ("loss",),
     "optimizer": ("optim",),
     "lr": ("learning_rate", "rate"),
+    "beta": ("kl_beta", "kl_weight"),
+    "clip_norm": ("clip", "clip_grad_norm", "grad_clip", "gradient_clip_val", "max_norm"),
+    "accumulate_grad_batches": ("accumulate", "gradient_accumulation_steps"),
+    "callbacks": ("callback",),
     "seed": ("random_state", "rng_key", "seeds"),
-    "run": ("path", "save"),
-    "checkpoints": ("checkpoint",),
+    "run": (
+        "default_root_dir",
+        "log_dir",
+        "logdir",
+        "out",
+        "output",
+        "output_dir",
+        "path",
+        "root_dir",
+        "save",
+        "save_dir",
+    ),
     "progress": ("show_progress", "verbose"),
-    "stopping": ("early_stopping", "patience"),
     "loggers": ("logger",),
-    "accelerator": ("device", "use_gpu"),
+    "accelerator": ("cuda", "device", "gpu", "use_cuda", "use_gpu"),
     "devices": ("gpus",),
     "jobs": ("n_jobs",),
-    "batch_size": ("batchsize",),
+    "batch_size": ("batchsize", "bs"),
     "draws": ("n_draws", "n_samples", "num_draws", "num_samples", "particles", "samples"),
     "simulations": ("n_samples", "num_samples", "samples"),
-    "particles": ("k", "K", "n_draws", "n_samples", "num_draws", "num_particles", "num_samples", "samples"),
+    "particles": (
+        "k",
+        "K",
+        "n_draws",
+        "n_particles",
+        "n_samples",
+        "num_draws",
+        "num_particles",
+        "num_samples",
+        "samples",
+    ),
     "components": ("k", "K", "n_components"),
     "latent_dim": (
         "dim",
@@ -55,19 +78,58 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "steps": ("num_steps",),
     "epochs": ("max_epochs", "n_epochs", "num_epochs", "num_steps"),
     "n": ("n_samples", "num_samples", "size"),
-    "hidden": ("hidden_dim", "hidden_dims", "hidden_sizes", "n_layers"),
+    "hidden": ("hidden_dim", "hidden_dims", "hidden_sizes"),
     "activation": ("activations",),
+    "amp": ("fp16", "mixed_precision", "use_amp"),
+    "checkpoints": ("checkpoint",),
+    "early_stopping": ("early_stop",),
+    "labels": ("target", "targets", "y"),
+    "n_layers": ("num_layers",),
+    "scheduler": ("lr_scheduler",),
+    "validation_split": ("test_size", "train_size", "val_split"),
     "loc": ("mean", "mu"),
     "scale": ("sd", "sigma", "std", "stddev", "tau"),
 }
 """Words of other libraries for the same thing as ours, which stand in the order in which they are tried."""
 
+LINES: Mapping[str, tuple[str, object]] = {
+    "activation": ("encoder=pv.MLP(activation='relu')", None),
+    "checkpoints": ("run=pv.RunOptions('run', checkpoints=pv.Checkpoints())", None),
+    "early_stopping": ("monitor=pv.Monitor(stopping=pv.EarlyStopping())", None),
+    "loggers": ("monitor=pv.Monitor(loggers=['csv']), run='run'", None),
+    "amp": ("runtime=pv.Runtime(precision='bf16-mixed')", None),
+    "hidden": ("encoder=pv.MLP(hidden={!r})", (400,)),
+    "momentum": ("optimizer=pv.SGD(momentum=0.9)", None),
+    "n_layers": ("hidden=(400, 400)", None),
+    "patience": ("monitor=pv.Monitor(stopping=pv.EarlyStopping(patience={!r}))", 10),
+    "scheduler": ("optimizer=pv.Adam(lr=pv.schedules.Cosine(1e-3, 0, epochs=20))", None),
+    "weight_decay": ("optimizer=functools.partial(torch.optim.AdamW, weight_decay={!r})", 0.01),
+}
+"""What is written in the place of a word, by its value or this one, where the keyword before `=` is there."""
+
+HELD_OUT = "`x, held_out = x[: len(x) * 9 // 10], x[len(x) * 9 // 10 :]`"
+"""The last tenth of the rows held out."""
+
+_FIT = "it is of training, where it is written as `pv.fit(vae, x, {})`"
+
 REMARKS = {
+    "beta": _FIT.format("objective=pv.objectives.ELBO(beta=4.0)"),
+    "device": _FIT.format("runtime=pv.Runtime(accelerator='auto')"),
+    "epochs": _FIT.format("epochs=20"),
+    "lr": _FIT.format("optimizer=pv.Adam(lr=1e-3)"),
+    "labels": "labels are for pictures, `pv.plots.latent(vae, x, labels=labels)`",
+    "mask": "it is given with the data, `{'x': x, 'mask': mask}`",
+    "size_factor": "it is given with the data, `{'x': x, 'size_factor': size_factor}`",
+    "num_workers": "a data set is read ahead by `pv.data.stream(dataset, workers=2)`",
     "shuffle": "rows are shuffled in every epoch, by the seed",
     "seed": GLOBAL_STATE,
     "random_state": GLOBAL_STATE,
+    "validation_split": f"hold out rows in random order, {HELD_OUT}, and write validation=held_out",
 }
 """What takes the place of words that have no keyword."""
+
+EXAMPLES = {"event_shape": "(3,)", "latent_dim": "2", "run": "'run'"}
+"""Values of keywords without a default that says how one is written."""
 
 MADE_BY = {
     "AggregateKL": "pv.criticism.aggregate_kl(vae, x)",
@@ -154,7 +216,7 @@ def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], n
         takes = f"It takes {', '.join(known)}." if known else "It takes no arguments."
         unknown = next((word for word in named if word not in signature.parameters), None)
         if unknown is not None:
-            advice = advise(unknown, named[unknown], signature)
+            advice = advise(unknown, named[unknown], signature, target)
             raise CallError(f"{name} has no keyword {unknown!r}{advice} {takes}") from None
         raise CallError(f"{name}: {error}. Write {name.split('.')[-1]}({', '.join(_written(signature))}).") from None
     for parameter, value in bound.arguments.items():
@@ -165,21 +227,67 @@ def explain(target: Any, signature: inspect.Signature, given: tuple[Any, ...], n
             raise CallError(f"{name} takes a {kind.__name__} as {parameter}, not {found}: give one{made}.")
 
 
-def advise(word: str, value: Any, signature: inspect.Signature) -> str:
+def advise(word: str, value: Any, signature: inspect.Signature, target: Any) -> str:
     """Advice on an unknown keyword, from a colon to a full stop; a full stop where nothing is near.
 
-    It is, in this order: a keyword of that meaning, a field of a record that a keyword takes, a remark, and keywords
-    that are spelled alike.
+    It is, in this order: a keyword of that meaning, a line, a field of a record that a keyword takes, a remark, and
+    keywords that are spelled alike. What it says to write is legal: "..." is the value as it was.
     """
-    if (found := find_meant(word, signature)) is not None:
+    words = meanings(word)
+    found = find_meant(word, signature)
+    if found is not None and found[1] is None:
+        if dataclasses.is_dataclass(target):
+            return f": write {found[0]}={_shown(legal_value(target, found[0], value))}."
+        return f": write {found[0]}={_as_written(signature.parameters[found[0]], value)}."
+    for line, usual in (LINES[meant] for meant in words if meant in LINES):
+        keyword = line.partition("=")[0]
+        if keyword in signature.parameters and signature.parameters[keyword].annotation is not str:
+            return f": write {line.format(_converted(value, usual))}."
+    if found is not None:
         keyword, record, field = found
-        if record is not None:
-            return f": write {keyword}={_construction(record, field, value)}."
-        return f": write {keyword}={abbreviated_repr(value) if type(value) in (int, float, str, bool) else '...'}."
-    if word in REMARKS:
-        return f": {REMARKS[word]}."
+        return f": write {keyword}={_construction(record, field, value)}."
+    if (remark := next((REMARKS[meant] for meant in words if meant in REMARKS), None)) is not None:
+        return f": {remark}."
     close = difflib.get_close_matches(word, [p for p in signature.parameters if p != "self"], n=2, cutoff=0.6)
     return f": did you mean {' or '.join(close)}?" if close else "."
+
+
+def _as_written(parameter: inspect.Parameter, value: Any) -> str:
+    """Python text of the value of a keyword: of this one, or of a legal one where this one is not."""
+    hint, usual = parameter.annotation, parameter.default
+    if dataclasses.is_dataclass(usual):
+        kind = next(one for one in (*typing.get_args(hint), hint) if isinstance(one, type) and isinstance(usual, one))
+        return "..." if isinstance(value, kind) else declaration_of(kind, value, f"{place_of(type(usual))}()")
+    if typing.get_origin(hint) is tuple and is_integer(value):
+        return f"({value},)"
+    if hint is bool:
+        return repr(bool(value))
+    hints = typing.get_args(hint) or (hint,)
+    checks = {
+        int: is_integer,
+        float: is_real,
+        str: lambda one: isinstance(one, str),
+        type(None): lambda one: one is None,
+    }
+    if not {int, float, str} & {*hints}:
+        return "..."
+    is_legal = any(checks[one](value) for one in hints if one in checks)
+    return _shown(value) if is_legal else EXAMPLES.get(parameter.name, repr(usual))
+
+
+def _converted(value: Any, usual: Any) -> Any:
+    """Value as a usual one is, or the usual one."""
+    if isinstance(usual, tuple):
+        value = value if isinstance(value, list | tuple) else (value,)
+        return tuple(value) if all(is_integer(size) and size > 0 for size in value) and value else usual
+    if isinstance(usual, float):
+        return value if is_real(value) else usual
+    return value if type(value) is type(usual) else usual
+
+
+def meanings(word: str) -> tuple[str, ...]:
+    """A word, and ours for the same thing."""
+    return (word, *(ours for ours, theirs in SYNONYMS.items() if word in theirs))
 
 
 def find_meant(word: str, signature: inspect.Signature) -> tuple[str, Any, str] | None:
@@ -187,7 +295,7 @@ def find_meant(word: str, signature: inspect.Signature) -> tuple[str, Any, str] 
 
     The class is None, and the field empty, where it is the keyword itself.
     """
-    words = (word, *(ours for ours, theirs in SYNONYMS.items() if word in theirs))
+    words = meanings(word)
     for meant in words:
         if meant in signature.parameters:
             return meant, None, ""
@@ -208,8 +316,13 @@ def _records(signature: inspect.Signature) -> Iterator[tuple[str, Any]]:
 def _construction(record: Any, field: str, value: Any) -> str:
     """Python text of a record with this value of a field, or with its default where it cannot have that."""
     others = {name: "run" for name in _needed(record) if name != field}
-    inside = [*map(repr, others.values()), f"{field}={legal_value(record, field, value)!r}"]
+    inside = [*map(repr, others.values()), f"{field}={_shown(legal_value(record, field, value))}"]
     return f"{place_of(record)}({', '.join(inside)})"
+
+
+def _shown(value: Any) -> str:
+    """Python text of a plain value, and an ellipsis for any other."""
+    return abbreviated_repr(value) if isinstance(value, int | float | str | None) else "..."
 
 
 def legal_value(record: Any, field: str, value: Any) -> Any:
@@ -250,12 +363,17 @@ def check_kind(name: str, value: Any, kind: type[Any], example: str, otherwise: 
     """
     if isinstance(value, kind):
         return
-    subclasses = {each.__name__.lower(): each for each in _subclasses(kind) if not inspect.isabstract(each)}
-    meant = value if isinstance(value, type) and issubclass(value, kind) else subclasses.get(str(value).lower())
-    fix = example if meant is None else f"{place_of(meant)}()"
+    fix = declaration_of(kind, value, example)
     noun = kind.__name__.lower()
     article = "an" if noun[0] in "aeiou" else "a"
     raise InputError(f"{name} = {abbreviated_repr(value)} is not {article} {noun}: write {name}={fix}{otherwise}.")
+
+
+def declaration_of(kind: type[Any], value: Any, example: str) -> str:
+    """Declaration of a kind, as it is written, of its class or its name; the example where it is neither."""
+    subclasses = {each.__name__.lower(): each for each in _subclasses(kind) if not inspect.isabstract(each)}
+    meant = value if isinstance(value, type) and issubclass(value, kind) else subclasses.get(str(value).lower())
+    return example if meant is None else f"{place_of(meant)}()"
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:

@@ -1,9 +1,11 @@
 """The arguments of a VAE, checked, with defaults filled in."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from pyro_vae.core.calls import check_kind
@@ -59,17 +61,35 @@ def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int,
     """The shape of a row and the number of latents as Python's integers, refused where they are none."""
     sizes = event_shape if isinstance(event_shape, tuple | list) else (None,)
     if not all(is_integer(size) and size > 0 for size in sizes):
-        if len(shape := getattr(event_shape, "shape", ())) > 0:
+        if (shape := _shape_of_data(event_shape)) is not None:
             raise InputError(
-                f"event_shape is data of shape {tuple(shape)}, and a model is declared by the shape of one row: write "
-                f"event_shape={tuple(shape[1:])}, and give the data to pv.fit(vae, x)."
+                f"event_shape is data of shape {shape}, and a model is declared by the shape of one row: write "
+                f"event_shape={shape[1:]}, and give the data to pv.fit(vae, x)."
             )
+        one = f"write event_shape=({event_shape},)" if is_integer(event_shape) and event_shape > 0 else "such as (4,)"
+        given = abbreviated_repr(event_shape) if isinstance(event_shape, tuple | list | str) else event_shape
+        shown = given if isinstance(given, str | int | float) else f"a {type(given).__name__}"
         raise InputError(
-            f"event_shape = {abbreviated_repr(event_shape)} has to be a tuple of positive integers, such as "
-            "(1, 28, 28) for an image, (4,) for a vector, () for a number."
+            f"event_shape = {shown} has to be a tuple of positive integers: {one} for a vector, (1, 28, 28) for an "
+            "image, () for a number."
         )
     check_integers(latent_dim=(latent_dim, 1))
     return tuple(int(size) for size in sizes), int(latent_dim)
+
+
+def _shape_of_data(given: Any) -> tuple[int, ...] | None:
+    """Shape of data that were given for the shape of a row; None where they are not data."""
+    if isinstance(given, Mapping) and "x" in given:
+        given = given["x"]
+    if isinstance(given, list | tuple) and any(not is_integer(one) for one in given):
+        try:
+            given = np.asarray(given)
+        except (ValueError, RuntimeError):  # rows differ in shape
+            return None
+        if given.dtype.kind not in "biuf" or given.ndim < 2:
+            return None
+    shape = getattr(given, "shape", ())
+    return tuple(map(int, shape)) or None
 
 
 def _example_network(given: Any) -> str:

@@ -96,7 +96,7 @@ def check_names(given: Mapping[str, Any], optional: Sequence[str], likelihood: "
                 f"size_factor is given, and {likelihood!r} has no size to multiply: leave it out, "
                 "or take a family of counts, such as likelihood=pv.NegativeBinomial()."
             )
-        if name in REMARKS:
+        if name in REMARKS and name not in optional:
             raise CallError(f"unknown keyword {name!r}: {REMARKS[name]}.")
         if name not in optional:
             raise CallError(str(unknown_name_error("tensor of the batch", name, ["x", *optional])))

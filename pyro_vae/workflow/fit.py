@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.core.calls import check_kind, explained
+from pyro_vae.core.calls import HELD_OUT, check_kind, explained
 from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers, is_real
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
@@ -308,7 +308,7 @@ def _check_arguments(
     check_programs(vae, "fit")
     own = "; Pyro's own run with pyro.infer.SVI on vae.model and vae.guide"
     check_kind("objective", objective, Objective, "pv.objectives.ELBO()", own)
-    check_kind("monitor", monitor, Monitor, "pv.Monitor(loggers=['csv'])")
+    check_kind("monitor", monitor, Monitor, "pv.Monitor(loggers=['csv']), run='run'")
     check_kind("runtime", runtime, Runtime, "pv.Runtime(accelerator='auto')")
     if compile not in (True, False, "auto"):
         raise InputError(f"compile = {compile!r} has to be True, False or 'auto'.")
@@ -319,7 +319,7 @@ def _held_out(validation: Any) -> Rows | Stream:
     if is_real(validation) or isinstance(validation, bool):
         raise InputError(
             f"validation = {validation!r} is a number, and held-out rows are meant: hold some out yourself, "
-            "`x, held_out = x[: len(x) * 9 // 10], x[len(x) * 9 // 10 :]` of rows in random order, and write "
+            f"{HELD_OUT} of rows in random order, and write "
             "validation=held_out; pv.data.load(..., validation=0.1) does it for a file."
         )
     return as_data(validation)

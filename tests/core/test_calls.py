@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pyro_vae as pv
-from pyro_vae.core.calls import SYNONYMS, CallError, explained
+from pyro_vae.core.calls import LINES, REMARKS, SYNONYMS, CallError, explained
 from pyro_vae.core.config import Config
 
 NAMESPACES = (pv, pv.criticism, pv.data, pv.plots, pv.objectives, pv.schedules)
@@ -88,5 +88,5 @@ def test_type_error_of_the_inside_stays_what_it_is() -> None:
 def test_synonyms_are_words_of_something_public() -> None:
     words = {word for public in PUBLIC.values() for word in inspect.signature(public).parameters}
     words |= {name for public in PUBLIC.values() for name in getattr(public, "__dataclass_fields__", ())}
-    words |= {"every_epochs", "stopping", "patience"}
+    words |= {*LINES, *REMARKS}
     assert SYNONYMS.keys() <= words
