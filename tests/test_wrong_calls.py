@@ -272,6 +272,31 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("check nowhere", "nowhere is not a run folder", "check run --draws 40 --data table.csv --split train"),
     ("sample nowhere", "nowhere is not a run folder", "sample run --n 3"),
     ("reconstruct nowhere", "nowhere is not a run folder", "reconstruct run --data table.csv --split train"),
+    (
+        "fit --data table.csv --patience 3",
+        "--monitor.stopping EarlyStopping --monitor.stopping.patience 10",
+        "fit --data table.csv --monitor.stopping EarlyStopping --monitor.stopping.patience 10",
+    ),
+    (
+        "fit --data table.csv --hidden-dims 8",
+        "--encoder MLP --encoder.hidden [400]",
+        "fit --data table.csv --encoder MLP --encoder.hidden [400]",
+    ),
+    (
+        "fit --data table.csv --lr-scheduler x",
+        "--optimizer.lr Cosine",
+        "fit --data table.csv --optimizer.lr Cosine",
+    ),
+    (
+        "fit --data table.csv --early_stopping",
+        "--monitor.stopping EarlyStopping.",
+        "fit --data table.csv --monitor.stopping EarlyStopping",
+    ),
+    ("fit --data table.csv --gpu", "--runtime.accelerator auto", "fit --data table.csv --runtime.accelerator auto"),
+    ("fit --data table.csv --output-dir new", "--run new", "fit --data table.csv"),
+    ("fit --data table.csv --encoder [400]", "encoder: MLP.", "fit --data table.csv --encoder MLP"),
+    ("fit --data table.csv -e 3", "unrecognized arguments: -e 3. See", "fit --data table.csv --epochs 1"),
+    ("train --data table.csv", "did you mean 'fit'", "fit --data table.csv"),
     ("evaluate run --draws 30", "--method.draws 30", "evaluate run --method.draws 30 --data table.csv --split train"),
 ]
 

@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyro_vae.core import serialization
-from pyro_vae.core.calls import find_meant, legal_value
+from pyro_vae.core.calls import find_meant, legal_value, meanings
 from pyro_vae.core.config import Config, Record, as_meant, describe_type
 from pyro_vae.core.errors import InputError, unknown_name_error
 from pyro_vae.core.formatting import in_yaml
 from pyro_vae.core.signatures import describe_parameters
 from pyro_vae.registry import options, tables
 from pyro_vae.workflow.experiment import MODEL
+
+LINES = {
+    "early_stopping": "--monitor.stopping EarlyStopping",
+    "hidden": "--encoder MLP --encoder.hidden [400]",
+    "patience": "--monitor.stopping EarlyStopping --monitor.stopping.patience 10",
+    "scheduler": "--optimizer.lr Cosine",
+}
+"""What is written in the place of a word that is no option, nor a field of one."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,7 +107,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error of one sentence, without the usage."""
         words = message.removeprefix("unrecognized arguments: ")
-        if words != message and "data" in self.keywords:
+        if words != message and "data" in self.keywords and "data" not in self.plain and words[0] != "-":
             message = f"{message}: write --data {words}"
         raise InputError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
@@ -131,6 +139,8 @@ class Parser(argparse.ArgumentParser):
     def _unknown_option(self, name: str, following: str) -> InputError:
         """Error of an option that the verb does not have, with the one that is meant."""
         found = find_meant(name.replace("-", "_"), inspect.signature(self.verb))
+        if found is None and (line := LINES.get(meanings(name.replace("-", "_"))[-1])) is not None:
+            return InputError(f"unknown option '--{name}': write {line}.")
         if found is None:
             return unknown_name_error("option", f"--{name}", [f"--{known}" for known in self.keywords])
         keyword, record, field = found

@@ -115,7 +115,7 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     fix = ""
     if origin in (dict, FrozenMapping) and isinstance(value, str) and "=" in value:
         name, _, one = value.partition("=")
-        fix = f", as in '{{{name.strip()}: [{one.strip()}]}}'"
+        fix = f", as in '{{{name.strip()}: [{one.strip(' []')}]}}'"
     raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}{fix}.")
 
 

@@ -47,7 +47,11 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.history = history
 
 
-ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture", "gpu": "cuda"}
+ALSO = {"gaussian": "Normal", "student": "StudentT", "multinomial": "Categorical", "gmm": "Mixture", "gpu": "cuda"} | {
+    "evidence": "evaluate",
+    "generate": "sample",
+    "train": "fit",
+}
 """Synonyms of names, in lower case."""
 
 

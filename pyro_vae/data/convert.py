@@ -1,7 +1,7 @@
 """Conversion of arrays, tables and lists in memory to one dense tensor of real numbers."""
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def check_has_x(named: Mapping[str, object], where: str) -> None:
     """
     if "x" not in named:
         present = ", ".join(map(repr, named)) or "nothing"
-        raise InputError(f"{where} has no 'x', which is what is modelled; it has {present}: rename one to 'x'.")
+        fix = f", `{{'x': data[{next(iter(named))!r}]}}`" if len(named) == 1 else ""
+        raise InputError(f"{where} has no 'x', which is what is modelled; it has {present}: rename one to 'x'{fix}.")
 
 
 def label_column(names: Sequence[str], fix: str) -> str | None:
@@ -180,6 +181,10 @@ def _fix(values: object) -> str:
         return "give its rows as one tensor, `torch.stack([row[0] for row in dataset])`"
     if hasattr(values, "model") and hasattr(values, "guide"):
         return "it is a model: give the model first, and then its data"
+    if values is not None and isinstance(values, Iterator):
+        return "it can be read once, and rows are read in every epoch: give `list(x)`"
+    if type(values).__name__ == "History":
+        return "it is what pv.fit returns: give the data that it was fitted to"
     if hasattr(values, "toarray"):
         return "it is sparse, and rows are dense: give `x.toarray()`"
     if isinstance(values, str | Path):

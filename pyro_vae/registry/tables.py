@@ -161,7 +161,7 @@ def _parts(where: str, kind: type[Config], plain: Any) -> tuple[type[Config], di
     if not isinstance(name, str) or not (fields is None or isinstance(fields, Mapping)):
         raise InputError(
             f"{where} = {plain!r} has to be a name, or one name with its fields: "
-            f"{where.rsplit('.')[-1]}: {{Normal: {{loc: 0}}}}."
+            f"{where.rsplit('.')[-1]}: {next(iter(TABLES[kind]))}."
         )
     if name not in TABLES[kind]:
         said = "number or schedule" if kind is Schedule else kind.__name__.lower()
