@@ -66,11 +66,12 @@ def check_declared_shapes(event_shape: Any, latent_dim: Any) -> tuple[tuple[int,
                 f"event_shape is data of shape {shape}, and a model is declared by the shape of one row: write "
                 f"event_shape={shape[1:]}, and give the data to pv.fit(vae, x)."
             )
-        one = f"write event_shape=({event_shape},)" if is_integer(event_shape) and event_shape > 0 else "such as (4,)"
-        given = abbreviated_repr(event_shape) if isinstance(event_shape, tuple | list | str) else event_shape
-        shown = given if isinstance(given, str | int | float) else f"a {type(given).__name__}"
+        is_size = is_integer(event_shape) and event_shape > 0
+        fix = f": write event_shape=({event_shape},)" if is_size else ", such as (4,)"
+        is_plain = isinstance(event_shape, tuple | list | str | int | float | None)
+        shown = abbreviated_repr(event_shape) if is_plain else f"a {type(event_shape).__name__}"
         raise InputError(
-            f"event_shape = {shown} has to be a tuple of positive integers: {one} for a vector, (1, 28, 28) for an "
+            f"event_shape = {shown} has to be a tuple of positive integers{fix} for a vector, (1, 28, 28) for an "
             "image, () for a number."
         )
     check_integers(latent_dim=(latent_dim, 1))
