@@ -48,6 +48,7 @@ class EvaluationSession:
         """Block of `evaluation` by a seed with checked rows; dynamic rows are drawn once, the same for all models."""
         with evaluation(self.programs, seed):
             self.rows = replace(self.rows, tensors=self.rows.batch(), dynamic=False)
+            self.rows.check_precision(self.dtype)
             if (check := Traits.of(self.programs).check) is not None:
                 check(dict(self.rows.tensors))
             yield

@@ -26,6 +26,7 @@ from pyro_vae.data.file_checks import (
     naming,
 )
 from pyro_vae.data.parquet import Parquet
+from pyro_vae.data.precision import MERGING
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 
@@ -83,7 +84,7 @@ def arrays(path: Path) -> Rows:
 
 
 def table(path: Path) -> Rows:
-    """Rows of a `.csv` with a header row and a number in every cell: x of shape (N, P), float32.
+    """Rows of a `.csv` with a header row and a number in every cell: x of shape (N, P), float32 where that keeps it.
 
     A column named `label`, `class`, `target` or `species`, of text or integers, becomes the labels; text is
     numbered in alphabetical order.
@@ -112,7 +113,9 @@ def table(path: Path) -> Rows:
     labels = None if label is None else _classes(frame.pop(label))
     if not frame.shape[1]:
         raise InputError(f"it has no column of data beside {label!r}.")
-    x = torch.from_numpy(_numbers(frame)).to(torch.float32)
+    exact = torch.from_numpy(_numbers(frame))
+    single, sd = exact.to(torch.float32), exact.std(0)
+    x = exact if bool(((exact - single.double()).abs().amax(0) > MERGING * sd)[sd > 0].any()) else single
     return Rows({"x": x}, labels, features=columns_of(frame))
 
 

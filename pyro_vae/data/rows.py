@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from pyro_vae.core.errors import InputError
 from pyro_vae.data.columns import column_order, select_columns
 from pyro_vae.data.convert import as_tensor, check_has_x, columns_of
+from pyro_vae.data.precision import check_precision
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,6 +191,10 @@ class Rows:
         if index is None:
             return self
         return replace(self, tensors=select_columns(self.tensors, index), features=tuple(features))
+
+    def check_precision(self, dtype: torch.dtype) -> None:
+        """Check that x keeps its values in another type: see `precision.check_precision`."""
+        check_precision(self.tensors["x"], dtype, self.features)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from pyro_vae.core.errors import InputError
 from pyro_vae.data.convert import as_tensor, columns_of
+from pyro_vae.data.precision import check_precision
 from pyro_vae.data.rows import Rows
 from pyro_vae.model.validation import check_finite, check_size
 
@@ -26,11 +27,12 @@ def data_batch(x: Any, given: Mapping[str, Any], vae: Any) -> dict[str, Tensor]:
         InputError: a value cannot be made a tensor, or does not suit the model.
     """
     given = {name: values for name, values in given.items() if values is not None}
-    event_shape = vae.declaration.event_shape
+    event_shape, features = vae.declaration.event_shape, ()
     if isinstance(x, Rows | Mapping | TensorDataset) or columns_of(x):
         if not isinstance(x, Rows | Mapping | TensorDataset):
             x, given = {"x": x, **given}, {}
-        batch = Rows.of(x).aligned(vae.feature_names).batch()
+        rows = Rows.of(x).aligned(vae.feature_names)
+        batch, features = rows.batch(), rows.features
     else:
         batch = {"x": as_tensor("x", x)}
     batch |= {name: as_tensor(name, values) for name, values in given.items()}
@@ -40,7 +42,9 @@ def data_batch(x: Any, given: Mapping[str, Any], vae: Any) -> dict[str, Tensor]:
         vae.check(batch)
     else:
         vae.check({name: tensor.reshape(-1, *tensor.shape[leading:]) for name, tensor in batch.items()})
-    return _move(batch, vae.likelihood.device_tensor)
+    like = vae.likelihood.device_tensor
+    check_precision(batch["x"].reshape(-1, *event_shape), like.dtype, features)
+    return _move(batch, like)
 
 
 def latent_batch(z: Any, given: Mapping[str, Any], declared: Any, like: Tensor) -> dict[str, Tensor]:

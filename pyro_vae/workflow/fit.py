@@ -23,9 +23,18 @@ from pyro_vae.core.calls import HELD_OUT, check_kind, explained
 from pyro_vae.core.errors import InputError, TrainingInterrupted, check_integers, is_real
 from pyro_vae.core.rng import seeded
 from pyro_vae.data.dispatch import as_data
+from pyro_vae.data.precision import warn_of_constants
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
-from pyro_vae.model.programs import Programs, Traits, check_arguments, check_programs, remember_data
+from pyro_vae.model.programs import (
+    Programs,
+    Traits,
+    as_module,
+    check_arguments,
+    check_programs,
+    reference_tensor,
+    remember_data,
+)
 from pyro_vae.model.vae import VAE
 from pyro_vae.networks.base import evaluating
 from pyro_vae.objectives import ELBO, Objective
@@ -333,6 +342,11 @@ def _check_data(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
     check_arguments(vae, rows.names)
+    dtype = reference_tensor(as_module(vae)).dtype
+    for part in (rows, held):
+        if part is not None and not part.dynamic:
+            part.head_sample().check_precision(dtype)
+    warn_of_constants(rows.head_sample().tensors["x"], rows.features)
     traits = Traits.of(vae)
     rows = rows.aligned(traits.feature_names)
     with seeded(None):  # dynamic rows are drawn to be checked
