@@ -114,7 +114,7 @@ def table(path: Path) -> Rows:
     if not frame.shape[1]:
         raise InputError(f"it has no column of data beside {label!r}.")
     exact = torch.from_numpy(_numbers(frame))
-    single, sd = exact.to(torch.float32), exact.std(0)
+    single, sd = exact.to(torch.float32), exact.std(0, correction=0)
     x = exact if bool(((exact - single.double()).abs().amax(0) > MERGING * sd)[sd > 0].any()) else single
     return Rows({"x": x}, labels, features=columns_of(frame))
 

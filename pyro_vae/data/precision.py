@@ -37,7 +37,7 @@ def check_precision(x: Tensor, dtype: torch.dtype, features: Sequence[str] = ())
     values = x.detach().reshape(len(x), -1).double()
     finite = values.isfinite().all(0)
     values = torch.where(finite, values, 0)
-    sd = values.std(0)
+    sd = values.std(0, correction=0)
     error = (values - values.to(dtype).double()).abs().amax(0)
     if (lost := _first((error > ROUNDING * sd) & (sd > 0))) is not None:
         raise InputError(

@@ -1,7 +1,7 @@
 """Named tensors of whatever a user gives to the methods of a VAE: data as `fit` takes them, and latents."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +27,8 @@ def data_batch(x: Any, given: Mapping[str, Any], vae: Any) -> dict[str, Tensor]:
         InputError: a value cannot be made a tensor, or does not suit the model.
     """
     given = {name: values for name, values in given.items() if values is not None}
-    event_shape, features = vae.declaration.event_shape, ()
+    features: Sequence[str] = ()
+    event_shape = vae.declaration.event_shape
     if isinstance(x, Rows | Mapping | TensorDataset) or columns_of(x):
         if not isinstance(x, Rows | Mapping | TensorDataset):
             x, given = {"x": x, **given}, {}
