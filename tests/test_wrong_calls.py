@@ -168,6 +168,7 @@ PYTHON: list[tuple[str, str, str]] = [
     ),
     ("pv.evidence(history, x, progress=False)", "give the model", "pv.evidence(vae, x, progress=False)"),
     ("pv.evidence('run', x, progress=False)", "pv.load('run')", "pv.evidence(pv.load('run'), x, progress=False)"),
+    ("pv.load(vae)", "pv.load('run')", "pv.load('run')"),
     ("pv.describe('run')", "pv.load('run')", "pv.describe(pv.load('run'))"),
     (
         "pv.predictive_check(vae, x, n_draws=30, progress=False)",

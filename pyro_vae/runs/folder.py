@@ -297,6 +297,8 @@ def load(
         InputError: the folder is not a run folder, is damaged, was written by a newer version, or holds the weights of
             another model.
     """
+    if not isinstance(run, str | Path):
+        raise InputError(f"load takes a run folder, not a {type(run).__name__}: write pv.load('run').")
     place = RunFolder(Path(run).expanduser())
     loaded: Programs = place.load(vae) if checkpoint is None else place.load_checkpoint(checkpoint, vae)
     return loaded
