@@ -244,7 +244,8 @@ def _draw(
     *,
     through: bool = True,
 ) -> Particles:
-    structure, nesting = structure_of(model, guide, args, kwargs), 0
+    through = through and alias is not Tensor.detach
+    structure, nesting = structure_of(model, guide, args, kwargs, through=through), 0
     if k > 1 and not vectorizes(model, guide, k, args, kwargs):
         if alias not in (None, Tensor.detach):
             raise InputError("these programs run one draw at a time: take estimator='plain', or particles=1.")
@@ -255,7 +256,7 @@ def _draw(
         plate = pyro.plate("particles", k, dim=-nesting - 1)
         model, guide = plate(model), plate(guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    if through and alias is not Tensor.detach:
+    if through:
         check_rsample(check_guide(sample_sites(guide_trace)))
     if alias:
         guide_trace = _detach_score(guide, guide_trace, alias, args, kwargs)

@@ -51,7 +51,7 @@ class Structure:
 _KNOWN: Any = WeakIdKeyDictionary()
 
 
-def structure_of(model: Program, guide: Program | None, args: Any, kwargs: Any) -> Structure:
+def structure_of(model: Program, guide: Program | None, args: Any, kwargs: Any, *, through: bool = False) -> Structure:
     """Structure of a pair of programs, or of a model alone, found once for each.
 
     Rows are told from features by two dry runs, on the batch and on one with another number of rows. Where the second
@@ -62,10 +62,14 @@ def structure_of(model: Program, guide: Program | None, args: Any, kwargs: Any) 
         guide: a Pyro program for its latent sites.
         args: arguments of both programs.
         kwargs: the same by keyword.
+        through: whether to refuse draws without a gradient first: a model may not take discrete ones.
+
+    Raises:
+        InputError: the guide has such a draw.
     """
     known, methods = _known(model, guide)
     if methods not in known:
-        known[methods] = _find(model, guide, args, kwargs)
+        known[methods] = _find(model, guide, args, kwargs, through)
     found: Structure = known[methods]
     return found
 
@@ -213,9 +217,9 @@ def _check_shapes(name: str, of_model: Any, drawn: tuple[int, ...]) -> None:
         )
 
 
-def _find(model: Program, guide: Program | None, args: Any, kwargs: Any) -> Structure:
+def _find(model: Program, guide: Program | None, args: Any, kwargs: Any, through: bool) -> Structure:
     rows = row_count(args, kwargs)
-    traces = _dry_run(model, guide, args, kwargs)
+    traces = _dry_run(model, guide, args, kwargs, through=through)
     sites = [site for trace in traces for site in sample_sites(trace).values()]
     frames = [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
     nesting = max((-frame.dim for frame in frames), default=0)
@@ -239,12 +243,16 @@ def _find(model: Program, guide: Program | None, args: Any, kwargs: Any) -> Stru
     return replace(structure, shared=tuple(shared), scales=scales)
 
 
-def _dry_run(model: Program, guide: Program | None, args: Any, kwargs: Any, *, evaluate: bool = False) -> list[Any]:
+def _dry_run(
+    model: Program, guide: Program | None, args: Any, kwargs: Any, *, evaluate: bool = False, through: bool = False
+) -> list[Any]:
     """Traces of the programs, the model first, with their densities where asked; random states stay as they were."""
     device = next((one.device for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
     with seeded(None, device), torch.no_grad(), poutine.block():
         traces = [poutine.trace(model if guide is None else guide).get_trace(*args, **kwargs)]
         if guide is not None:
+            if through:
+                check_rsample(check_guide(sample_sites(traces[0])))
             traces.insert(0, poutine.trace(poutine.replay(model, trace=traces[0])).get_trace(*args, **kwargs))
         for site in (site for trace in traces for site in sample_sites(trace).values() if evaluate):
             site["fn"].log_prob(site["value"])
