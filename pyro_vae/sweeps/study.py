@@ -82,7 +82,7 @@ def sweep(
     common = _common(base)
     axes = search_space.axes_of(over, common)
     folder = Path(to).expanduser()
-    _check_folder(folder, common)
+    _check_folder(folder, common, list(axes))
     if how == "random":
         chosen = draw_points(axes, samples or 1, search_seed)
     else:
@@ -93,7 +93,7 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder)
     try:
-        study = SweepStudy(folder, common, jobs, progress)
+        study = SweepStudy(folder, common, list(axes), jobs, progress)
         return study.search(axes, samples or 1, search_seed) if how == "optuna" else study.train(points)
     finally:
         lock.release()
@@ -108,17 +108,19 @@ class SweepStudy:
     Args:
         folder: the folder of the sweep, which the caller has locked.
         common: the options that all points have in common, as plain values.
+        over: the names of the options that differ between points.
         jobs: number of points that are trained at a time.
         progress: whether to print a line for each point that is over.
     """
 
-    def __init__(self, folder: Path, common: Mapping[str, Any], jobs: int, progress: bool) -> None:
+    def __init__(self, folder: Path, common: Mapping[str, Any], over: Sequence[str], jobs: int, progress: bool) -> None:
         self.folder, self.common, self.jobs, self.progress = folder, common, jobs, progress
         self.running: dict[str, Trial] = {}
         self.options: dict[str, Mapping[str, Any]] = {}
         self.study = load_study(folder / STUDY)
         if "base" not in self.study.user_attrs:
             self.study.set_user_attr("base", dict(common))
+            self.study.set_user_attr("over", sorted(over))
         for trial in self._trials(TrialState.RUNNING, TrialState.WAITING):  # of a call that was cut off
             number = trial.number if trial.state == TrialState.RUNNING else self.study.ask().number
             self.study.tell(number, state=TrialState.FAIL)
@@ -263,7 +265,7 @@ def _common(base: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
     return plain
 
 
-def _check_folder(folder: Path, common: Mapping[str, Any]) -> None:
+def _check_folder(folder: Path, common: Mapping[str, Any], over: Sequence[str]) -> None:
     """Refuse a folder with something else in it, or with a sweep of other options."""
     if not folder.exists():
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
@@ -276,6 +278,12 @@ def _check_folder(folder: Path, common: Mapping[str, Any]) -> None:
     recorded = load_study(folder / STUDY).user_attrs if STUDY in held else {}
     if SPEC in held and "base" not in recorded:
         raise InputError(f"{folder} holds a sweep of an earlier version, without a journal: choose another folder.")
+    names = recorded.get("over", sorted(over))
+    if names != sorted(over):
+        raise InputError(
+            f"{folder} is a sweep over {', '.join(names)}, and now it is over {', '.join(sorted(over))}, so that their "
+            "points have no table in common: choose another folder, to='another'."
+        )
     before = recorded.get("base", dict(common))
     for name in before | dict(common):
         if json.dumps(before.get(name), sort_keys=True) != json.dumps(common.get(name), sort_keys=True):

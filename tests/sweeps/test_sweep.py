@@ -86,6 +86,13 @@ def test_sweep_called_again_trains_what_is_missing_and_nothing_else(
     assert {result.name for result in sweep({"latent_dim": [2]}, base).results} == {"latent_dim=1", "latent_dim=2"}
 
 
+def test_sweep_over_other_options_is_refused_by_another_folder(base: dict[str, Any]) -> None:
+    sweep({"latent_dim": [1]}, base)
+    with pytest.raises(pv.InputError, match=r"is a sweep over latent_dim, and now it is over seed.*to='another'"):
+        sweep({"seed": [0, 1]}, base)
+    assert len(sweep({"seed": [0, 1]}, base, "another").results) == 2
+
+
 class Killed(BaseException):
     """What ends a process in the midst of work."""
 
