@@ -37,16 +37,15 @@ class ObservationPlan:
             InputError: a site is scaled, or observes something other than a tensor of the batch.
         """
         model, guide = programs.model, programs.guide
-        by_rows = dry_run(programs, batch)[0].by_rows
+        structure = structure_of(model, guide, (), batch)
+        by_rows = dry_run(programs, batch)[0].by_rows and structure.any_rows
         trace = poutine.trace(poutine.uncondition(model)).get_trace(**batch)
         guided = poutine.trace(guide).get_trace(**batch)
         simulated = sample_sites(trace)
         sites = [*simulated.values(), *sample_sites(guided).values()]
         check_unscaled(sites, "data cannot be drawn from its model")
-        shared = structure_of(model, guide, (), batch).shared
-        return cls(
-            by_rows, shared, {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)}
-        )
+        sources = {name: _source(name, site, batch) for name, site in simulated.items() if is_observed(site)}
+        return cls(by_rows, structure.shared, sources)
 
     def simulated_batch(self, trace: Any, batch: Batch) -> dict[str, Tensor]:
         """Batch whose observed tensors are replaced by the values that a trace of the unconditioned model drew."""

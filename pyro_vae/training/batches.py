@@ -30,6 +30,12 @@ def check_batches(structure: Structure, rows: int, batch_size: int, held: Rows |
             row; the message has the batch_size that takes all rows.
     """
     everything = f"write batch_size={rows}"
+    if batch_size < rows and structure.shared and not structure.row_plates:
+        raise InputError(
+            f"the latent {structure.shared[0]!r} is in no plate of rows, so a batch of {batch_size} rows would count "
+            f"its prior once: {everything}, or put latents and data in one plate of both programs, "
+            "pyro.plate('data', x.shape[0], dim=-1)."
+        )
     if batch_size < rows and structure.shared and not structure.scales:
         raise InputError(
             f"all rows share the latent {structure.shared[0]!r}, and each batch of {batch_size} rows would count its "

@@ -106,6 +106,11 @@ def check_programs_by_row(programs: Programs, batch: Batch) -> tuple[Particles, 
         InputError: latents and data are not in one plate, or a site is scaled.
     """
     model, guide = programs.model, programs.guide
+    if not structure_of(model, guide, (), batch).any_rows:
+        raise InputError(
+            f"these programs run on {len(batch['x'])} rows only, as with a plate of a fixed size or a parameter of "
+            "each row, so they do not weigh one row: take sizes from x, as in pyro.plate('data', x.shape[0], dim=-1)."
+        )
     particles, batch = dry_run(programs, batch)
     if not particles.by_rows:
         raise not_by_row_error(len(batch["x"]), particles.log_likelihood.shape[1])
