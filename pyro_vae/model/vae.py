@@ -287,8 +287,8 @@ class VAE(nn.Module):
                 support; or a tensor is given that this model does not take.
         """
         self._check_names({name: value for name, value in batch.items() if name != "x"})
-        validation.warn_without_size(self.trained_with, batch)
         validation.check_batch(batch, self.declaration.event_shape, self.likelihood)
+        validation.warn_without_size(self.trained_with, batch)
 
     def replace(self, **changes: Any) -> "VAE":
         """New model with some arguments changed, and with the weights whose names and shapes are the same.

@@ -151,7 +151,7 @@ def test_declaration_inside_another_one(tmp_path: Any) -> None:
     ("words", "message"),
     [
         (["--likelihood.family", "Norml"], r"unknown family for likelihood.family, 'Norml': did you mean 'Normal'"),
-        (["--likelihood.family", "[1]"], r"^likelihood.family = \[1\] has to be a name, .*: family: {Normal"),
+        (["--likelihood.family", "[1]"], r"^likelihood.family = \[1\] has to be a name, .*: family: Normal"),
         (["--likelihood.family", "{own: f}"], r"^likelihood.family is a part of your own \(f\)"),
         (
             ["--likelihood.family.scal", "1"],

@@ -47,6 +47,7 @@ def fitted() -> pv.VAE:
 
 
 def as_parquet(folder: Path, x: pd.DataFrame) -> pv.data.Stream:
+    pytest.importorskip("pyarrow")
     file = folder / f"{'-'.join(x.columns)}.parquet"
     x.to_parquet(file, row_group_size=20)
     return pv.data.stream(file)
