@@ -72,6 +72,7 @@ class VAE(nn.Module):
     Raises:
         InputError: the arguments do not fit each other; the message says which to change.
 
+    >>> from pyro_vae import MLP
     >>> vae = VAE(event_shape=(3,), latent_dim=2, likelihood=Normal(scale=0.1), encoder=MLP(hidden=(8,)))
     >>> vae.sample(5).shape
     torch.Size([5, 3])
@@ -300,6 +301,7 @@ class VAE(nn.Module):
             InputError: an unknown argument, or arguments that do not fit each other; or a subclass of VAE has other
                 arguments.
 
+        >>> from pyro_vae import MLP
         >>> vae = VAE((3,), 2, encoder=MLP(hidden=(8,)))
         >>> vae.replace(likelihood=Normal(scale=0.1)).declaration.likelihood
         Normal(loc=None, scale=0.1)
