@@ -147,11 +147,15 @@ def _checked(x: Tensor, y: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
 
 
 def finite_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both samples (N, D) in float64, checked for NaN and infinity.
+    """Both samples (N, D) in float64, checked for NaN and infinity, and moved so that the mean of x is 0.
+
+    Distances and classifiers depend on no common shift, and resolve more near 0.
 
     Raises:
         InputError: a value is NaN or infinite.
     """
     if not bool(x.isfinite().all() and y.isfinite().all()):
         raise InputError("a sample holds values that are not finite: find them with x.isfinite().all(1).")
-    return x.detach().double(), y.detach().double()
+    x, y = x.detach().double(), y.detach().double()
+    centre = x.mean(0)
+    return x - centre, y - centre

@@ -151,7 +151,7 @@ def _with_starting_values(session: EvaluationSession) -> EvaluationSession:
     if not isinstance(vae, VAE):
         return session
     with seeded(None, session.device):
-        vae = copy.deepcopy(vae).initialize(**session.rows.to(session.device, session.dtype).batch())
+        vae = copy.deepcopy(vae).initialize(**session.rows.to(session.device).batch())
     return EvaluationSession.of(vae, session.rows)
 
 

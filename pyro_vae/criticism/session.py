@@ -40,8 +40,8 @@ class EvaluationSession:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights."""
-        return reference_tensor(self.module).dtype
+        """Floating-point type of the rows."""
+        return Traits.of(self.programs).row_type or reference_tensor(self.module).dtype
 
     @contextlib.contextmanager
     def activate(self, seed: int) -> Iterator[None]:

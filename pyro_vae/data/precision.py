@@ -21,6 +21,14 @@ LARGEST, SMALLEST = 1e18, 1e-18
 """Standard deviations whose squares are numbers in float32."""
 
 
+def is_rounded_away(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether rows (N, *event_shape) are lost in another type: an error beside the spread of a column, equal values."""
+    if not _can_lose(x, dtype):
+        return False
+    values, sd, error = _rounding(x, dtype)
+    return bool(((error > ROUNDING * sd) & (sd > 0)).any()) or bool(_merged(values, sd, error, dtype))
+
+
 def check_precision(x: Tensor, dtype: torch.dtype, features: Sequence[str] = ()) -> None:
     """Check that rows (N, *event_shape) keep their values in another type, and warn where some become equal.
 
@@ -32,13 +40,9 @@ def check_precision(x: Tensor, dtype: torch.dtype, features: Sequence[str] = ())
     Raises:
         InputError: a column is lost in rounding, or the square of its standard deviation is no number in that type.
     """
-    if dtype != torch.float32 or len(x) < 2 or x.dtype in (torch.float32, torch.float16, torch.bool, torch.uint8):
+    if not _can_lose(x, dtype):
         return
-    values = x.detach().reshape(len(x), -1).double()
-    finite = values.isfinite().all(0)
-    values = torch.where(finite, values, 0)
-    sd = values.std(0, correction=0)
-    error = (values - values.to(dtype).double()).abs().amax(0)
+    values, sd, error = _rounding(x, dtype)
     if (lost := _first((error > ROUNDING * sd) & (sd > 0))) is not None:
         raise InputError(
             f"{_name(lost, features)} is around {float(values[:, lost].mean()):.4g} with a standard deviation of "
@@ -50,9 +54,7 @@ def check_precision(x: Tensor, dtype: torch.dtype, features: Sequence[str] = ())
             f"{_name(wide, features)} has a standard deviation of {float(sd[wide]):.3g}, whose square is no number in "
             f"float32: give it in another unit, such as `x / {float(sd[wide]):.0e}`, or take `vae.double()`."
         )
-    suspects = torch.nonzero((error > MERGING * sd) & (sd > 0)).flatten().tolist()
-    counts = {at: (len(values[:, at].unique()), len(values[:, at].to(dtype).unique())) for at in suspects}
-    if merged := {at: pair for at, pair in counts.items() if pair[1] < KEPT * pair[0]}:
+    if merged := _merged(values, sd, error, dtype):
         at, (before, after) = next(iter(merged.items()))
         more = f", and {len(merged) - 1} columns more likewise" if len(merged) > 1 else ""
         warnings.warn(
@@ -74,6 +76,25 @@ def warn_of_constants(x: Tensor, features: Sequence[str]) -> None:
             "it, for a density of it has no maximum.",
             stacklevel=3,
         )
+
+
+def _can_lose(x: Tensor, dtype: torch.dtype) -> bool:
+    held = (torch.float32, torch.float16, torch.bool, torch.uint8)
+    return dtype == torch.float32 and len(x) > 1 and x.dtype not in held
+
+
+def _rounding(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Values in float64, (N, P), and the standard deviation and largest rounding error of each column, (P,)."""
+    values = x.detach().reshape(len(x), -1).double()
+    values = torch.where(values.isfinite().all(0), values, 0)
+    return values, values.std(0, correction=0), (values - values.to(dtype).double()).abs().amax(0)
+
+
+def _merged(values: Tensor, sd: Tensor, error: Tensor, dtype: torch.dtype) -> dict[int, tuple[int, int]]:
+    """Numbers of different values before and after rounding, by the columns in which many become equal."""
+    suspects = torch.nonzero((error > MERGING * sd) & (sd > 0)).flatten().tolist()
+    counts = {at: (len(values[:, at].unique()), len(values[:, at].to(dtype).unique())) for at in suspects}
+    return {at: pair for at, pair in counts.items() if pair[1] < KEPT * pair[0]}
 
 
 def _first(wrong: Tensor) -> int | None:

@@ -56,6 +56,17 @@ class FlowDistribution(ZukoToPyro):
         return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
 
 
+class _Unit(AffineTransform):
+    """A change of unit of vectors, from a floating type that may be narrower than that of the unit."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(loc, scale, event_dim=1)
+        self.dtype = dtype
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return super()._inverse(y).to(self.dtype)
+
+
 class FlowKernel(nn.Module):
     """The weights of a flow: from a location, a scale and a context vector to a distribution."""
 
@@ -67,8 +78,9 @@ class FlowKernel(nn.Module):
         """Distribution whose batch shape is that of the context, the location and the scale."""
         zuko = import_zuko()
         shapes = (loc.shape[:-1], scale.shape[:-1], () if context is None else context.shape[:-1])
-        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=False)
-        standardise = AffineTransform(loc, scale, event_dim=1).inv
+        zeros = torch.zeros_like(loc, dtype=next(self.parameters()).dtype)
+        base = dist.Normal(zeros, torch.ones_like(zeros), validate_args=False)
+        standardise = _Unit(loc, scale, zeros.dtype).inv
         transform = zuko.transforms.ComposedTransform(standardise, self.transform(context))
         batch = torch.broadcast_shapes(*shapes)
         return FlowDistribution(

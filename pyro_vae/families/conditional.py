@@ -20,10 +20,10 @@ from pyro_vae.distributions.wrappers import expand_right, mask_elements
 from pyro_vae.families import units
 from pyro_vae.families.base import Family
 from pyro_vae.families.site import ParameterSlot, Shape, SiteSpec
-from pyro_vae.networks.base import HeadedNetwork, build_network, evaluating
+from pyro_vae.networks.base import HeadedNetwork, OfRows, build_network, evaluating
 
 
-class Conditional(nn.Module):
+class Conditional(OfRows):
     r"""The map from a context $c$ to a distribution over events, $c \mapsto p(\cdot \mid \theta(c))$.
 
     Each parameter is $\theta_j = M_j(T_j(o_j + f_j(c)))$ with $T_j$ the transform of its constraint, $f_j$ the
@@ -39,6 +39,7 @@ class Conditional(nn.Module):
             parameter, or nothing would depend on the context.
     """
 
+    row_buffers = ("shift", "unit")
     initialized: Tensor
     shift: Tensor
     unit: Tensor
@@ -153,6 +154,8 @@ class Conditional(nn.Module):
                 "dimensions: give z to a likelihood, x to a guide."
             )
         prepared = context if self.inputs is None else self.inputs(context)
+        if prepared.dtype is torch.float64:  # of rows that the type of the weights rounds away
+            prepared = prepared.to(self.device_tensor.dtype)
         known = prepared if seen is None else torch.where(seen, prepared, 0)
         offsets = {name: self.get_buffer(f"offset_{name}") for name in self.from_network}
         if isinstance(self.network, HeadedNetwork):
@@ -169,6 +172,11 @@ class Conditional(nn.Module):
     def device_tensor(self) -> Tensor:
         """Tensor of this module, for its device and floating type."""
         return next(t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+
+    @property
+    def row_type(self) -> torch.dtype:
+        """Floating type of the events: that of the weights, or float64 where that rounds rows of data away."""
+        return self.device_tensor.dtype if self.group is None else self.unit.dtype
 
     def dummy_distribution(self, **given: Tensor) -> TorchDistribution:
         """The distribution at arbitrary contexts (zeros), as a dry run.
@@ -188,12 +196,13 @@ class Conditional(nn.Module):
         """Set starting values from data, once; later calls change nothing, so training is never undone.
 
         Args:
-            x: rows (N, *event_shape) of what this conditional describes.
+            x: rows (N, *event_shape) of what this conditional describes, in the type in which it will get them.
         """
         if bool(self.initialized):
             return
+        self.set_row_type(x.dtype)
         shift, unit = self._measure(x) if self.group is not None else self.own_unit
-        x = ((x.double() - match_tensor(shift, x.double())) / match_tensor(unit, x.double())).to(x.dtype)
+        x = ((x.double() - match_tensor(shift, x.double())) / match_tensor(unit, x.double())).to(self.device_tensor)
         for name, slot in self.slots.items():
             if slot.init is None or f"fixed_{name}" in self._buffers:
                 continue

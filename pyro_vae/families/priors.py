@@ -16,9 +16,10 @@ from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.mixture import Mixture
 from pyro_vae.families.normal import MultivariateNormal, Normal
 from pyro_vae.families.site import BoundFamily, Shape, SiteSpec
+from pyro_vae.networks.base import OfRows
 
 
-class PseudoInputs(nn.Module):
+class PseudoInputs(OfRows):
     """Trained inputs of a guide, in the canonical unit of its data, and the mixture of its posteriors there."""
 
     loc: Tensor
@@ -45,6 +46,7 @@ class PseudoInputs(nn.Module):
         """Start at rows (N, *data_shape), drawn without replacement as long as there are any."""
         count, inputs = len(self.inputs), self._guide[0].inputs
         if inputs is not None and inputs.measure is not None:
+            self.set_row_type(inputs.loc.dtype)
             self.loc.copy_(inputs.loc)
             self.scale.copy_(inputs.scale)
         order = torch.cat([torch.randperm(len(x)) for _ in range(-(-count // len(x)))])[:count]

@@ -44,8 +44,8 @@ def data_batch(x: Any, given: Mapping[str, Any], vae: Any) -> dict[str, Tensor]:
     else:
         vae.check({name: tensor.reshape(-1, *tensor.shape[leading:]) for name, tensor in batch.items()})
     like = vae.likelihood.device_tensor
-    check_precision(batch["x"].reshape(-1, *event_shape), like.dtype, features)
-    return _move(batch, like)
+    check_precision(batch["x"].reshape(-1, *event_shape), vae.row_type, features)
+    return _move(batch, like) | {"x": batch["x"].to(like.device, vae.row_type)}
 
 
 def latent_batch(z: Any, given: Mapping[str, Any], declared: Any, like: Tensor) -> dict[str, Tensor]:

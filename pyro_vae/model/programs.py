@@ -40,6 +40,8 @@ class Traits:
         trained_on: the fingerprint of the rows that it was fitted to.
         feature_names: the names of the columns that it was fitted to; empty for data without.
         trained_with: the names of the tensors of a batch that it was fitted to.
+        row_type: the floating type in which it takes rows, where that may be another one than that of its weights.
+        row_type_for: gives the row type that starting values from rows x will have.
         check: raises an `InputError` for a batch that cannot be used.
         initialize: starts the weights at a batch, given by keyword.
         no_param_store: a block that leaves Pyro's parameter store as it was.
@@ -50,6 +52,8 @@ class Traits:
     trained_on: str | None = None
     feature_names: Sequence[str] = ()
     trained_with: Sequence[str] = ()
+    row_type: torch.dtype | None = None
+    row_type_for: Callable[[Tensor], torch.dtype] | None = None
     check: Callable[[dict[str, Any]], None] | None = None
     initialize: Callable[..., Any] | None = None
     no_param_store: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext

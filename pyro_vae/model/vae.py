@@ -31,7 +31,7 @@ from pyro_vae.families.site import Shape, SiteSpec
 from pyro_vae.model import validation
 from pyro_vae.model.declaration import Declaration
 from pyro_vae.networks import InputNormalization, Network
-from pyro_vae.networks.base import log_counts
+from pyro_vae.networks.base import OfRows, log_counts
 
 _counter = itertools.count(1)
 
@@ -205,7 +205,7 @@ class VAE(nn.Module):
 
     def _condition(self, x: Tensor, mask: Tensor | None = None, size_factor: Tensor | None = None) -> TorchDistribution:
         """The approximate posterior given tensors that are not checked, with a gradient."""
-        if x.dtype is not torch.float32:  # of a user's own call
+        if x.dtype not in (torch.float32, self.row_type):  # of a user's own call
             x = x.to(self.likelihood.device_tensor)
         return self.posterior(self.normalize_size(x, size_factor), seen=mask)
 
@@ -225,7 +225,7 @@ class VAE(nn.Module):
             given: `size_factor` (n,), or one number, for families that scale with it; 1 by default.
 
         Returns:
-            x: (n, *event_shape).
+            x: (n, *event_shape), of the `row_type`.
 
         Raises:
             InputError: `mean` with a likelihood that has none, n is not an integer of at least 1, or a tensor does
@@ -268,12 +268,33 @@ class VAE(nn.Module):
             The model itself.
         """
         self.check({"x": x, **given})
-        x = x.to(self.likelihood.device_tensor)
+        x = x.to(self.likelihood.device_tensor.device, self.row_type_for(x))
         x = self.normalize_size(self.impute({"x": x, **given}), given.get("size_factor"))
         self.likelihood.initialize(x)
         self.posterior.adapt(x)
         self.prior.adapt(x)
         return self
+
+    @property
+    def row_type(self) -> torch.dtype:
+        """Floating type of rows x, given and drawn: that of the weights, or float64 where that rounds them away."""
+        return self.likelihood.row_type
+
+    def row_type_for(self, x: Tensor) -> torch.dtype:
+        """The `row_type` that starting values from rows (N, *event_shape) give; the present one, if they are set."""
+        from pyro_vae.data.precision import is_rounded_away  # here, for it reads data
+
+        own, likelihood = self.likelihood.device_tensor.dtype, self.likelihood
+        if bool(likelihood.initialized):
+            return likelihood.row_type
+        takes_wider = likelihood.group == "location_scale" and self.posterior.inputs is not None
+        return torch.float64 if takes_wider and is_rounded_away(x, own) else own
+
+    def set_row_type(self, dtype: torch.dtype) -> None:
+        """Convert what is in the `row_type`, and no weight."""
+        for module in self.modules():
+            if isinstance(module, OfRows):
+                module.set_row_type(dtype)
 
     def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Data of a batch (N, *event_shape), with observed values of the same element where the mask is false."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,29 @@ def log_counts(x: Tensor) -> Tensor:
     return torch.where(x > 0, torch.log1p(x.clamp(min=0)), x)
 
 
-class InputNormalization(nn.Module):
+class OfRows(nn.Module):
+    """Base of modules with buffers in the type of rows of data: float64 where that of the weights rounds rows away."""
+
+    row_buffers: ClassVar[tuple[str, str]] = ("loc", "scale")
+
+    def set_row_type(self, dtype: torch.dtype) -> None:
+        """Convert those buffers."""
+        for name in self.row_buffers:
+            if name in self._buffers:
+                setattr(self, name, self.get_buffer(name).to(dtype))
+
+    def take_row_type(self, state: Mapping[str, Tensor], prefix: str) -> None:
+        """Convert those buffers where they are in float64 in a state dict."""
+        stored = state.get(f"{prefix}{self.row_buffers[0]}")
+        if stored is not None and stored.dtype == torch.float64:
+            self.set_row_type(torch.float64)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        self.take_row_type(state, prefix)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+class InputNormalization(OfRows):
     """Normalization of the inputs of a declared network: (view(x) - m) / s.
 
     m and s are taken by `adapt` from rows of data: those of the data's own unit where there is a `measure` of it.
@@ -119,6 +141,7 @@ class InputNormalization(nn.Module):
     def adapt(self, x: Tensor) -> None:
         """Set m and s from rows (N, *in_shape)."""
         viewed = x if self.view is None else self.view(x)
+        self.set_row_type(x.dtype)
         if self.measure is not None:
             loc, scale = self.measure(viewed)
             self.loc.copy_(loc)

@@ -61,7 +61,7 @@ class RunResults:
         with seeded(settings.seed), torch.no_grad():
             chosen = replace(chosen, tensors=chosen.batch(), dynamic=False)
         labels = None if rows.labels is None else rows.labels[: settings.rows]
-        chosen = replace(chosen.to(dtype=vae.likelihood.device_tensor.dtype), labels=labels)
+        chosen = replace(chosen.to(dtype=vae.row_type), labels=labels)
         return cls(run, vae, chosen, len(rows), settings)
 
     @property

@@ -12,7 +12,7 @@ without `spec.yaml` is an unfinished run.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, overload
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from pyro_vae.core import serialization
 from pyro_vae.core.calls import explained
@@ -28,6 +29,7 @@ from pyro_vae.core.files import LOCK, lock_folder, naming_unwritable
 from pyro_vae.model.declaration import Declaration
 from pyro_vae.model.programs import Programs, as_module, named_tensors, remember_data
 from pyro_vae.model.vae import VAE
+from pyro_vae.networks.base import OfRows
 from pyro_vae.registry import tables
 from pyro_vae.registry.migrations import FORMAT, MIGRATIONS, migrate_spec, migrate_weights
 from pyro_vae.runs import writer
@@ -221,8 +223,7 @@ class RunFolder:
             mine = named_tensors(module)
             stored = tree["weights"] | tree["average"].get("means", {})
             saved = migrate_weights(stored, self._stored_spec(checkpoint=True), mine)
-            if any(tensor.dtype == torch.float64 for tensor in saved.values()):
-                module.double()
+            _take_types(module, saved)
             mine = named_tensors(module)
             if wrong := [name for name, tensor in mine.items() if saved[name].shape != tensor.shape]:
                 raise ValueError(f"{wrong[0]} has another shape in it")
@@ -250,8 +251,7 @@ class RunFolder:
             raise InputError(f"{self.path} has no weights: model.safetensors is missing.")
         try:
             saved = migrate_weights(safetensors.torch.load_file(file), self._stored_spec(), module.state_dict())
-            if any(tensor.dtype == torch.float64 for tensor in saved.values()):
-                module.double()
+            _take_types(module, saved)
             mine = module.state_dict()
             stored = {tensor.data_ptr() for name, tensor in mine.items() if name in saved}  # shared ones once
             missing = [name for name, tensor in mine.items() if tensor.data_ptr() not in stored]
@@ -266,6 +266,20 @@ class RunFolder:
         self._remember_data(loaded, self.spec())
         module.eval()
         return loaded
+
+
+def _take_types(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Give a module the floating types of stored tensors: of its weights, and of what is in the type of rows of data.
+
+    Args:
+        module: the module.
+        saved: the tensors by their names in it.
+    """
+    if any(saved[name].dtype == torch.float64 for name, _ in module.named_parameters() if name in saved):
+        module.double()
+    for name, part in module.named_modules():
+        if isinstance(part, OfRows):
+            part.take_row_type(saved, f"{name}.")
 
 
 Pair = TypeVar("Pair", bound=Programs)

@@ -200,10 +200,16 @@ class ProcessGroup:
         torch.distributed.all_gather_object(listed, state)
         return listed
 
-    def to_device(self, rows: Rows | Stream, loss: nn.Module) -> Rows | Stream:
-        """Rows on the device of this process, of the type of the loss's weights; the loss is moved there too."""
+    def to_device(self, rows: Rows | Stream, loss: nn.Module, dtype: torch.dtype | None = None) -> Rows | Stream:
+        """Rows on the device of this process, of the type of the loss's weights; the loss is moved there too.
+
+        Args:
+            rows: the rows.
+            loss: the module.
+            dtype: a type to take for the rows instead.
+        """
         self.fabric.strategy.precision.convert_module(loss).to(self.device)
-        return rows.to(self.device, next((w.dtype for w in loss.parameters()), torch.get_default_dtype()))
+        return rows.to(self.device, dtype or next((w.dtype for w in loss.parameters()), torch.get_default_dtype()))
 
     @contextlib.contextmanager
     def explain_lost_process(self, run: Any) -> Iterator[None]:

@@ -154,7 +154,9 @@ def fit(
     _check_arguments(vae, objective, epochs, batch_size, seed, compile, monitor, runtime)
     options = run if isinstance(run, RunOptions) or run is None else RunOptions(run)
     callback_list = CallbackList(callbacks, monitor.loggers, None if options is None else options.path)
-    rows, held = _check_data(vae, as_data(x), None if validation is None else _held_out(validation), progress)
+    rows, held = as_data(x), None if validation is None else _held_out(validation)
+    row_type = _row_type(vae, rows)
+    rows, held = _check_data(vae, rows, held, row_type, progress)
     settings: dict[str, Any] = {"objective": objective, "optimizer": optimizer, "epochs": epochs}
     epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # of NumPy's, perhaps
     settings |= {"batch_size": batch_size, "seed": seed}
@@ -170,7 +172,10 @@ def fit(
         stack.enter_context(group.explain_lost_process(folder))
         manager = _open_checkpoints(stack, folder, options, group)
         stack.enter_context(group.seeded(seed, traits.no_param_store))
-        original, rows, held = rows, group.to_device(rows, loss), None if held is None else group.to_device(held, loss)
+        original, rows = rows, group.to_device(rows, loss, row_type)
+        held = None if held is None else group.to_device(held, loss, row_type)
+        if isinstance(vae, VAE):
+            vae.set_row_type(row_type or vae.likelihood.device_tensor.dtype)
         trial = _trial_batch(rows, batch_size)
         weights = loss.weights(trial)
         structure = structure_of(vae.model, vae.guide, (), trial)
@@ -334,18 +339,25 @@ def _held_out(validation: Any) -> Rows | Stream:
     return as_data(validation)
 
 
+def _row_type(vae: Any, rows: Rows | Stream) -> torch.dtype | None:
+    """Floating type in which a pair takes rows, where it is another one than that of its weights."""
+    row_type_for = Traits.of(vae).row_type_for
+    chosen = None if rows.dynamic or row_type_for is None else row_type_for(rows.head_sample().x)
+    return None if chosen == reference_tensor(as_module(vae)).dtype else chosen
+
+
 def _check_data(
-    vae: Any, rows: Rows | Stream, held: Rows | Stream | None, progress: bool
+    vae: Any, rows: Rows | Stream, held: Rows | Stream | None, row_type: torch.dtype | None, progress: bool
 ) -> tuple[Rows | Stream, Rows | Stream | None]:
     if len(rows) < 2:
         raise InputError(
             "x has 1 row, and a model is fitted to at least 2: give more data, as a tensor (N, *event_shape)."
         )
     check_arguments(vae, rows.names)
-    dtype = reference_tensor(as_module(vae)).dtype
+    row_type = row_type or reference_tensor(as_module(vae)).dtype
     for part in (rows, held):
         if part is not None and not part.dynamic:
-            part.head_sample().check_precision(dtype)
+            part.head_sample().check_precision(row_type)
     warn_of_constants(rows.head_sample().tensors["x"], rows.features)
     traits = Traits.of(vae)
     rows = rows.aligned(traits.feature_names)

@@ -69,7 +69,7 @@ def fit_density(
     """
     reference: Tensor = vae.likelihood.device_tensor
     stages: Any = vae.prior.distribution
-    rows = rows.to(reference.device, reference.dtype)
+    rows = rows.to(reference.device, vae.row_type)
     with seeded(seed, reference.device), torch.no_grad():
         z = torch.cat([vae.encode(**piece.batch()).sample() for piece in rows.chunks(EVALUATION_ROWS)])
     density = Density(copy.deepcopy(stages.density))
