@@ -55,6 +55,8 @@ class Parameter:
         allows_scalar: whether `"learned"`, one value for all elements, has a meaning.
         scales_with_size_factor: whether a row's size factor multiplies it: a rate, a number of trials.
         init_noise: standard deviation of the noise, on the raw scale, that its trained constants start with.
+        raw_spread: how far, on the raw scale, it moves by one unit of what a network computes, of its shape, from data
+            rows; 1 without it.
         unit: how it moves with the unit of the data, a key of `pyro_vae.families.units.MOVES`; None without a unit.
     """
 
@@ -64,6 +66,7 @@ class Parameter:
     allows_scalar: bool = True
     scales_with_size_factor: bool = False
     init_noise: float = 0.0
+    raw_spread: Callable[[Tensor, Any], Tensor] | None = None
     unit: str | None = None
 
     @property
@@ -171,16 +174,18 @@ class Family(Config, ABC):
                 parameter.constraint,
                 tuple(parameter.shape(site.event_shape, self)),
                 getattr(self, name),
-                init=parameter.init and partial(self._init, name),
+                init=parameter.init and partial(self._from_rows, name, "init"),
                 scales_with_size_factor=parameter.scales_with_size_factor,
                 broadcasts=self.event_ranks is None and parameter.shape is event_shaped,
                 init_noise=parameter.init_noise,
+                raw_spread=parameter.raw_spread and partial(self._from_rows, name, "raw_spread"),
                 motion=None if parameter.unit is None else Motion(parameter.unit),
             )
         return slots
 
-    def _init(self, name: str, x: Tensor) -> Tensor:
-        return self.parameters[name].init(x, self)  # type: ignore[misc]  # by name, since a lambda cannot be pickled
+    def _from_rows(self, name: str, what: str, x: Tensor) -> Tensor:
+        value: Tensor = getattr(self.parameters[name], what)(x, self)  # by name, since a lambda cannot be pickled
+        return value
 
     def check_field(self, name: str, where: str, hint: Any, value: Any) -> Any:
         """Canonical form of a source: numbers become floats and arrays nested tuples, so that a family hashes."""

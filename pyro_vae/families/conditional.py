@@ -26,8 +26,9 @@ from pyro_vae.networks.base import HeadedNetwork, OfRows, build_network, evaluat
 class Conditional(OfRows):
     r"""The map from a context $c$ to a distribution over events, $c \mapsto p(\cdot \mid \theta(c))$.
 
-    Each parameter is $\theta_j = M_j(T_j(o_j + f_j(c)))$ with $T_j$ the transform of its constraint, $f_j$ the
-    network's output (0 for a trained constant), $o_j$ the raw value it starts from, and $M_j$ the motion from the
+    Each parameter is $\theta_j = M_j(T_j(o_j + g_j f_j(c)))$ with $T_j$ the transform of its constraint, $f_j$ the
+    network's output (0 for a trained constant), $o_j$ the raw value it starts from, $g_j$ its spread there in data
+    (1 where a family declares none), and $M_j$ the motion from the
     canonical unit of the data to the user's (`pyro_vae.families.units`), in a likelihood; elsewhere it is the identity.
 
     Args:
@@ -69,6 +70,8 @@ class Conditional(OfRows):
         self.from_network = tuple(from_network)
         for name, shape in from_network.items():
             self.register_buffer(f"offset_{name}", torch.zeros(shape))
+            if self.slots[name].raw_spread is not None:
+                self.register_buffer(f"raw_spread_{name}", torch.ones(shape))
         self.register_buffer("initialized", torch.tensor(False))
         self.group = bound.group if site.role == "likelihood" else None
         self.own_unit, self.is_moved_whole = bound.own_unit, bound.is_moved_whole
@@ -158,10 +161,15 @@ class Conditional(OfRows):
             prepared = prepared.to(self.device_tensor.dtype)
         known = prepared if seen is None else torch.where(seen, prepared, 0)
         offsets = {name: self.get_buffer(f"offset_{name}") for name in self.from_network}
+        spreads = {name: self.get_buffer(f"raw_spread_{name}") for name in offsets if self.slots[name].raw_spread}
         if isinstance(self.network, HeadedNetwork):
-            return self.network(known, offsets)
+            emitted = self.network(known, {name: offset for name, offset in offsets.items() if name not in spreads})
+            return {
+                name: torch.addcmul(offsets[name], value, spreads[name]) if name in spreads else value
+                for name, value in emitted.items()
+            }
         emitted = self.network(known)
-        return {name: emitted[name] + offset for name, offset in offsets.items()}
+        return {name: emitted[name] * spreads.get(name, 1) + offset for name, offset in offsets.items()}
 
     @property
     def support(self) -> Any:
@@ -212,6 +220,8 @@ class Conditional(OfRows):
             raw = self._transforms[name].inv(value)
             target = self.constants[name] if name in self.constants else self.get_buffer(f"offset_{name}")
             target.copy_(raw)
+            if f"raw_spread_{name}" in self._buffers and slot.raw_spread is not None:
+                self.get_buffer(f"raw_spread_{name}").copy_(slot.raw_spread(x))
         self.initialized.fill_(True)
 
     @torch.no_grad()

@@ -19,12 +19,13 @@ from pyro_vae.distributions.counts import (
     UnexpandedBinomial,
 )
 from pyro_vae.families.base import Family, Source, parameter
+from pyro_vae.families.units import log_spread
 
 RATES = constraints.Bounded(1e-4, 1e8)
 """Counts expected per unit of the size factor, beyond the largest count that float32 holds exactly, 2^24."""
 
-DISPERSIONS = constraints.Bounded(1e-3, 1e3)
-"""Dispersions, down to where the distribution is a Poisson's but for 0.1 % of the mean."""
+DISPERSIONS = constraints.Bounded(1e-8, 1e3)
+"""Dispersions, down to where the variance of the largest counts that float32 holds exactly is a Poisson's."""
 
 PSEUDO_COUNTS = constraints.Bounded(1e-2, 1e3)
 """Pseudo-counts of successes and failures."""
@@ -43,7 +44,8 @@ def _rate(x: Tensor, family: Family) -> Tensor:
 
 def _dispersion(x: Tensor, family: Family) -> Tensor:
     mean = _rate(x, family)
-    return ((x.var(0, correction=0) - mean) / mean**2).clamp(0.01, 10)
+    least = (1 / mean).clamp(max=0.01)  # where a Poisson's variance and what is beyond it are as large
+    return ((x.var(0, correction=0) - mean) / mean**2).clamp(max=10).maximum(least)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class Poisson(Family):
     Poisson(rate='per_feature')
     """
 
-    rate: Source = parameter(RATES, init=_rate, scales_with_size_factor=True)
+    rate: Source = parameter(
+        RATES, init=_rate, raw_spread=lambda x, family: log_spread(x), scales_with_size_factor=True
+    )
     distribution = ExactPoisson
     is_count = True
     fix_hint = (
@@ -95,13 +99,15 @@ class NegativeBinomial(Family):
     Args:
         mean: the mean m, of the event's shape, in counts per unit of the size factor, in [1e-4, 1e8]: take size
             factors of about 1, such as each row's total over its average.
-        dispersion: the dispersion a, of the event's shape, without a unit, in [1e-3, 1e3].
+        dispersion: the dispersion a, of the event's shape, without a unit, in [1e-8, 1e3].
 
     >>> NegativeBinomial(dispersion="per_feature")
     NegativeBinomial(mean=None, dispersion='per_feature')
     """
 
-    mean: Source = parameter(RATES, init=_rate, scales_with_size_factor=True)
+    mean: Source = parameter(
+        RATES, init=_rate, raw_spread=lambda x, family: log_spread(x), scales_with_size_factor=True
+    )
     dispersion: Source = parameter(DISPERSIONS, init=_dispersion)
     is_count = True
     fix_hint = Poisson.fix_hint
@@ -120,6 +126,12 @@ def _log_odds(x: Tensor, family: Family) -> Tensor:
     successes = x.sum(0)
     failures = (len(x) * _total(x, family) - successes).clamp(min=0)  # rounding of x / size_factor
     return torch.log(successes + 0.5) - torch.log(failures + 0.5)
+
+
+def _logit_spread(x: Tensor, family: Family) -> Tensor:
+    odds = _log_odds(x, family)
+    slope = _total(x, family) * torch.sigmoid(odds) * torch.sigmoid(-odds)  # of the mean, and the trials' own variance
+    return (3 * torch.maximum(x.var(0, correction=0), slope).sqrt() / slope).clamp(max=1)
 
 
 def _pseudo_counts(sign: int, x: Tensor, family: Family) -> Tensor:
@@ -153,7 +165,7 @@ class Binomial(Family):
     """
 
     total_count: Source = parameter(TRIALS, 1.0, scales_with_size_factor=True)
-    logits: Source = parameter(constraints.real, init=_log_odds)
+    logits: Source = parameter(constraints.real, init=_log_odds, raw_spread=_logit_spread)
     distribution = UnexpandedBinomial
     fix_hint = (
         "successes are integers from 0 to the number of trials, so raise total_count to that number (or give "

@@ -54,6 +54,8 @@ class ParameterSlot:
         broadcasts: whether the distribution takes one number for all elements as it is.
         init_noise: standard deviation of the noise that a trained constant starts with, on the raw scale, so that what
             would be exchangeable (the components of a mixture) is not alike.
+        raw_spread: how far, on the raw scale, it moves by one unit of the network's output, from rows of data; None
+            for 1.
         motion: how it moves with the unit of the data; None where it has no unit, or is fixed in the user's.
     """
 
@@ -64,6 +66,7 @@ class ParameterSlot:
     scales_with_size_factor: bool = False
     broadcasts: bool = False
     init_noise: float = 0.0
+    raw_spread: Callable[[Tensor], Tensor] | None = None
     motion: Motion | None = None
 
     def init_value(self, x: Tensor) -> Tensor:

@@ -109,5 +109,18 @@ def measure(
     return shift, _root_mean_square(unit[varies]) if is_common else unit
 
 
+def log_spread(x: Tensor) -> Tensor:
+    """Spread of log counts, (*event_shape), from counts (N, *event_shape): at least that of a Poisson's, at most 1.
+
+    It is three standard deviations, within which nearly all of them lie.
+
+    >>> [round(value, 3) for value in log_spread(torch.tensor([[0.0, 99.0, 1e6], [2.0, 101.0, 1e6]])).tolist()]
+    [1.0, 0.3, 0.003]
+    """
+    x = x.double()
+    mean = x.mean(0).clamp(min=1e-6)  # of an element that is always 0
+    return (3 * torch.maximum(x.var(0, correction=0), mean).sqrt() / mean).clamp(max=1)
+
+
 def _root_mean_square(x: Tensor) -> Tensor:
     return x.square().mean().sqrt() if len(x) else x.new_ones(())

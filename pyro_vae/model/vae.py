@@ -31,7 +31,7 @@ from pyro_vae.families.site import Shape, SiteSpec
 from pyro_vae.model import validation
 from pyro_vae.model.declaration import Declaration
 from pyro_vae.networks import InputNormalization, Network
-from pyro_vae.networks.base import OfRows, log_counts
+from pyro_vae.networks.base import log_counts
 
 _counter = itertools.count(1)
 
@@ -96,8 +96,8 @@ class VAE(nn.Module):
         self.declaration = Declaration.of(event_shape, latent_dim, prior, likelihood, guide, encoder, decoder)
         event_shape, encoder, decoder = self.declaration.event_shape, self.declaration.encoder, self.declaration.decoder
         latent = (self.declaration.latent_dim,)
-        view = log_counts if likelihood.is_count else None
-        inputs = InputNormalization(event_shape, view) if isinstance(encoder, Network) else None
+        view, spread = (log_counts, units.log_spread) if likelihood.is_count else (None, None)
+        inputs = InputNormalization(event_shape, view, spread=spread) if isinstance(encoder, Network) else None
         self.posterior = Conditional(guide, SiteSpec("guide", latent, event_shape, encoder, inputs))
         self.prior = Conditional(prior, SiteSpec("prior", latent, guide=self.posterior, data_shape=event_shape))
         self.likelihood = Conditional(likelihood, SiteSpec("likelihood", event_shape, latent, decoder))
@@ -289,12 +289,6 @@ class VAE(nn.Module):
             return likelihood.row_type
         takes_wider = likelihood.group == "location_scale" and self.posterior.inputs is not None
         return torch.float64 if takes_wider and is_rounded_away(x, own) else own
-
-    def set_row_type(self, dtype: torch.dtype) -> None:
-        """Convert what is in the `row_type`, and no weight."""
-        for module in self.modules():
-            if isinstance(module, OfRows):
-                module.set_row_type(dtype)
 
     def impute(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Data of a batch (N, *event_shape), with observed values of the same element where the mask is false."""

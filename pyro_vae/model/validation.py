@@ -249,6 +249,8 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
     """Refuse values outside the likelihood's support, with the position of the first."""
     family = likelihood.family
     element = element_of(family.data_support or likelihood.dummy_distribution(**given).support)
+    if family.is_count:
+        check_counts(x, likelihood.row_type)
     inside = element.check(x)
     if not bool(inside.all()):
         where, value, count = _first(x, ~inside)
@@ -256,6 +258,20 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
         hint = family.fix_hint or "take a family whose support holds it, such as Normal(scale='learned')"
         raise InputError(
             f"x[{where}] = {value} lies outside of the support of {family!r} ({count} of {total} do): {hint}."
+        )
+
+
+def check_counts(x: Tensor, dtype: torch.dtype) -> None:
+    """Refuse counts so large that a floating type skips integers, or that no rate is as large."""
+    limit, beyond = (2**24, "float32 skips integers") if dtype == torch.float32 else (5e7, "no rate follows it")
+    wrong = x > limit
+    if bool(wrong.any()):
+        where, value, count = _first(x, wrong)
+        wider = "`vae.double()`, or " if dtype == torch.float32 and float(x.max()) <= 5e7 else ""
+        raise InputError(
+            f"x[{where}] = {value} is a count above {limit:,.0f}, beyond which {beyond} ({count} of {x.numel()} "
+            f"values are): take {wider}a family of real numbers, `likelihood=pv.Normal()`, since so large "
+            "counts have no steps that matter."
         )
 
 

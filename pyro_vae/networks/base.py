@@ -105,6 +105,13 @@ class OfRows(nn.Module):
         super()._load_from_state_dict(state, prefix, *rest)
 
 
+def set_row_type(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert what a module and its parts have in the type of rows of data, and no weight."""
+    for part in module.modules():
+        if isinstance(part, OfRows):
+            part.set_row_type(dtype)
+
+
 class InputNormalization(OfRows):
     """Normalization of the inputs of a declared network: (view(x) - m) / s.
 
@@ -117,6 +124,7 @@ class InputNormalization(OfRows):
         in_shape: shape of one x.
         view: what is done to x first, element by element, such as log(1 + x) for counts.
         measure: shift and unit of rows (N, *in_shape), for data whose unit is the user's choice.
+        spread: spread of each viewed element, from rows: an element whose spread is below 1 is normalized by its own.
     """
 
     loc: Tensor
@@ -127,9 +135,10 @@ class InputNormalization(OfRows):
         in_shape: Shape,
         view: Callable[[Tensor], Tensor] | None = None,
         measure: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        spread: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.view, self.measure = view, measure
+        self.view, self.measure, self.spread = view, measure, spread
         self.register_buffer("loc", torch.zeros(in_shape))
         self.register_buffer("scale", torch.ones(in_shape))
 
@@ -149,6 +158,9 @@ class InputNormalization(OfRows):
         elif bool(viewed.square().mean() > 1):
             self.loc.copy_(viewed.mean(0))
             self.scale.copy_((viewed - self.loc).square().mean().sqrt().clamp(min=1))
+        if self.spread is not None and bool((narrow := (spread := self.spread(x)) < 1).any()):
+            self.loc.copy_(torch.where(narrow, viewed.mean(0), self.loc))
+            self.scale.copy_(torch.where(narrow, spread, self.scale))
 
 
 @contextmanager

@@ -82,7 +82,17 @@ MIGRATIONS: Mapping[int, Migration] = {
         classes={"Steps": "MultiStep"},
         fields={**dict.fromkeys(("Adam", "AdamW", "SGD"), OPTIMIZER_FIELDS), "Cyclical": {"rise": "ratio"}},
         parts={"encoder": "posterior", "decoder": "likelihood"},
-        added=frozenset({"likelihood.shift", "likelihood.unit", "prior.distribution.loc", "prior.distribution.scale"}),
+        added=frozenset(
+            {
+                "likelihood.shift",
+                "likelihood.unit",
+                "prior.distribution.loc",
+                "prior.distribution.scale",
+                "likelihood.raw_spread_rate",
+                "likelihood.raw_spread_mean",
+                "likelihood.raw_spread_logits",
+            }
+        ),
         keyed_by_part=frozenset({"parts"}),
         grouped={
             "data": {"data": "name", "data_seed": "seed"}

@@ -36,7 +36,7 @@ from pyro_vae.model.programs import (
     remember_data,
 )
 from pyro_vae.model.vae import VAE
-from pyro_vae.networks.base import evaluating
+from pyro_vae.networks.base import evaluating, set_row_type
 from pyro_vae.objectives import ELBO, Objective
 from pyro_vae.objectives.structure import structure_of
 from pyro_vae.runs.folder import RunFolder
@@ -175,7 +175,7 @@ def fit(
         original, rows = rows, group.to_device(rows, loss, row_type)
         held = None if held is None else group.to_device(held, loss, row_type)
         if isinstance(vae, VAE):
-            vae.set_row_type(row_type or vae.likelihood.device_tensor.dtype)
+            set_row_type(vae, row_type or vae.likelihood.device_tensor.dtype)
         trial = _trial_batch(rows, batch_size)
         weights = loss.weights(trial)
         structure = structure_of(vae.model, vae.guide, (), trial)

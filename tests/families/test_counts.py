@@ -258,3 +258,35 @@ def test_float32_is_as_exact_as_the_docstrings_say() -> None:
             x = both[0].sample((100,))
             wrong = (both[1].log_prob(x.float()) - both[0].log_prob(x)).abs()
             assert bool((wrong < 0.002 + 3e-7 * x * torch.log1p(x)).all()), (mean, dispersion)
+
+
+# Large counts
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e5, 3e6])
+@pytest.mark.parametrize("family", [pv.Poisson(), pv.NegativeBinomial(), pv.Binomial(2**24)], ids=repr)
+def test_factor_of_large_counts_is_found(family: Family, mean: float) -> None:
+    generator = np.random.default_rng(0)
+    rates = mean * np.exp(3 / math.sqrt(mean) * generator.normal(size=(400, 1)) * np.array([1.0, -1.0, 0.5]))
+    x = generator.poisson(rates).astype(float)
+    vae = small(family)
+    loss = fit(vae, x, epochs=60, optimizer=pv.Adam(0.01))["loss"][-1]
+    weights = np.array([1.0, -1.0, 0.5])
+    covariance = mean * (np.eye(3) + 9 * np.outer(weights, weights))
+    independent = 0.5 * np.log(2 * np.pi * np.e * np.diag(covariance)).sum()
+    right = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * covariance)[1]
+    assert right - 0.3 < loss < (right + independent) / 2
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_counts_beyond_the_exact_ones_are_refused_by_what_takes_them(double: bool) -> None:
+    vae = small(pv.Poisson())
+    vae = vae.double() if double else vae
+    x = np.random.default_rng(0).poisson(6e7 if double else 3e7, size=(60, 3)).astype(float)
+    with pytest.raises(pv.InputError, match="no rate follows it" if double else "float32 skips integers") as refusal:
+        fit(vae, x)
+    *doubled, likelihood = [part.split("`")[0] for part in str(refusal.value).split("`")[1::2]]
+    assert np.isfinite(fit(small(eval(likelihood.removeprefix("likelihood="), {"pv": pv})), x)["loss"]).all()
+    for advice in doubled:
+        eval(advice, {"vae": vae})
+        assert fit(vae, x, epochs=20)["loss"][-1] < 1.5 * math.log(2 * math.pi * math.e * 3e7) + 2
