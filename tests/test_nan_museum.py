@@ -1,6 +1,7 @@
 """Settings that are known to end in NaN train to a sensible value, or are refused by what makes them train."""
 
-import copy
+import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ import pyro_vae as pv
 @pytest.mark.parametrize("name", MUSEUM)
 def test_exhibit_trains_or_says_how_to(name: str) -> None:
     exhibit = MUSEUM[name]
-    if exhibit.limit is None:
-        assert exhibit.mended is not None
-        with pytest.raises((pv.InputError, FloatingPointError)) as refusal:
-            train(exhibit)
-        assert exhibit.says in str(refusal.value)
+    if exhibit.mended is not None:
+        if exhibit.warns:
+            with pytest.warns(UserWarning, match=re.escape(exhibit.says)):
+                train(exhibit)
+        else:
+            with pytest.raises((pv.InputError, FloatingPointError)) as refusal:
+                train(exhibit)
+            assert exhibit.says in str(refusal.value)
         exhibit = exhibit.mended
     assert exhibit.limit is not None
     history = train(exhibit)
@@ -27,9 +31,15 @@ def test_exhibit_trains_or_says_how_to(name: str) -> None:
     assert history.last["kl"] > -0.5
 
 
-def test_museum_is_large_enough_and_its_limits_can_fail() -> None:
+def test_museum_is_large_enough() -> None:
     assert len(MUSEUM) >= 26
-    untrained = copy.copy(MUSEUM["unscaled inputs"])
-    object.__setattr__(untrained, "likelihood", pv.Normal(scale=1.0))
-    assert untrained.limit is not None
-    assert train(untrained).last["loss"] > untrained.limit
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:one value in all rows:UserWarning")
+@pytest.mark.parametrize("name", MUSEUM)
+def test_exhibit_without_training_fails(name: str) -> None:
+    exhibit = MUSEUM[name].mended or MUSEUM[name]
+    assert exhibit.limit is not None
+    untrained = {**exhibit.options, "epochs": 1, "optimizer": pv.Adam(1e-9)}
+    assert train(dataclasses.replace(exhibit, options=untrained)).last["loss"] > exhibit.limit

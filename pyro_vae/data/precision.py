@@ -46,8 +46,8 @@ def check_precision(x: Tensor, dtype: torch.dtype, features: Sequence[str] = ())
     if (lost := _first((error > ROUNDING * sd) & (sd > 0))) is not None:
         raise InputError(
             f"{_name(lost, features)} is around {float(values[:, lost].mean()):.4g} with a standard deviation of "
-            f"{float(sd[lost]):.3g}, which float32 rounds away: give differences to a fixed value, such as "
-            f"`x - x.mean(axis=0)`, or take the model in float64, `vae.double()`."
+            f"{float(sd[lost]):.3g}, which float32 rounds away: take the model in float64, `vae.double()`, or, "
+            f"under a family of real numbers, give differences to a fixed value, such as `x - x.mean(axis=0)`."
         )
     if (wide := _first((sd > LARGEST) | ((sd < SMALLEST) & (sd > 0)))) is not None:
         raise InputError(

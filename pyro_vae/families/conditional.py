@@ -6,6 +6,7 @@ value it starts from, and maps the sum through the constraint's transform. It is
 and q(z|x): in a prior the context is nothing, in a likelihood z, in a guide x.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -223,6 +224,35 @@ class Conditional(OfRows):
             if f"raw_spread_{name}" in self._buffers and slot.raw_spread is not None:
                 self.get_buffer(f"raw_spread_{name}").copy_(slot.raw_spread(x))
         self.initialized.fill_(True)
+
+    def check_fixed_numbers(self, x: Tensor) -> None:
+        """Check fixed scales against the spread of rows (N, *event_shape), whose unit they share.
+
+        Raises:
+            InputError: a squared distance in units of one is no number in the type of the weights.
+
+        Warns:
+            UserWarning: one is 1,000 times smaller or larger than the spread.
+        """
+        if self.group is None:
+            return
+        _, unit = units.measure(x, is_common=self._has_common_unit, is_image=self._is_image)
+        one = torch.ones((), dtype=torch.float64, device=x.device)
+        for name, slot in self.slots.items():
+            if f"fixed_{name}" not in self._buffers or slot.motion is None or slot.motion.word == "location":
+                continue
+            ratio = (self.get_buffer(f"fixed_{name}").double() / slot.motion(one, 0 * one, unit)).abs()
+            ratio = ratio[ratio > 0]
+            if not len(ratio) or bool(((ratio > 1e-3) & (ratio < 1e3)).all()):
+                continue
+            said = (
+                f"{self.site.role}: {name} of {self.family!r} is fixed in the data's unit, and x spreads by "
+                f"{float(unit.max()):.3g}"
+            )
+            fix = f"give it in that unit, or let it follow from the data, {name}='per_feature'."
+            if bool((ratio < 1e-15).any()) or bool((ratio > 1e15).any()):
+                raise InputError(f"{said}, which the square of the one divided by the other cannot hold: {fix}")
+            warnings.warn(f"{said}: {fix}", stacklevel=3)
 
     @torch.no_grad()
     def adapt(self, x: Tensor) -> None:

@@ -37,8 +37,8 @@ class _PositiveFamily(Family):
 
     data_support = above_zero
     fix_hint = (
-        "these numbers have to be over zero; where some are exactly zero, add a small offset (x + 0.5 of the smallest "
-        "step that was measured) or take Exponential(), which allows them; for negative ones take a family for real "
+        "these numbers have to be over zero; where some are exactly zero, add half of the smallest other one, "
+        "x + x[x > 0].min() / 2, or take Exponential(), which allows them; for negative ones take a family for real "
         "values, such as Normal(scale='learned')"
     )
     data_kind = "Positive numbers"

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pyro_vae.families.conditional import Conditional
 
 
+LARGEST_RATE = 5e7
+"""Counts in a unit of size up to which a rate, below 1e8, can follow them."""
+
+
 def check_batch(batch: Mapping[str, Any], event_shape: tuple[int, ...], likelihood: "Conditional") -> None:
     """Check the rows of a batch against a declaration.
 
@@ -207,7 +211,9 @@ def check_finite(x: Tensor, name: str = "x", *, fix: str = "drop them") -> None:
     if not is_finite(x):
         wrong = ~torch.isfinite(x)
         where, value, count = _first(x, wrong)
-        raise InputError(f"{name}[{where}] is {value}, and {count} of {x.numel()} values are not finite: {fix}.")
+        overflow = x.dtype == torch.float16 and bool(torch.isinf(x).any())
+        cause = " (float16 ends at 65,504: take float32 before values become float16)" if overflow else ""
+        raise InputError(f"{name}[{where}] is {value}, and {count} of {x.numel()} values are not finite{cause}: {fix}.")
 
 
 def _observed(library: str) -> str:
@@ -251,6 +257,8 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
     element = element_of(family.data_support or likelihood.dummy_distribution(**given).support)
     if family.is_count:
         check_counts(x, likelihood.row_type)
+        if (size := given.get("size_factor")) is not None:
+            check_rates(x, size)
     inside = element.check(x)
     if not bool(inside.all()):
         where, value, count = _first(x, ~inside)
@@ -263,15 +271,28 @@ def check_support(x: Tensor, likelihood: "Conditional", given: Mapping[str, Tens
 
 def check_counts(x: Tensor, dtype: torch.dtype) -> None:
     """Refuse counts so large that a floating type skips integers, or that no rate is as large."""
-    limit, beyond = (2**24, "float32 skips integers") if dtype == torch.float32 else (5e7, "no rate follows it")
+    exact = (2**24, "float32 skips integers")
+    limit, beyond = exact if dtype == torch.float32 else (LARGEST_RATE, "no rate follows it")
     wrong = x > limit
     if bool(wrong.any()):
         where, value, count = _first(x, wrong)
-        wider = "`vae.double()`, or " if dtype == torch.float32 and float(x.max()) <= 5e7 else ""
+        wider = "`vae.double()`, or " if dtype == torch.float32 and float(x.max()) <= LARGEST_RATE else ""
         raise InputError(
             f"x[{where}] = {value} is a count above {limit:,.0f}, beyond which {beyond} ({count} of {x.numel()} "
             f"values are): take {wider}a family of real numbers, `likelihood=pv.Normal()`, since so large "
             "counts have no steps that matter."
+        )
+
+
+def check_rates(x: Tensor, size: Tensor) -> None:
+    """Refuse size factors so small that no rate, in counts per unit of size, is as large as their rows need."""
+    rates = x.double().reshape(len(x), -1).amax(1) / size
+    if bool((rates > LARGEST_RATE).any()):
+        row = int(rates.argmax())
+        raise InputError(
+            f"size_factor[{row}] = {float(size[row]):.3g}, and x[{row}] has counts up to {float(x[row].max()):,.0f}: "
+            f"{float(rates[row]):.3g} in a unit of size, and rates reach {LARGEST_RATE:.0e}. Give sizes of about 1, "
+            "`x.sum(1) / x.sum(1).mean()`."
         )
 
 

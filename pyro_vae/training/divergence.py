@@ -4,6 +4,7 @@ The weights of some steps before are kept. If with these the batch at fault has 
 data or the likelihood are the cause, and the site and the rows are named; otherwise the steps were too long.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -14,10 +15,14 @@ from pyro_vae.core.rng import seeded
 from pyro_vae.data.rows import Rows
 from pyro_vae.data.streaming import Stream
 from pyro_vae.objectives import Particles
+from pyro_vae.training.history import History
 from pyro_vae.training.loss import Loss, substituted
 
 ROWS = 3
 """Rows that are named at most."""
+
+RISE = 10
+"""How many times its size a loss needs to rise, from the first step to the last epoch, for a warning."""
 
 FAR = 1e3
 """How many times the batch's median size a value needs to count as far from the others."""
@@ -30,6 +35,7 @@ class DivergenceRecorder:
         self.weights = weights
         self.first, self.sums = 0, list[Tensor]()
         self.before: list[Tensor] = []
+        self.start: Tensor | None = None  # the loss and its parts in the first step of all, by row
         self.mark_good(0)
 
     def mark_good(self, done: int) -> None:
@@ -76,8 +82,31 @@ def diagnose(recorder: DivergenceRecorder, loss: Loss, rows: Rows | Stream, orde
         return f"{text}{_far(batch['x'], numbers)} Look at these rows, and at whether the likelihood suits the data."
     if gradient:
         return f"{text} By {when}, the loss is finite and its gradient to {', '.join(gradient)} is not."
-    steps = " The steps were too long: besides a lower rate, clip_norm=1.0 of the optimizer bounds them."
+    steps = " The steps were too long: clip_norm=1.0 of the optimizer bounds them, together with a lower rate."
     return f"{text} By {when}, every log-probability of these rows is finite.{steps}{_far(batch['x'], numbers)}"
+
+
+def warn_of_rise(recorder: DivergenceRecorder, names: Sequence[str], history: History) -> None:
+    """Warn of a training that ends far worse than its first step began, by log p(x|z) - KL where the history has it.
+
+    Args:
+        recorder: of the training.
+        names: of the loss and its parts, as in a step's sums.
+        history: the history.
+    """
+    if recorder.start is None or not len(history):
+        return
+    began, ended = dict(zip(names, recorder.start.tolist(), strict=True)), history.last
+    first, last = (
+        each["kl"] - each["log_likelihood"] if {"kl", "log_likelihood"} <= each.keys() else each["loss"]
+        for each in (began, ended)
+    )
+    if last - first > RISE * (1 + abs(first)):
+        warnings.warn(
+            f"training ended at {last:.4g} nats a row, and began at {first:.4g}: its steps were too long, so lower the "
+            "learning rate, as in optimizer=pv.Adam(lr=1e-4).",
+            stacklevel=3,
+        )
 
 
 def _sites(particles: Particles) -> dict[str, Tensor]:

@@ -193,6 +193,8 @@ class Loop:
             sums = self.step(batches, len(parts), len(step), group.has_rows(step))
             state.totals = state.totals + state.nonfinite.mask(sums)
             self.recorder.sums.append(state.nonfinite.mask(sums, math.nan))
+            if not state.steps:
+                self.recorder.start = sums * group.world_size / len(step)
             state.done, state.steps = state.done + 1, state.steps + 1
             reporter.step()
             if self.profiler is not None:

@@ -45,6 +45,7 @@ from pyro_vae.training.batches import check_batches, check_single_rows
 from pyro_vae.training.callbacks import Callback, CallbackList
 from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.distributed import ProcessGroup, Runtime
+from pyro_vae.training.divergence import warn_of_rise
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.loss import Loss, frozen, resting_modules
@@ -202,6 +203,7 @@ def fit(
         with ProgressReporter(epochs, steps_per_epoch, progress and group.is_rank0) as reporter:
             stopped_by = loop.train(rows, held, epochs, batch_size, reporter)
         files = profiler.finish() if profiler is not None else {}
+        warn_of_rise(loop.recorder, state.names, history)
         if not history.stopped:
             history.stopped = termination.finish(epochs)
             try:
@@ -370,4 +372,6 @@ def _check_data(
                 held = held.checked(traits.check, progress)
         except InputError as error:
             raise InputError(f"validation data: {error}") from None
+        if isinstance(vae, VAE):
+            vae.likelihood.check_fixed_numbers(vae.impute(rows.head_sample().batch()))
     return rows, held

@@ -63,7 +63,7 @@ def test_rows_that_float32_rounds_away_are_refused_by_what_mends_them(kind: str,
     column = "'time'" if kind == "frame" else "0"
     with pytest.raises(pv.InputError, match=f"column {column} of x is around 1e.08 .* float32 rounds away") as refusal:
         USES[use](small(), x)
-    first, second = re.findall("`([^`]*)`", str(refusal.value))
+    second, first = re.findall("`([^`]*)`", str(refusal.value))
     USES[use](small(), eval(first, {"x": x}))
     vae = small()
     eval(second, {"vae": vae})
