@@ -125,6 +125,7 @@ class OwnDecoder(nn.Module):
         return {"scale": self.scale(z), "loc": self.loc(z), "unused": z}
 
 
+@pytest.mark.filterwarnings("ignore:training ended at:UserWarning")  # of six steps
 @pytest.mark.parametrize(
     ("encoder", "decoder", "likelihood"),
     [

@@ -191,6 +191,7 @@ def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path) -> None:
 # Which are kept
 
 
+@pytest.mark.filterwarnings("ignore:training ended at:UserWarning")
 def test_last_and_the_best_are_kept(tmp_path: Path) -> None:
     vae = small()
     plan = pv.Checkpoints(every_minutes=None, every_epochs=2)
@@ -213,6 +214,7 @@ def test_last_and_the_best_are_kept(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore:training ended at:UserWarning")
 def test_resumed_training_still_knows_its_best(tmp_path: Path) -> None:
     arguments = {"validation": rows(9), "epochs": 9, "optimizer": pv.Adam(3.0)}
     fit(small(), rows(), run=tmp_path / "run", checkpoints=EVERY_STEP, **arguments)
