@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import ExpTransform, TransformedDistribution
 
+from pyro_vae.distributions.stirling import LOG_ROOT_TAU, deviance, stirling_error
 from pyro_vae.distributions.wrappers import ExpandMixin
 
 
@@ -15,6 +16,19 @@ def _clamped_exp(logarithm: Tensor) -> Tensor:
     """The exponential, kept within the normal numbers of the type before it is taken, for its gradient's sake."""
     info = torch.finfo(logarithm.dtype)
     return logarithm.clamp(math.log(info.tiny) + 1, math.log(info.max) - 1).exp()
+
+
+class ExactGamma(ExpandMixin, dist.Gamma):
+    r"""The gamma distribution whose log density has no terms that cancel at large concentrations a.
+
+    $$ \log p(x) = -a \log\frac{a}{b x} + a - b x + \tfrac12 \log a - \tfrac12 \log 2\pi - \delta(a) - \log x $$
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of each element."""
+        a, log = self.concentration, value.log()
+        a, mean, log_mean = torch.broadcast_tensors(a, self.rate * value, self.rate.log() + log)
+        return 0.5 * a.log() - LOG_ROOT_TAU - stirling_error(a) - log - deviance(a, mean, log_mean)
 
 
 class OpenLogNormal(ExpandMixin, dist.LogNormal):

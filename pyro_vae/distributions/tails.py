@@ -45,7 +45,7 @@ class Interval:
     @property
     def top(self) -> Tensor:
         """The point c of highest density."""
-        return self.high.clamp(max=0)
+        return torch.where(self.high > 0, 0.0, self.high)  # a clamp has no gradient where it begins
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,21 @@ NODES = tuple((0.5 * (1 + node), weight) for node, weight in (
 
 def log_mills(a: Tensor) -> Tensor:
     """The log of Mills's ratio, (1 - F(a)) / f(a), for a >= 0: beyond 10 by its asymptotic series."""
-    near, square = a.clamp(max=FAR), a.clamp(min=FAR).square()
+    is_far = a > FAR
+    near, square = torch.where(is_far, FAR, a), torch.where(is_far, a, FAR).square()
     series = torch.ones_like(a)
     for k in range(23, 0, -2):
         series = 1 - k / square * series
     close = torch.special.log_ndtr(-near) + 0.5 * near.square() + 0.5 * math.log(2 * math.pi)
-    return torch.where(a > FAR, torch.log(series) - 0.5 * torch.log(square), close)
+    return torch.where(is_far, torch.log(series) - 0.5 * torch.log(square), close)
+
+
+def _normal_log_cdf(u: Tensor) -> Tensor:
+    """Log cdf, whose gradient is a number far out too, where torch's is a difference of large ones."""
+    is_far = u < -FAR
+    beyond = torch.where(is_far, -u, FAR)
+    tail = log_mills(beyond) - 0.5 * beyond.square() - 0.5 * math.log(2 * math.pi)
+    return torch.where(is_far, tail, torch.special.log_ndtr(torch.where(is_far, -FAR, u)))
 
 
 def _normal_gap(interval: Interval) -> tuple[Tensor, Tensor]:
@@ -147,7 +156,7 @@ def _normal_overshoot(u: Tensor) -> Tensor:
 
 
 NORMAL = Standard(
-    log_cdf=torch.special.log_ndtr,
+    log_cdf=_normal_log_cdf,
     log_density=lambda c, s: s * (c - 0.5 * s),
     log_mass=_normal_mass,
     quantile=_normal_quantile,
@@ -159,8 +168,9 @@ NORMAL = Standard(
 
 
 def _laplace_log_cdf(u: Tensor) -> Tensor:
-    below = u.clamp(max=0) - math.log(2)
-    return torch.where(u < 0, below, torch.log1p(-0.5 * torch.exp(-u.clamp(min=0))))
+    is_below = u < 0
+    above = torch.log1p(-0.5 * torch.exp(-torch.where(is_below, 0.0, u)))
+    return torch.where(is_below, torch.where(is_below, u, 0.0) - math.log(2), above)
 
 
 def _laplace_mass(interval: Interval) -> Tensor:

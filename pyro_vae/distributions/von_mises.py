@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import interval
 
+SERIES_FROM, TERMS = 50.0, 8
+"""Concentration from which so many terms of a series are exact to 1e-12."""
+
 
 class StableVonMises(dist.VonMises):
     """Von Mises's distribution over one turn of the circle, to full precision.
@@ -34,4 +37,21 @@ class StableVonMises(dist.VonMises):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density at an angle, in radians."""
         exponent = -2 * self.concentration * torch.sin((value - self.loc) / 2).square()
-        return exponent - torch.log(torch.special.i0e(self.concentration)) - math.log(2 * math.pi)
+        return exponent - log_i0e(self.concentration) - math.log(2 * math.pi)
+
+
+def log_i0e(k: Tensor) -> Tensor:
+    r"""Logarithm of $e^{-k} I_0(k)$, k > 0: by its asymptotic series from 50 on, where its slope $-1 / (2k)$ is lost.
+
+    $$ e^{-k} I_0(k) \sqrt{2 \pi k} \sim \sum_n \frac{((2n - 1)!!)^2}{n!\,(8k)^n} $$
+
+    >>> [round(value, 4) for value in log_i0e(torch.tensor([1.0, 49.0, 51.0, 1e6])).tolist()]
+    [-0.7641, -2.8623, -2.8824, -7.8267]
+    """
+    is_large = k > SERIES_FROM
+    small, inverse = torch.where(is_large, 1.0, k), 1 / torch.where(is_large, k, SERIES_FROM)
+    series = torch.zeros_like(k)
+    for n in range(TERMS, 0, -1):
+        series = (2 * n - 1) ** 2 / (8 * n) * inverse * (1 + series)
+    large = 0.5 * torch.log(inverse / (2 * math.pi)) + torch.log1p(series)
+    return torch.where(is_large, large, torch.log(torch.special.i0e(small)))

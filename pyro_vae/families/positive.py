@@ -7,13 +7,12 @@ has no logarithm: densities and draws are computed from logarithms wherever a po
 
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.constraints import positive as above_zero
 
 from pyro_vae.distributions import constraints
-from pyro_vae.distributions.positive import OpenExponential, OpenLogNormal, OpenWeibull
+from pyro_vae.distributions.positive import ExactGamma, OpenExponential, OpenLogNormal, OpenWeibull
 from pyro_vae.families.base import Family, Source, parameter
 
 rates = constraints.Bounded(1e-6, 1e6)
@@ -69,7 +68,7 @@ class Gamma(_PositiveFamily):
 
     concentration: Source = parameter(constraints.Bounded(0.01, 1e4), init=lambda x, _: _variation(x) ** -2)
     rate: Source = parameter(rates, init=lambda x, _: _variation(x) ** -2 / _level(x), unit="rate")
-    distribution = dist.Gamma  # its draws are at least the smallest normal number
+    distribution = ExactGamma  # its draws are at least the smallest normal number
 
 
 def _log_variance(x: Tensor) -> Tensor:
