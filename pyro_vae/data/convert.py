@@ -37,7 +37,7 @@ def as_tensor(name: str, values: object) -> Tensor:
         found = _from_pandas(name, values)
     elif isinstance(values, list | tuple):
         found = _from_list(name, values)
-    elif isinstance(values, numbers.Number) or hasattr(values, "__array__"):
+    elif isinstance(values, numbers.Number) or hasattr(values, "__array__") or hasattr(values, "__array_interface__"):
         found = np.asanyarray(values)
     if isinstance(found, np.ndarray):
         found = _from_array(name, found)

@@ -29,6 +29,7 @@ from pyro_vae.families import Family, Normal, units
 from pyro_vae.families.conditional import Conditional
 from pyro_vae.families.site import Shape, SiteSpec
 from pyro_vae.model import validation
+from pyro_vae.model.advice import Advised
 from pyro_vae.model.declaration import Declaration
 from pyro_vae.networks import InputNormalization, Network
 from pyro_vae.networks.base import log_counts
@@ -46,7 +47,7 @@ REINITIALIZED_BY = {
 """The arguments of `VAE` whose change resets the initialization of a part."""
 
 
-class VAE(nn.Module):
+class VAE(Advised):
     r"""A variational autoencoder, declared by a prior, a likelihood and a guide.
 
     $$ z_n \sim p(z), \quad x_n \mid z_n \sim p(x \mid z_n), \qquad
