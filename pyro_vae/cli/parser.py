@@ -109,6 +109,8 @@ class Parser(argparse.ArgumentParser):
         words = message.removeprefix("unrecognized arguments: ")
         if words != message and "data" in self.keywords and "data" not in self.plain and words[0] != "-":
             message = f"{message}: write --data {words}"
+        elif words != message and words[0] != "-":
+            message = f"{message}: an option has one value, and a list is written '[1, 2]'"
         raise InputError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
     def _complete(self, word: str, following: str) -> str:

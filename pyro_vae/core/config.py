@@ -113,9 +113,9 @@ def coerce(where: str, hint: Any, value: Any) -> Any:
     elif isinstance(value, hint):
         return value
     fix = ""
-    if origin in (dict, FrozenMapping) and isinstance(value, str) and "=" in value:
+    if origin in (dict, FrozenMapping) and isinstance(value, str):
         name, _, one = value.partition("=")
-        fix = f", as in '{{{name.strip()}: [{one.strip(' []')}]}}'"
+        fix = f", as in '{{{name.strip()}: [{one.strip(' []') or '1, 2'}]}}'"
     raise InputError(f"{where} = {value!r} has to be {describe_type(hint)}{fix}.")
 
 

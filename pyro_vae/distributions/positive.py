@@ -26,6 +26,7 @@ class ExactGamma(ExpandMixin, dist.Gamma):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each element."""
+        value = value.clamp(min=torch.finfo(value.dtype).tiny)  # at 0 terms of a mass of nothing would be infinite
         a, log = self.concentration, value.log()
         a, mean, log_mean = torch.broadcast_tensors(a, self.rate * value, self.rate.log() + log)
         return 0.5 * a.log() - LOG_ROOT_TAU - stirling_error(a) - log - deviance(a, mean, log_mean)

@@ -56,6 +56,10 @@ def test_options_count_in_their_order() -> None:
     [
         (["--epochs.many", "3"], "--epochs is one value and has no fields, so there is no --epochs.many"),
         (["here"], "unrecognized arguments: here: write --data here. See pyro-vae fit --help"),
+        (
+            ["--data", "digits", "--epochs", "3", "4"],
+            "unrecognized arguments: 4: an option has one value, and a list is",
+        ),
         (["--run", "--resume"], "--run needs a value: a str"),
         (["--prior.scale"], "--prior.scale needs a value."),
         (["--confg", "c.yaml"], "unknown option '--confg'"),

@@ -155,6 +155,7 @@ def test_command_line_is_the_same_sweep(base: dict[str, Any], capsys: pytest.Cap
 CLI: dict[str, tuple[list[str], str]] = {
     "no over": ([], "over = {} has to name options"),
     "over a number": (["--over", "3"], "--over = 3 has to be a mapping of names"),
+    "over a name": (["--over", "seed"], "has to be a mapping of names, as in '{seed: [1, 2]}'"),
     "unknown option": (
         ["--over", "{seed: [0]}", "--epohcs", "3"],
         "'--epohcs': did you mean '--epochs'",
