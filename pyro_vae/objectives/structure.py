@@ -161,7 +161,7 @@ def check_rsample(guide_sites: Mapping[str, Site]) -> None:
             raise InputError(
                 f"the guide's distribution at {name!r}, {distribution_name(site['fn'])}, cannot be reparameterised, "
                 "and this objective differentiates through the draws: take a continuous guide, or "
-                "objective=pv.objectives.RWS()."
+                f"objective=pv.objectives.RWS(){_or_enumeration(site)}."
             )
 
 
@@ -190,7 +190,7 @@ def check_sites(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]
     if missing := sorted(set(hidden) - set(guide_sites)):
         raise InputError(
             f"the model has a latent site {missing[0]!r} that the guide does not draw: sample it in the guide, or give "
-            "the model its data."
+            f"the model its data{_or_enumeration(model_sites[missing[0]])}."
         )
     if len(hidden) == len(model_sites):
         raise InputError("the model observes nothing: pass its data to pyro.sample(..., obs=x).")
@@ -205,6 +205,16 @@ def check_sites(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]
         if model_sites[name]["is_observed"]:
             raise InputError(f"the guide draws {name!r}, which the model observes: leave it out of the guide.")
         _check_shapes(name, model_sites[name]["fn"], tuple(site["value"].shape))
+
+
+def _or_enumeration(site: Site) -> str:
+    """What else to do about a site that is marked for enumeration, which no objective does; empty for others."""
+    if not (site["infer"] or {}).get("enumerate"):
+        return ""
+    return (
+        ", or, since no objective enumerates its values, sum over them in a distribution of the model, such as "
+        "dist.MixtureSameFamily; pyro.infer.TraceEnum_ELBO enumerates them under Pyro's SVI"
+    )
 
 
 def _check_shapes(name: str, of_model: Any, drawn: tuple[int, ...]) -> None:
