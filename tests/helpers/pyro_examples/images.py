@@ -1,113 +1,112 @@
-"""Images: a VAE, one that completes an image from a quarter of it, and objects that come one after the other."""
+"""Pictures of 4 x 4 pixels: a VAE, a semi-supervised VAE (M2), and a conditional VAE that completes a half."""
 
 import pyro
 import pyro.distributions as dist
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from pyro.infer import TraceEnum_ELBO, config_enumerate
+from torch import Tensor
+from torch.nn.functional import one_hot
 
-from helpers.pyro_examples.example import Example
+import pyro_vae as pv
+from helpers.pyro_examples.example import Example, Pair, joined, mlp
 
-
-def digits(rows: int = 200) -> Tensor:
-    return torch.tensor(load_digits().data[:rows] > 7, dtype=torch.float32)
-
-
-def network(inputs: int, outputs: int, hidden: int = 32) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.Softplus(), nn.Linear(hidden, outputs))
+CLASSES = 3
 
 
-class ImageVAE(nn.Module):
-    """z ~ N(0, I), x ~ Bernoulli(decoder(z)), modules registered by name."""
+def pictures(rows: int = 120) -> tuple[Tensor, Tensor]:
+    """Noisy copies of three prototypes, (N, 16) of 0 and 1, and which prototype each is, (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.rand(CLASSES, 16, generator=generator) < 0.5
+    y = torch.randint(CLASSES, (rows,), generator=generator)
+    flipped = torch.rand(rows, 16, generator=generator) < 0.08
+    return (prototypes[y] ^ flipped).float(), y
 
-    def __init__(self, latents: int = 4, pixels: int = 64) -> None:
+
+def latent(stats: Tensor) -> dist.Independent:
+    """A Gaussian vector whose mean and log scale a network gives."""
+    loc, log_scale = stats.chunk(2, -1)
+    return dist.Normal(loc, log_scale.clamp(-5, 5).exp()).to_event(1)
+
+
+class VAE(Pair):
+    """z -> x."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.latents = latents
-        self.encoder, self.decoder = network(pixels, 2 * latents), network(latents, pixels)
+        self.encoder, self.decoder = mlp(16, 16, 4), mlp(2, 16, 16)
 
     def model(self, x: Tensor) -> None:
         pyro.module("decoder", self.decoder)
         with pyro.plate("data", x.shape[0]):
-            zeros = x.new_zeros(x.shape[0], self.latents)
-            z = pyro.sample("latent", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
-            pyro.sample("obs", dist.Bernoulli(logits=self.decoder(z), validate_args=False).to_event(1), obs=x)
+            z = pyro.sample("latent", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
 
     def guide(self, x: Tensor) -> None:
         pyro.module("encoder", self.encoder)
         with pyro.plate("data", x.shape[0]):
-            loc, raw = self.encoder(x).chunk(2, -1)
-            pyro.sample("latent", dist.Normal(loc, softplus(raw) + 1e-3).to_event(1))
+            pyro.sample("latent", latent(self.encoder(x)))
 
 
-class ConditionalVAE(nn.Module):
-    """The other three quarters `y` of an image given the first `x`, with a prior that depends on x."""
-
-    def __init__(self, latents: int = 3) -> None:
-        super().__init__()
-        self.prior, self.recognition = network(16, 2 * latents), network(64, 2 * latents)
-        self.generation = network(16 + latents, 48)
-
-    def model(self, x: Tensor, y: Tensor) -> None:
-        pyro.module("generation", self)
-        with pyro.plate("data", len(x)):
-            loc, raw = self.prior(x).chunk(2, -1)
-            z = pyro.sample("z", dist.Normal(loc, softplus(raw) + 1e-3).to_event(1))
-            shape = torch.broadcast_shapes(z.shape[:-1], x.shape[:-1])
-            logits = self.generation(torch.cat([x.expand(*shape, 16), z], -1))
-            pyro.sample("y", dist.Bernoulli(logits=logits, validate_args=False).to_event(1), obs=y)
-
-    def guide(self, x: Tensor, y: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            loc, raw = self.recognition(torch.cat([x, y], -1)).chunk(2, -1)
-            pyro.sample("z", dist.Normal(loc, softplus(raw) + 1e-3).to_event(1))
-
-
-class Objects(nn.Module):
-    """Up to two objects in an image of one dimension, each there or not, and where."""
+class SemiSupervisedVAE(Pair):
+    """(y, z) -> x, with labels y, one-hot, that are given for some batches and drawn for others."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.infer = network(16, 6)
-        self.shape = nn.Parameter(torch.zeros(4))
+        self.encoder_y = mlp(16, 16, CLASSES)
+        self.encoder_z, self.decoder = mlp(16 + CLASSES, 16, 4), mlp(2 + CLASSES, 16, 16)
 
-    def paint(self, there: Tensor, place: Tensor) -> Tensor:
-        grid = torch.arange(16.0)
-        distance = (grid - 8 - 4 * place.unsqueeze(-1)).abs()
-        return there.unsqueeze(-1) * softplus(self.shape[0]) * torch.exp(-distance / softplus(self.shape[1] + 1))
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        pyro.module("ss_vae", self)
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            y = pyro.sample("y", dist.OneHotCategorical(x.new_ones(CLASSES) / CLASSES), obs=y)
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(joined(z, y))).to_event(1), obs=x)
 
-    def model(self, x: Tensor) -> None:
-        pyro.module("objects", self)
-        with pyro.plate("data", len(x)):
-            there, image = torch.ones(len(x)), torch.zeros(16)
-            for step in range(2):
-                there = pyro.sample(f"there_{step}", dist.Bernoulli(0.5 * there, validate_args=False))
-                place = pyro.sample(f"place_{step}", dist.Normal(0.0, 1.0).expand([len(x)]))
-                image = image + self.paint(there, place)
-            pyro.sample("obs", dist.Normal(image, 0.3).to_event(1), obs=x)
-
-    def guide(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            raw, there = self.infer(x), torch.ones(len(x))
-            for step in range(2):
-                logit, loc, scale = raw[:, 3 * step : 3 * step + 3].unbind(-1)
-                there = pyro.sample(f"there_{step}", dist.Bernoulli(torch.sigmoid(logit) * there, validate_args=False))
-                pyro.sample(f"place_{step}", dist.Normal(loc, softplus(scale) + 1e-2))
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", x.shape[0]):
+            if y is None:
+                y = pyro.sample("y", dist.OneHotCategorical(logits=self.encoder_y(x)))
+            pyro.sample("z", latent(self.encoder_z(joined(x, y))))
 
 
-def painted(rows: int = 60) -> Tensor:
-    """Rows with one object in each second row, and none in the others."""
-    generator = torch.Generator().manual_seed(0)
-    place = torch.randn(rows, 1, generator=generator)
-    objects = 2 * torch.exp(-(torch.arange(16.0) - 8 - 4 * place).abs() / 1.5)
-    return objects * (torch.arange(rows) % 2)[:, None] + 0.3 * torch.randn(rows, 16, generator=generator)
+class UnlabelledVAE(SemiSupervisedVAE):
+    """The same without labels, each of whose values Pyro sums over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enumerated = config_enumerate(super().guide)
+
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.enumerated(x, y)
 
 
-VAE = Example(ImageVAE, lambda: {"x": digits()})
-CVAE = Example(ConditionalVAE, lambda: {"x": digits()[:, :16], "y": digits()[:, 16:]})
-AIR = Example(
-    Objects,
-    lambda: {"x": painted()},
-    says="'there_0', Bernoulli, cannot be reparameterised",
-    mended=Objects,
+class ConditionalVAE(Pair):
+    """(x, z) -> y, whose prior of z knows x, and guide x and y: one half of a picture, given the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.baseline, self.prior_net = mlp(8, 16, 8), mlp(8, 16, 4)
+        self.recognition, self.generation = mlp(16, 16, 4), mlp(2, 16, 8)
+
+    def model(self, x: Tensor, y: Tensor) -> None:
+        pyro.module("cvae", self)
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", latent(self.prior_net(x)))
+            logits = self.baseline(x) + self.generation(z)
+            pyro.sample("y", dist.Bernoulli(logits=logits).to_event(1), obs=y)
+
+    def guide(self, x: Tensor, y: Tensor) -> None:
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", latent(self.recognition(joined(x, y))))
+
+
+PIXELS, LABELS = pictures()
+ONE_HOT = one_hot(LABELS, CLASSES).float()
+TRAINED = {
+    "vae": Example(VAE, {"x": PIXELS}, gain=3.0, batch_size=40, epochs=40),
+    "ss_vae_M2 of labelled rows": Example(SemiSupervisedVAE, {"x": PIXELS, "y": ONE_HOT}, gain=3.0),
+    "cvae": Example(ConditionalVAE, {"x": PIXELS[:, :8], "y": PIXELS[:, 8:]}, gain=2.0),
+}
+UNLABELLED = Example(
+    UnlabelledVAE, {"x": PIXELS}, gain=3.0, epochs=150, elbo=TraceEnum_ELBO, objective=pv.objectives.RWS(particles=10)
 )

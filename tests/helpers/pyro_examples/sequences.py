@@ -1,56 +1,52 @@
-"""Sequences: a deep Markov model of rows of different lengths."""
+"""A deep Markov model of binary sequences of several lengths, with a guide that reads them backwards."""
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from helpers.pyro_examples.example import Example
-from helpers.pyro_examples.images import network
+from helpers.pyro_examples.example import Example, Pair, mlp
+from helpers.pyro_examples.images import latent
+
+STEPS, NOTES = 5, 6
 
 
-class DeepMarkov(nn.Module):
-    """z_t given z_(t-1), x_t given z_t, for as many steps as a row has; the guide reads the sequence backwards."""
+def melodies(rows: int = 80) -> dict[str, Tensor]:
+    """Notes that move up by one a step, (N, T, 6) of 0 and 1, and which steps there are, (N, T)."""
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randint(NOTES, (rows, 1), generator=generator)
+    x = nn.functional.one_hot((start + torch.arange(STEPS)) % NOTES, NOTES).bool()
+    flipped = torch.rand(x.shape, generator=generator) < 0.03
+    lengths = torch.randint(2, STEPS + 1, (rows, 1), generator=generator)
+    return {"x": (x ^ flipped).float(), "mask": torch.arange(STEPS) < lengths}
 
-    def __init__(self, notes: int = 5, latents: int = 2, hidden: int = 8) -> None:
+
+class DeepMarkovModel(Pair):
+    """z_1 -> ... -> z_T, and z_t -> x_t; steps that a sequence lacks are masked."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.latents = latents
-        self.transition, self.emission = network(latents, 2 * latents, 16), network(latents, notes, 16)
-        self.rnn = nn.GRU(notes, hidden, batch_first=True)
-        self.combine = network(latents + hidden, 2 * latents, 16)
-        self.first = nn.Parameter(torch.zeros(latents))
+        self.transition, self.emitter, self.combiner = mlp(3, 16, 6), mlp(3, 16, NOTES), mlp(3 + 8, 16, 6)
+        self.rnn = nn.RNN(NOTES, 8, batch_first=True)
+        self.z_0, self.z_q_0 = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
 
-    def model(self, x: Tensor, lengths: Tensor) -> None:
-        pyro.module("markov", self)
-        known = torch.arange(x.shape[1]) < lengths[:, None]
-        with pyro.plate("data", len(x)):
-            z = self.first.expand(len(x), -1)
-            for t in range(x.shape[1]):
-                with poutine.mask(mask=known[:, t]):
-                    loc, raw = self.transition(z).chunk(2, -1)
-                    z = pyro.sample(f"z_{t}", dist.Normal(loc, softplus(raw) + 1e-2).to_event(1))
-                    notes = dist.Bernoulli(logits=self.emission(z), validate_args=False).to_event(1)
-                    pyro.sample(f"x_{t}", notes, obs=x[:, t])
+    def model(self, x: Tensor, mask: Tensor) -> None:
+        pyro.module("dmm", self)
+        z = self.z_0.expand(len(x), 3)
+        with pyro.plate("sequences", len(x)):
+            for t in pyro.markov(range(int(mask.sum(1).max()))):
+                with poutine.mask(mask=mask[:, t]):
+                    z = pyro.sample(f"z_{t}", latent(self.transition(z)))
+                    pyro.sample(f"x_{t}", dist.Bernoulli(logits=self.emitter(z)).to_event(1), obs=x[:, t])
 
-    def guide(self, x: Tensor, lengths: Tensor) -> None:
-        known = torch.arange(x.shape[1]) < lengths[:, None]
-        states = self.rnn((x * known.unsqueeze(-1)).flip(1))[0].flip(1)
-        with pyro.plate("data", len(x)):
-            z = self.first.expand(len(x), -1)
-            for t in range(x.shape[1]):
-                with poutine.mask(mask=known[:, t]):
-                    state = states[:, t].expand(*z.shape[:-1], -1)
-                    loc, raw = self.combine(torch.cat([z, state], -1)).chunk(2, -1)
-                    z = pyro.sample(f"z_{t}", dist.Normal(loc, softplus(raw) + 1e-2).to_event(1))
+    def guide(self, x: Tensor, mask: Tensor) -> None:
+        read = self.rnn((x * mask[..., None]).flip(1))[0].flip(1)
+        z = self.z_q_0.expand(len(x), 3)
+        with pyro.plate("sequences", len(x)):
+            for t in pyro.markov(range(int(mask.sum(1).max()))):
+                with poutine.mask(mask=mask[:, t]):
+                    z = pyro.sample(f"z_{t}", latent(self.combiner(torch.cat([z, read[:, t]], -1))))
 
 
-def chords() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    mood = torch.randint(2, (40, 1, 1), generator=generator).float()
-    x = torch.bernoulli((0.1 + 0.8 * mood).expand(40, 6, 5), generator=generator)
-    return {"x": x, "lengths": torch.randint(2, 7, (40,), generator=generator)}
-
-
-DMM = Example(DeepMarkov, chords, steps=200, lr=0.01)
+TRAINED = {"dmm": Example(DeepMarkovModel, melodies(), gain=3.0, batch_size=40, epochs=50)}
