@@ -3,8 +3,6 @@
 import dataclasses
 import sys
 
-import torch
-
 from pyro_vae import data as datasets
 from pyro_vae.core.errors import InputError
 from pyro_vae.core.rng import seeded
@@ -45,7 +43,7 @@ def load_split(run: RunFolder, data: str | None = None, split: str = "test") -> 
     rows: Rows | Stream | None = getattr(options.load(), split)
     if rows is None:
         raise InputError(f"--split {split}: this data has no such rows; take --split train.")
-    taken = rows.to(dtype=torch.get_default_dtype()).head_sample()
+    taken = rows.head_sample()
     if len(taken) < len(rows):
         print(f"Of {len(rows):,} rows, {len(taken):,} are used, evenly spread over all.", file=sys.stderr)
     return taken

@@ -11,6 +11,7 @@ import torch
 from helpers.fitting import fit
 
 import pyro_vae as pv
+from pyro_vae.cli import main
 from pyro_vae.data import Rows
 from pyro_vae.families import Family
 
@@ -180,3 +181,20 @@ def test_constant_columns_are_named() -> None:
     with pytest.warns(UserWarning, match="one value in all rows: column 'country'. Its unit is taken for 1; drop it"):
         fit(small(3), x, epochs=1)
     Rows.of(x).check_precision(torch.float32)
+
+
+def test_command_line_keeps_rows_far_from_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame(noise(200) + 1e8, columns=NAMES).to_csv("far.csv", index=False)
+    words = "fit --data far.csv --latent_dim 1 --epochs 3 --run far --likelihood.scale per_feature"
+    words += " --encoder MLP --encoder.hidden [6]"
+    main(words.split())
+    capsys.readouterr()
+    main(["evaluate", "far", "--method.draws", "50"])
+    told = float(re.findall(r"log p\(x\) = (\S+) nats", capsys.readouterr().out)[0])
+    test = pv.data.load("far.csv").test
+    assert told == pytest.approx(pv.evidence(pv.load("far"), test, method=FEW, progress=False).mean, abs=0.02)
+    main(["sample", "far", "--n", "50", "--to", "draws.csv"])
+    assert 0.5 < float(pd.read_csv("draws.csv").to_numpy().std()) < 2
