@@ -16,7 +16,7 @@ INSTALLED_DEV = $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint format types doctest readme examples check clean
+.PHONY: help demo test durations test-slow lint format types doctest readme examples check clean
 
 
 # ---- what you can make -----------------------------------------------------------------------------------
@@ -37,6 +37,10 @@ demo: $(INSTALLED) ## Fit a VAE to handwritten digits: a minute or two, no downl
 test: $(INSTALLED_DEV) ## Run the tests, without the slow ones
 	@echo "Running the tests ..."
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
+
+durations: $(INSTALLED_DEV) ## Run the tests, and record how long each file takes
+	@echo "Recording durations ..."
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --record-durations
 
 test-slow: $(INSTALLED_DEV) ## Run the slow tests alone: they train for minutes
 	@echo "Running the slow tests ..."

@@ -17,7 +17,6 @@ from pyro_vae.cli import main
 from pyro_vae.data import stream
 
 pytestmark = [
-    pytest.mark.usefixtures("no_pictures"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),  # as torch does
 ]
 

@@ -127,6 +127,7 @@ BANANA_GUIDES = {
 }
 
 
+@pytest.mark.slow
 def test_flow_guide_follows_a_banana_that_no_gaussian_can() -> None:
     # Three data, many times over: what is left of the gap is the shape of the guide, and not its amortisation.
     x = torch.tensor([[-1.0], [0.0], [1.0]])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.slow import slow_but
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 import pyro_vae as pv
@@ -13,7 +14,7 @@ from pyro_vae.families import Family
 
 
 @pytest.mark.parametrize("likelihood", [pv.Normal(scale="per_feature"), pv.Normal()], ids=["per_feature", "network"])
-@pytest.mark.parametrize("load", [load_wine, load_breast_cancer, load_iris], ids=["wine", "breast cancer", "iris"])
+@pytest.mark.parametrize("load", slow_but([load_wine], [load_wine, load_breast_cancer, load_iris]))
 def test_raw_table_is_fitted_as_its_standardised_twin(load: Any, likelihood: Family) -> None:
     x = load().data[np.random.default_rng(0).permutation(len(load().data))]
     train, sd, found = len(x) * 3 // 4, x.std(0), []

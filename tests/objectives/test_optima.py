@@ -91,7 +91,7 @@ TIGHT: list[Objective] = [
 ]
 
 
-QUICK = (ELBO(estimator="stl"), IWAE(5, estimator="dreg"), RWS(20))
+QUICK = (IWAE(5, estimator="dreg"),)
 """Those that the fast suite trains; `make test-slow` trains all."""
 
 

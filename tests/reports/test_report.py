@@ -182,7 +182,6 @@ def test_report_of_one_run_is_complete(folder: Path) -> None:
 def test_next_step_of_a_report_is_the_suggestion_as_runnable_commands(
     tmp_path: Path,
     undrawn: None,
-    no_pictures: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -229,9 +228,7 @@ def test_comparison_says_which_fits_and_why(folder: Path) -> None:
     assert sum("Data beside" in str(picture["alt"]) for picture in parsed.all("img")) == 2
 
 
-def test_model_without_a_density_is_described_beside_the_others(
-    tmp_path: Path, undrawn: None, no_pictures: None
-) -> None:
+def test_model_without_a_density_is_described_beside_the_others(tmp_path: Path, undrawn: None) -> None:
     x = (torch.rand(150, 3) > 0.5).float() * 0.8 + 0.1
     likelihoods = {"grey": pv.Bernoulli(grey=True), "cb": pv.ContinuousBernoulli(), "beta": pv.Beta()}
     np.save(tmp_path / "x.npy", x.numpy())
@@ -298,9 +295,7 @@ def test_wrong_input_is_a_sentence_before_any_work(
         pv.report(run, method="AIS")  # type: ignore[arg-type]
 
 
-def test_missing_data_is_requested(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None, no_pictures: None
-) -> None:
+def test_missing_data_is_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None) -> None:
     data = write_table(tmp_path / "moved.csv")
     run = fit(tmp_path, data, "run")
     data.rename(tmp_path / "elsewhere.csv")
@@ -317,7 +312,7 @@ def test_missing_data_is_requested(
     assert "were in memory" in said
 
 
-def test_programs_of_the_users_own_are_refused_in_a_sentence(tmp_path: Path, no_pictures: None) -> None:
+def test_programs_of_the_users_own_are_refused_in_a_sentence(tmp_path: Path) -> None:
     vae = pv.VAE((3,), 2, encoder=pv.MLP(hidden=(4,)))
     own = SimpleNamespace(model=vae.model, guide=vae.guide)
     pv.fit(own, torch.randn(40, 3), epochs=1, run=tmp_path / "own", progress=False)

@@ -50,7 +50,7 @@ def outputs(vae: pv.VAE, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "made in float64"])
 @pytest.mark.parametrize("name", MODELS)
-def test_loaded_model_is_equal_bit_for_bit(name: str, precision: str, tmp_path: Path, no_pictures: None) -> None:
+def test_loaded_model_is_equal_bit_for_bit(name: str, precision: str, tmp_path: Path) -> None:
     make, x = MODELS[name]
     with default_dtype(torch.float64 if precision == "made in float64" else torch.float32):
         vae = make().double() if precision == "float64" else make()
@@ -75,7 +75,7 @@ def test_loaded_model_goes_on_training_from_its_weights(run: Path) -> None:
     assert not same(pv.load(run).state_dict(), before)
 
 
-def test_history_comes_back(tmp_path: Path, no_pictures: None) -> None:
+def test_history_comes_back(tmp_path: Path) -> None:
     grey = small(likelihood=pv.Bernoulli(grey=True))
     history = fit(grey, torch.rand(12, 3), tmp_path / "run", validation=torch.rand(5, 3))
     again = RunFolder(tmp_path / "run").history()
@@ -95,7 +95,7 @@ class Own(nn.Module):
         return self.loc(z)
 
 
-def test_model_with_parts_of_ones_own_is_loaded_into_itself(tmp_path: Path, no_pictures: None) -> None:
+def test_model_with_parts_of_ones_own_is_loaded_into_itself(tmp_path: Path) -> None:
     vae, x = small(decoder=Own()), rows()
     fit(vae, x, tmp_path / "run")
     with pytest.raises(pv.InputError, match=r"decoder is a part of your own \(Own\), .* pv.load\(run, vae=model\)"):
@@ -197,13 +197,13 @@ def test_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_data_set_is_named(tmp_path: Path, no_pictures: None) -> None:
+def test_data_set_is_named(tmp_path: Path) -> None:
     digits = pv.data.load("digits").train
     fit(small((1, 8, 8), likelihood=pv.Normal()), digits, tmp_path / "run", epochs=1, batch_size=1000)
     assert RunFolder(tmp_path / "run").spec()["data"] == "digits"
 
 
-def test_folders_on_the_way_are_made(tmp_path: Path, no_pictures: None) -> None:
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
     fit(small(), rows(), tmp_path / "a" / "b" / "run")
     assert pv.load(tmp_path / "a" / "b" / "run").declaration == small().declaration
 
@@ -229,7 +229,7 @@ def test_existing_run_is_replaced_on_request(run: Path) -> None:
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
-def test_empty_folder_is_taken(tmp_path: Path, no_pictures: None) -> None:
+def test_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     fit(small(), rows(), tmp_path / "run")
     assert "spec.yaml" in content(tmp_path / "run")

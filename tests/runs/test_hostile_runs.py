@@ -20,8 +20,6 @@ from helpers.small_runs import content
 import pyro_vae as pv
 from pyro_vae.training import snapshot
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:

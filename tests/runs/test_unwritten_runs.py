@@ -16,8 +16,6 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.runs import folder as runs
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

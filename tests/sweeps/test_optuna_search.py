@@ -17,7 +17,6 @@ from pyro_vae.sweeps.trial import Request
 from pyro_vae.training.checkpoints import CheckpointManager
 
 __all__ = ["base"]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 EPOCHS = 4
 OVER = {"seed": {"low": 0, "high": 99}, "optimizer.lr": [0.03, 0.05, 0.1, 1e-9]}

@@ -24,7 +24,6 @@ from pyro_vae.training.checkpoints import CheckpointManager
 from pyro_vae.training.loop import Loop
 
 __all__ = ["base"]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 OVER = {"latent_dim": [1, 2], "likelihood": ["Laplace", {"Normal": {"scale": "learned"}}]}
 

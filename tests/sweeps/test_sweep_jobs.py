@@ -104,7 +104,6 @@ def test_interrupted_sweep_ends_its_workers_and_goes_on(base: dict[str, Any], nu
 STUDY = {"latent_dim": {"low": 1, "high": 3}, "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 
 
-@pytest.mark.usefixtures("no_pictures")
 class TestStudy:
     """A search by a study."""
 

@@ -17,7 +17,6 @@ from pyro_vae.sweeps import search_space
 from pyro_vae.sweeps.optuna_search import draw_points
 
 __all__ = ["base"]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 WRONG: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
     "nothing": ({}, {}, {}, "over = {} has to name options"),

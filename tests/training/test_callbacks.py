@@ -76,7 +76,7 @@ def test_callback_sees_the_average_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "told"), [(True, "stop returned True"), ("enough is enough", "enough is enough")])
-def test_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path, no_pictures: None) -> None:
+def test_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path) -> None:
     def stop(at: pv.EpochEvent) -> Any:
         return wanted if at.epoch == 2 else None
 
@@ -93,7 +93,7 @@ def test_callback_ends_the_training(wanted: Any, told: str, tmp_path: Path, no_p
     assert len(again) == 2
 
 
-def test_error_in_a_callback_is_raised_with_its_name_when_the_epoch_is_saved(tmp_path: Path, no_pictures: None) -> None:
+def test_error_in_a_callback_is_raised_with_its_name_when_the_epoch_is_saved(tmp_path: Path) -> None:
     def breaks(at: pv.EpochEvent) -> None:
         if at.epoch == 2:
             raise KeyError("nothing there")
@@ -164,7 +164,7 @@ def test_wrong_loggers_and_callbacks_are_refused(name: str) -> None:
 FIT = ["fit", "--epochs", "1", "--encoder", "MLP", "--batch_size", "999", "--run", "runs/a", "--progress", "false"]
 
 
-def test_command_line_logs_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
+def test_command_line_logs_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     main([*FIT, "--monitor.loggers", "csv"])
     assert list(Path("runs/logs/a").rglob("metrics.csv"))
@@ -188,15 +188,13 @@ def test_logger_without_its_package_says_how_to_get_it(
     assert not Path("runs").exists()
 
 
-def test_tensorboard_where_it_is_installed(tmp_path: Path, no_pictures: None) -> None:
+def test_tensorboard_where_it_is_installed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     fit(small(), rows(), loggers=["tensorboard"], run=tmp_path / "runs" / "a")
     assert list((tmp_path / "runs" / "logs" / "a").rglob("events.out.tfevents.*"))
 
 
-def test_profile_is_a_table_and_a_trace_in_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
-) -> None:
+def test_profile_is_a_table_and_a_trace_in_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, vae = small(), small()
     fit(plain, rows(), epochs=20)
     fit(vae, rows(), epochs=20, profile=True, run=tmp_path / "run")

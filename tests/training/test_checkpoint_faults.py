@@ -26,7 +26,6 @@ from pyro_vae.core import files
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.training import signals, snapshot
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 EVERY = pv.Checkpoints(every_minutes=0)
 
 # The disk

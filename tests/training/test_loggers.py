@@ -17,7 +17,6 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 
 pytest.importorskip("tensorboard", reason="tensorboard is missing: pip install 'pyro-vae[tensorboard]'")
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @dataclass

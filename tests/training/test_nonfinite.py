@@ -115,7 +115,7 @@ class Killed(BaseException):
 
 
 def test_resumed_training_skips_and_counts_nonfinite_steps_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words: dict[str, Any] = {
         "batch_size": 10,

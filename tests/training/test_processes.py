@@ -96,6 +96,7 @@ def test_resume_with_fewer_processes_warns_and_continues(outcome: Any) -> None:
     np.testing.assert_allclose(table(history)["loss"], two["loss"], rtol=0.2)
 
 
+@pytest.mark.slow
 def test_killed_process_ends_the_other_with_a_sentence_and_the_run_resumes(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = start(tmp_path, "SIGKILL")

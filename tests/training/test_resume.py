@@ -23,8 +23,6 @@ from pyro_vae.objectives import ELBO, Capacity
 from pyro_vae.schedules import GECO, SCHEDULES, Linear, MultiStep
 from pyro_vae.training import OPTIMIZERS
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 NAMED: dict[str, Any] = {
     **{name: one(0.02) for name, one in OPTIMIZERS.items()},
     "momentum": pv.SGD(0.01, momentum=0.9),

@@ -115,7 +115,7 @@ class Killed(BaseException):
     """What ends a process in the midst of work."""
 
 
-def test_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
+def test_resumed_training_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: dict[str, Any] = {"checkpoints": pv.Checkpoints(every_epochs=1)}
     rule = pv.EarlyStopping(patience=3)
     vae, whole = trained(rule, run=tmp_path / "whole", **words)
@@ -177,7 +177,7 @@ def test_unknown_column_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_command_line_stops_and_repeats(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_pictures: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--encoder", "MLP", "--encoder.hidden", "[8]", "--optimizer.lr", "0.5", "--progress", "false"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.cases import same
 from helpers.fitting import fit, rows
+from helpers.slow import slow_but
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -43,7 +44,7 @@ def means(vae: pv.VAE) -> Tensor:
 
 @pytest.mark.parametrize("refit", [False, True], ids=["first fit", "second fit"])
 @pytest.mark.parametrize("by", ["rate", "requires_grad"])
-@pytest.mark.parametrize("norm", [{}, {"affine": False}, {"momentum": None}], ids=str)
+@pytest.mark.parametrize("norm", slow_but([{}], [{}, {"affine": False}, {"momentum": None}]), ids=str)
 @pytest.mark.parametrize("compile", [False, True])
 def test_frozen_part_keeps_statistics_and_dropout(
     norm: dict[str, Any], by: str, refit: bool, compile: bool, monkeypatch: pytest.MonkeyPatch
