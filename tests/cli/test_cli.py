@@ -43,7 +43,7 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return here / "run"
 
 
-def test_fit_writes_a_run_and_says_where(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_writes_a_run_and_says_where(pictures: None, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(FIT)
     out, error = capsys.readouterr()
     run = here / "runs" / "digits"

@@ -287,7 +287,7 @@ RUNS: dict[str, tuple[Callable[[], pv.VAE], Callable[[], dict[str, Tensor]]]] = 
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_run_on_incomplete_rows_draws_its_pictures_and_loads(name: str, tmp_path: Path) -> None:
+def test_run_on_incomplete_rows_draws_its_pictures_and_loads(pictures: None, name: str, tmp_path: Path) -> None:
     make, data = RUNS[name]
     vae, batch = make(), data()
     pv.fit(vae, batch, epochs=1, progress=False, run=tmp_path / "run")

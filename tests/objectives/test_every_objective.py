@@ -54,7 +54,7 @@ def test_objective_fits_with_our_loop_and_with_pyros(objective: Objective) -> No
     again = vae.replace()
     before = loss(vae.initialize(x))
     history = pv.fit(
-        vae, x, objective=objective, validation=x[:10], epochs=10, batch_size=20, optimizer=pv.Adam(0.02),
+        vae, x, objective=objective, validation=x[:10], epochs=25, batch_size=20, optimizer=pv.Adam(0.02),
         progress=False,
     )  # fmt: skip
     assert loss(vae) < before
@@ -63,7 +63,7 @@ def test_objective_fits_with_our_loop_and_with_pyros(objective: Objective) -> No
     assert set(objective.schedules) <= set(history.columns)
     scheduled = ScheduledObjective(objective, steps_per_epoch=2, rows=40)
     svi = SVI(again.initialize(x).model, again.guide, pyro.optim.Adam({"lr": 0.02}), loss=scheduled)
-    for _ in range(20):
+    for _ in range(50):
         svi.step(x)
     assert loss(again) < before
     assert math.isfinite(svi.evaluate_loss(x))
