@@ -165,7 +165,7 @@ def test_programs_whose_weights_lie_in_pyros_store_leave_none_in_the_run(tmp_pat
 # What is in it
 
 
-def test_folder_holds_text_weights_and_pictures_and_no_pickle(tmp_path: Path) -> None:
+def test_folder_holds_text_weights_and_pictures_and_no_pickle(pictures: None, tmp_path: Path) -> None:
     vae, x = small(), rows()
     history = fit(vae, x, tmp_path / "run", validation=x, optimizer=pv.Adam(0.01, lr_by_part={"posterior": 0.02}))
     files = content(tmp_path / "run")
