@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from pyro_vae.core.errors import InputError
-from pyro_vae.distributions.transformed import AffineTransformedDistribution, UnitTransform, match_tensor
+from pyro_vae.distributions.transformed import AffineTransformedDistribution, UnitTransform
 from pyro_vae.distributions.wrappers import expand_right, mask_elements
 from pyro_vae.families import units
 from pyro_vae.families.base import Family
@@ -211,7 +211,7 @@ class Conditional(OfRows):
             return
         self.set_row_type(x.dtype)
         shift, unit = self._measure(x) if self.group is not None else self.own_unit
-        x = ((x.double() - match_tensor(shift, x.double())) / match_tensor(unit, x.double())).to(self.device_tensor)
+        x = units.canonical(x, shift, unit).to(self.device_tensor.dtype)
         for name, slot in self.slots.items():
             if slot.init is None or f"fixed_{name}" in self._buffers:
                 continue
@@ -234,14 +234,17 @@ class Conditional(OfRows):
         Warns:
             UserWarning: one is 1,000 times smaller or larger than the spread.
         """
-        if self.group is None:
+        motions = {
+            name: slot.motion
+            for name, slot in self.slots.items()
+            if slot.motion is not None and slot.motion.word != "location" and f"fixed_{name}" in self._buffers
+        }
+        if self.group is None or not motions:
             return
         _, unit = units.measure(x, is_common=self._has_common_unit, is_image=self._is_image)
         one = torch.ones((), dtype=torch.float64, device=x.device)
-        for name, slot in self.slots.items():
-            if f"fixed_{name}" not in self._buffers or slot.motion is None or slot.motion.word == "location":
-                continue
-            ratio = (self.get_buffer(f"fixed_{name}").double() / slot.motion(one, 0 * one, unit)).abs()
+        for name, motion in motions.items():
+            ratio = (self.get_buffer(f"fixed_{name}").double() / motion(one, 0 * one, unit)).abs()
             ratio = ratio[ratio > 0]
             if not len(ratio) or bool(((ratio > 1e-3) & (ratio < 1e3)).all()):
                 continue

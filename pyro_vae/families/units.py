@@ -29,6 +29,9 @@ View: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Group: TypeAlias = Literal["location_scale", "scale"] | None
 """Changes of unit under which a family is closed: any, those without a shift, or none."""
 
+BLOCK = 2**22
+"""Number of values of which the spread is taken at a time."""
+
 MOVES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "location": lambda value, shift, unit: shift + unit * value,
     "scale": lambda value, shift, unit: unit * value,
@@ -95,18 +98,29 @@ def measure(
         is_heavy: take the median, and the standard deviation of a Gaussian with the same quartiles.
         is_image: take the lowest value of all and the range of all, under which pixels in [0, 1] stay as they are.
     """
-    x = x.double()
     if is_image:
-        low, high = x.amin(), x.amax()
+        low, high = x.amin().double(), x.amax().double()
         return low.expand(x.shape[1:]), torch.where(high > low, high - low, 1.0)
-    low, high = x.amin(0), x.amax(0)
-    shift, unit = x.mean(0), torch.maximum(x.std(0, correction=0), (high - low) / 10)
-    if is_heavy:
-        lower, shift, upper = (x.kthvalue(1 + int(q * (len(x) - 1)), dim=0).values for q in (0.25, 0.5, 0.75))
-        unit = torch.where(upper > lower, (upper - lower) / 1.349, unit)
-    varies = high > low
-    unit = torch.where(varies, unit, 1.0)
+    blocks = x.reshape(len(x), -1).split(max(1, BLOCK // len(x)), 1)
+    found = [_spread(block, is_heavy) for block in blocks]
+    shift, unit, varies = (torch.cat(parts).reshape(x.shape[1:]) for parts in zip(*found, strict=True))
     return shift, _root_mean_square(unit[varies]) if is_common else unit
+
+
+def canonical(x: Tensor, shift: Tensor | float, unit: Tensor | float) -> Tensor:
+    """Rows (N, *event_shape) in the canonical unit, in the floating type of the rows."""
+    return (x - torch.as_tensor(shift).to(x)).div_(torch.as_tensor(unit).to(x))
+
+
+def _spread(x: Tensor, is_heavy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre and spread of columns (N, P), each (P,) and in float64, and which of them vary."""
+    low, high, shift = x.amin(0).double(), x.amax(0).double(), x.mean(0, dtype=torch.float64)
+    variance = (x - shift.to(x)).square_().mean(0, dtype=torch.float64)
+    unit = torch.maximum(variance.sqrt(), (high - low) / 10)
+    if is_heavy:
+        lower, shift, upper = (x.kthvalue(1 + int(q * (len(x) - 1)), dim=0).values.double() for q in (0.25, 0.5, 0.75))
+        unit = torch.where(upper > lower, (upper - lower) / 1.349, unit)
+    return shift, torch.where(high > low, unit, 1.0), high > low
 
 
 def log_spread(x: Tensor) -> Tensor:
