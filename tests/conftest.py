@@ -29,7 +29,7 @@ DURATIONS = Path(__file__).with_name("durations.json")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that records."""
-    parser.addoption("--record-durations", action="store_true", help=f"write {DURATIONS.name}, after a whole run")
+    parser.addoption("--record-durations", action="store_true", help=f"write how long files took into {DURATIONS.name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,8 +46,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for report in (each for kind in terminalreporter.stats.values() for each in kind if hasattr(each, "duration")):
         seconds[report.nodeid.split("::")[0]] += report.duration
         tests[report.nodeid.split("::")[0]] += report.when == "call"
-    took = {file: {"seconds": round(seconds[file], 1), "tests": tests[file]} for file in sorted(seconds)}
-    DURATIONS.write_text(json.dumps(took, indent=1) + "\n")
+    known = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}  # of files that this run left out
+    took = known | {file: {"seconds": round(seconds[file], 1), "tests": tests[file]} for file in seconds}
+    DURATIONS.write_text(json.dumps(took, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.fixture(autouse=True)
